@@ -1,0 +1,137 @@
+"""Reading and writing artifacts: Parquet, safetensors and JSON, atomically, with their facts.
+
+Every file is written whole to a temporary neighbour and renamed, so that a reader sees the old
+file or the new one and an interrupted job leaves nothing behind. Tables and tensors carry one
+metadata key, ``ftd``, that holds canonical JSON (one key: safetensors does not keep an order).
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from ftd.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+KEY = "ftd"
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no white space: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with _reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` atomically, creating its folder."""
+    path = Path(path)
+    name = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            name = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or check "
+            "the folder's permissions, then run again: finished files are kept"
+        ) from error
+    finally:
+        if name and os.path.exists(name):
+            os.unlink(name)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns a missing or damaged file into one line that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run the stage that makes it") from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{path}: cannot be read, perhaps truncated ({reason}); delete it and run again"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write small facts as indented JSON with sorted keys."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    with _reading(path):
+        return json.loads(Path(path).read_text())
+
+
+def write_table(path: Path, table: "pa.Table", facts: dict | None = None) -> None:
+    """Write a table as Parquet (zstd); ``facts`` become its schema metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if facts is not None:
+        table = table.replace_schema_metadata({KEY: canonical(facts)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> "pa.Table":
+    import pyarrow.parquet as pq
+
+    with _reading(path):
+        return pq.ParquetFile(path).read(columns=columns)
+
+
+def table_facts(table: "pa.Table") -> dict:
+    """The facts that ``write_table`` stored; empty if there are none."""
+    return json.loads((table.schema.metadata or {}).get(KEY.encode(), b"{}"))
+
+
+def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict) -> None:
+    """Write named tensors and their facts as safetensors."""
+    from safetensors.torch import save
+
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(content, metadata={KEY: canonical(facts)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:
+    """Named tensors (memory-mapped, CPU) and the facts stored with them."""
+    with _reading(path), safe_open(path, framework="pt") as file:
+        facts = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        return {name: file.get_tensor(name) for name in sorted(file.keys())}, facts
+
+
+def read_tensor_facts(path: Path) -> dict:
+    """The facts stored with tensors, without reading or importing any tensor library."""
+    with _reading(path), safe_open(path, framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get(KEY, "{}"))

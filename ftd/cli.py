@@ -1,0 +1,311 @@
+"""Command line: one verb per stage, each calling the stage's function."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ftd import config
+from ftd.errors import UserError
+
+app = typer.Typer(
+    name="ftd",
+    help="Fisher task distance: nearest learned tasks, and the network to use for a new one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SliceFile = Annotated[Path, typer.Option("--slice", help="The task's slice (Parquet).")]
+ImagesFile = Annotated[Path, typer.Option("--images", help="The data set's images (safetensors).")]
+Out = Annotated[Path, typer.Option("--out", help="File to write.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Base seed of the experiment.")]
+Settings = Annotated[
+    str, typer.Option("--settings", help="JSON with keys of the stage's configuration section.")
+]
+Files = Annotated[list[Path], typer.Argument(help="Files to read.")]
+
+
+@app.command()
+def dataset(
+    name: Annotated[str, typer.Option(help="Name of the data set.")],
+    settings: Annotated[str, typer.Option(help="JSON: the data set's configuration.")],
+    image: Annotated[str, typer.Option(help='JSON: {"size": …, "channels": …}.')],
+    images_out: Annotated[Path, typer.Option(help="Images to write (safetensors).")],
+    table_out: Annotated[Path, typer.Option(help="Cut to write (Parquet).")],
+    seed: Seed = 0,
+    data_root: Annotated[
+        Path, typer.Option(envvar="FTD_DATA_ROOT", help="Folder of the raw data.")
+    ] = Path("data"),
+) -> None:
+    """Decode a data set once and cut it into train, fisher, val and test."""
+    from ftd import dataset
+
+    dataset.run(
+        name,
+        config.settings_from_json(config.Dataset, settings),
+        config.settings_from_json(config.Image, image),
+        seed=seed,
+        data_root=data_root,
+        images_out=images_out,
+        table_out=table_out,
+    )
+
+
+@app.command()
+def slice(
+    task: Annotated[str, typer.Option(help="Name of the task.")],
+    settings: Annotated[str, typer.Option(help='JSON: {"dataset": …, "labels": …}.')],
+    table: Annotated[Path, typer.Option(help="The data set's cut (Parquet).")],
+    out: Out,
+    seed: Seed = 0,
+) -> None:
+    """Filter and relabel a data set's cut as a task says."""
+    from ftd import slice
+
+    task_settings = config.settings_from_json(config.Task, settings)
+    slice.run(task, task_settings, seed=seed, table=table, out=out)
+
+
+@app.command()
+def probe(
+    slice: SliceFile,
+    images: ImagesFile,
+    weights_out: Annotated[Path, typer.Option(help="Weights to write (safetensors).")],
+    facts_out: Annotated[Path, typer.Option(help="Facts to write (JSON).")],
+    network: Annotated[str, typer.Option(help="Network of the probe.")] = "small-cnn",
+    trial: Annotated[int, typer.Option(min=0, help="Common initialisation to start from.")] = 0,
+    seed: Seed = 0,
+    settings: Settings = "{}",
+) -> None:
+    """Train a task's ε-approximation network."""
+    from ftd import probe
+
+    probe.run(
+        slice,
+        images,
+        network=network,
+        trial=trial,
+        seed=seed,
+        settings=config.settings_from_json(config.Probe, settings),
+        weights_out=weights_out,
+        facts_out=facts_out,
+    )
+
+
+@app.command()
+def index(probes: Files, out: Out) -> None:
+    """List one trial's probes with their digests."""
+    from ftd import distance
+
+    distance.index(probes, out)
+
+
+@app.command()
+def fisher(
+    probe: Annotated[Path, typer.Option(help="Weights of the task's probe (safetensors).")],
+    slice: SliceFile,
+    images: ImagesFile,
+    out: Out,
+    settings: Settings = "{}",
+) -> None:
+    """Extract the Fisher diagonal of a probe on its own task."""
+    from ftd import fisher
+
+    fisher_settings = config.settings_from_json(config.Fisher, settings)
+    fisher.run(probe, slice, images, settings=fisher_settings, out=out)
+
+
+@app.command()
+def distance(
+    index: Annotated[Path, typer.Option(help="The trial's list of probes (JSON).")],
+    fisher: Annotated[Path, typer.Option(help="The target's Fisher diagonal (safetensors).")],
+    slice: SliceFile,
+    images: ImagesFile,
+    store: Annotated[Path, typer.Option(help="Store of the target's finished pairs.")],
+    out: Out,
+    settings: Settings = "{}",
+) -> None:
+    """Compute a column: the distances from every probe of the list to one target."""
+    from ftd import distance
+
+    distance.run(
+        index,
+        fisher,
+        slice,
+        images,
+        settings=config.settings_from_json(config.Fisher, settings),
+        store=store,
+        out=out,
+    )
+
+
+@app.command()
+def assemble(columns: Files, out: Out) -> None:
+    """Join columns into the table of all distances."""
+    from ftd import distance
+
+    distance.assemble(columns, out)
+
+
+@app.command()
+def select(
+    distances: Annotated[Path, typer.Option(help="The table of all distances (Parquet).")],
+    order: Annotated[str, typer.Option(help="JSON: task names as they arrive.")],
+    networks: Annotated[str, typer.Option(help="JSON: probe networks; the first decides.")],
+    nearest_out: Annotated[Path, typer.Option(help="Ranked sources to write (Parquet).")],
+    selection_out: Annotated[Path, typer.Option(help="Selection to write (JSON).")],
+) -> None:
+    """Rank each task's sources and choose its nearest learned task."""
+    from ftd import select
+
+    select.run(
+        distances,
+        order=json.loads(order),
+        networks=json.loads(networks),
+        nearest_out=nearest_out,
+        selection_out=selection_out,
+    )
+
+
+@app.command()
+def search(
+    slice: SliceFile,
+    images: ImagesFile,
+    genotype_out: Annotated[Path, typer.Option(help="Architecture to write (JSON).")],
+    trace_out: Annotated[Path, typer.Option(help="Trace to write (Parquet).")],
+    donors: Annotated[
+        list[Path] | None, typer.Argument(help="Genotypes of the selected learned tasks.")
+    ] = None,
+    search_seed: Annotated[int, typer.Option(min=0, help="Seed of this search.")] = 0,
+    seed: Seed = 0,
+    settings: Settings = "{}",
+) -> None:
+    """Search an architecture for a task in the space of the donors' architectures."""
+    from ftd import search
+
+    search.run(
+        slice,
+        images,
+        donors or [],
+        seed=seed,
+        search_seed=search_seed,
+        settings=config.settings_from_json(config.Search, settings),
+        genotype_out=genotype_out,
+        trace_out=trace_out,
+    )
+
+
+@app.command()
+def train(
+    genotype: Annotated[Path, typer.Option(help="The architecture (JSON).")],
+    slice: SliceFile,
+    images: ImagesFile,
+    weights_out: Annotated[Path, typer.Option(help="Weights to write (safetensors).")],
+    metrics_out: Annotated[Path, typer.Option(help="Metrics to write (JSON).")],
+    seed: Seed = 0,
+    settings: Settings = "{}",
+) -> None:
+    """Train a found architecture from scratch and test it."""
+    from ftd import train
+
+    train.run(
+        genotype,
+        slice,
+        images,
+        seed=seed,
+        settings=config.settings_from_json(config.Train, settings),
+        weights_out=weights_out,
+        metrics_out=metrics_out,
+    )
+
+
+@app.command()
+def compare(metrics: Files, out: Out) -> None:
+    """Join the metrics of all trained networks into one table."""
+    from ftd import compare
+
+    compare.run(metrics, out)
+
+
+figure = typer.Typer(help="Draw figures and tables.", no_args_is_help=True)
+app.add_typer(figure, name="figure")
+
+
+@figure.command("matrix")
+def figure_matrix(
+    distances: Annotated[Path, typer.Option(help="The table of all distances (Parquet).")],
+    nearest: Annotated[Path, typer.Option(help="Ranked sources (Parquet).")],
+    network: Annotated[str, typer.Option(help="Network of the probes.")],
+    out: Out,
+    statistic: Annotated[str, typer.Option(help="mean or std, over trials.")] = "mean",
+) -> None:
+    """Heat map of the distances (rows: source, columns: target)."""
+    from ftd import figure
+
+    figure.matrix(distances, nearest, network=network, statistic=statistic, out=out)
+
+
+@figure.command("trace")
+def figure_trace(traces: Files, out: Out) -> None:
+    """Losses and candidate weights of searches."""
+    from ftd import figure
+
+    figure.trace(traces, out)
+
+
+@figure.command("probes")
+def figure_probes(facts: Files, out: Out) -> None:
+    """Page with the accuracy of every probe."""
+    from ftd import figure
+
+    figure.probe_table(facts, out)
+
+
+@figure.command("nearest")
+def figure_nearest(nearest: Path, out: Out) -> None:
+    """Page with the ranked sources of every task."""
+    from ftd import figure
+
+    figure.nearest_table(nearest, out)
+
+
+@figure.command("comparison")
+def figure_comparison(comparison: Path, out: Out) -> None:
+    """Page with all trained networks."""
+    from ftd import figure
+
+    figure.comparison_table(comparison, out)
+
+
+@app.command()
+def show(
+    results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],
+) -> None:
+    """Print the nearest source of each task and where the report lies."""
+    from ftd import select
+
+    print(select.summary(results / "nearest.parquet"))
+    report = results / "report.html"
+    print(f"report: {report.resolve()}" if report.exists() else "report: not made yet")
+
+
+def main() -> None:
+    """Entry point: user errors end in one message and status 1, never in a traceback."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # unwinds, so nothing half-written stays
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted: finished artifacts are kept, run again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,414 @@
+"""The experiment's configuration: one typed model per section, all errors reported at once.
+
+The model is the schema: ``config/README.md`` documents it, the workflow and the command line
+validate with it. Imports nothing heavy, since every cluster job parses the workflow again.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ftd.errors import UserError
+
+REST = "rest"
+NETWORKS = ("small-cnn",)
+OPERATIONS = (
+    "none",
+    "skip_connect",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "conv_7x1_1x7",
+)
+LOADERS = ("sklearn-digits", "torchvision:<Class>", "imagefolder", "parquet")
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def safe_name(name: str) -> str:
+    """``name``, if it can be one part of a path on any system; ``ValueError`` otherwise."""
+    if not _SAFE_NAME.fullmatch(name) or name.endswith("."):
+        raise ValueError(
+            f"expected a name of letters, digits, '.', '_' and '-' that starts with a letter or "
+            f"digit (it becomes part of a path), got {name!r}"
+        )
+    return name
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known word, or the words there are."""
+    known = [str(item) for item in known]
+    near = difflib.get_close_matches(str(word), known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Image(Section):
+    """Input shape of every network of the experiment: ``channels`` × ``size`` × ``size``."""
+
+    size: int = Field(ge=4, le=1024)
+    channels: Literal[1, 3]
+
+
+class Parts(Section):
+    """How a data set is cut: a share (0 to 1) or a number of images, stratified by class.
+
+    Shares are of the images there are (of the official test split for ``test``, where one
+    exists; ``None`` then takes all of it). ``train: None`` takes all that is left.
+    """
+
+    train: float | int | None = None
+    fisher: float | int = 0.25
+    val: float | int = 0.15
+    test: float | int | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _amount(cls, value: Any) -> Any:
+        if value is None or (type(value) is int and value >= 1):
+            return value
+        if isinstance(value, float) and 0 < value <= 1:
+            return value
+        raise ValueError("expected a share in (0, 1] or a whole number of images, at least 1")
+
+
+class Dataset(Section):
+    """Where the images come from, how they fit the experiment's shape, how they are cut."""
+
+    loader: str
+    train: str | list[str] | None = None
+    test: str | list[str] | None = None
+    image: str = "image"
+    label: str = "label"
+    names: str | None = None
+    fit: Literal["exact", "pad", "resize"] = "exact"
+    parts: Parts = Parts()
+
+    @field_validator("loader")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value in ("sklearn-digits", "imagefolder", "parquet"):
+            return value
+        if re.fullmatch(r"torchvision:[A-Z]\w*", value):
+            return value
+        raise ValueError(f"unknown loader {value!r}{did_you_mean(value, LOADERS)}")
+
+    @model_validator(mode="after")
+    def _source(self) -> "Dataset":
+        from_files = self.loader in ("imagefolder", "parquet")
+        if from_files and not self.train:
+            raise ValueError(f"loader {self.loader} needs the key 'train' (a path below data_root)")
+        if not from_files and (self.train or self.test):
+            raise ValueError(f"loader {self.loader} takes no 'train' or 'test' path")
+        return self
+
+
+Labels = dict[str, list[int | str] | Literal["rest"]]
+
+
+class Task(Section):
+    """A data set and named labels; a label's index is its position."""
+
+    dataset: str
+    labels: Literal["all"] | Labels
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        if value == "all":
+            return value
+        if not isinstance(value, dict):
+            raise ValueError("expected 'all' or a mapping of label names to class lists or 'rest'")
+        value = {str(name): classes for name, classes in value.items()}
+        problems = list(_label_problems(value))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return value
+
+    @property
+    def is_indicator(self) -> bool:
+        """Two labels, one of them the rest: balanced in every part."""
+        return self.labels != "all" and len(self.labels) == 2 and REST in self.labels.values()
+
+
+def _label_problems(labels: dict[str, Any]) -> Iterable[str]:
+    if len(labels) < 2:
+        yield "a task needs at least two labels"
+    if list(labels.values()).count(REST) > 1:
+        yield "only one label may be 'rest'"
+    seen: dict[str, str] = {}
+    for name, classes in labels.items():
+        if classes == REST:
+            continue
+        if not isinstance(classes, list) or not all(
+            isinstance(item, (int, str)) and not isinstance(item, bool) for item in classes
+        ):
+            yield f"label {name!r}: expected a list of classes (numbers or names) or 'rest'"
+            continue
+        if not classes:
+            yield f"label {name!r} is empty; list at least one class, or write 'rest'"
+        for item in classes:
+            if str(item) in seen:
+                yield f"class {item!r} is in two labels, {seen[str(item)]!r} and {name!r}"
+            seen[str(item)] = name
+
+
+class Probe(Section):
+    """Training of the ε-approximation networks: Adam on ``train``, measured on ``val``."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    epsilon: float = Field(0.1, gt=0, lt=1)
+    on_miss: Literal["record", "error"] = "record"
+
+
+class Fisher(Section):
+    """Fisher information: from at most ``samples`` images of the ``fisher`` part."""
+
+    samples: int | None = Field(None, ge=1)
+
+
+class SpaceSettings(Section):
+    """The full architecture space: each edge one of the operations, each skeleton one choice."""
+
+    operations: list[Literal[OPERATIONS]] = Field(list(OPERATIONS), min_length=1)
+    cells: list[int] = Field([3], min_length=1)
+    nodes: list[int] = Field([3], min_length=1)
+    channels: list[int] = Field([8], min_length=1)
+
+    @field_validator("cells", "nodes", "channels")
+    @classmethod
+    def _positive(cls, values: list[int]) -> list[int]:
+        if min(values) < 1 or len(set(values)) < len(values):
+            raise ValueError("expected different whole numbers of at least 1")
+        return values
+
+    @field_validator("operations")
+    @classmethod
+    def _different(cls, values: list[str]) -> list[str]:
+        if len(set(values)) < len(values):
+            raise ValueError("an operation is listed twice")
+        return values
+
+
+class Search(Section):
+    """FUSE: candidates, length of a generation, patience, and the space it starts from.
+
+    It uses at most ``samples`` images of ``train`` and of ``val``.
+    """
+
+    seeds: list[int] = Field([0], min_length=1)
+    samples: int | None = Field(None, ge=1)
+    space: SpaceSettings = SpaceSettings()
+    candidates: int = Field(3, ge=2)
+    alternations: int = Field(2, ge=1)
+    weight_epochs: int = Field(1, ge=1)
+    alpha_epochs: int = Field(10, ge=1)
+    patience: int = Field(2, ge=1)
+    max_generations: int = Field(6, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    alpha_learning_rate: float = Field(0.1, gt=0)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, values: list[int]) -> list[int]:
+        if min(values) < 0 or len(set(values)) < len(values):
+            raise ValueError("expected different whole numbers of at least 0")
+        return values
+
+
+class Train(Section):
+    """Final training of a found architecture from scratch, on at most ``samples`` of ``train``."""
+
+    samples: int | None = Field(None, ge=1)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+
+
+class Config(Section):
+    """A whole experiment; ``tasks`` arrive in their order."""
+
+    experiment: str
+    tasks: dict[str, Task] = Field(min_length=1)
+    datasets: dict[str, Dataset] = Field(min_length=1)
+    image: Image
+    results: str = Field("results", min_length=1)
+    data_root: str = Field("data", min_length=1)
+    seed: int = Field(0, ge=0)
+    trials: int = Field(5, ge=1)
+    networks: list[str] = Field(["small-cnn"], min_length=1)
+    probe: Probe = Probe()
+    fisher: Fisher = Fisher()
+    search: Search = Search()
+    train: Train = Train()
+    pathvars: dict[str, str] = {}
+
+    @field_validator("experiment")
+    @classmethod
+    def _experiment(cls, value: str) -> str:
+        return safe_name(value)
+
+    @field_validator("tasks", "datasets", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError("expected a mapping of names")
+        value = {str(name): item for name, item in value.items()}
+        folded: dict[str, str] = {}
+        for name in value:
+            safe_name(name)
+            if name.lower() in folded:
+                raise ValueError(
+                    f"{folded[name.lower()]!r} and {name!r} differ only in case: "
+                    "they would be one file on some systems"
+                )
+            folded[name.lower()] = name
+        return value
+
+    @field_validator("networks")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in NETWORKS:
+                raise ValueError(f"unknown network {name!r}{did_you_mean(name, NETWORKS)}")
+        if len(set(value)) < len(value):
+            raise ValueError("a network is listed twice")
+        return value
+
+
+def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
+    """Validate a configuration; ``files`` are the YAML files it came from.
+
+    Raises:
+        UserError: with every error found, one line each: ``key: what is wrong``.
+    """
+    errors = [line for path in files for line in _duplicate_keys(Path(path))]
+    config = None
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        errors += [_describe(item) for item in error.errors()]
+    errors += _unknown_datasets(raw)
+    if errors:
+        where = ", ".join(str(path) for path in files) or "configuration"
+        raise UserError(f"{where}: {len(errors)} error(s)\n  " + "\n  ".join(errors))
+    return config
+
+
+def load(path: Path) -> Config:
+    """Read and validate one YAML file.
+
+    Raises:
+        UserError: unreadable file or invalid configuration.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
+    return parse(raw, [path])
+
+
+def settings_json(section: Section | dict[str, Any]) -> str:
+    """A section as one line of JSON that keeps the order of its keys."""
+    value = section if isinstance(section, dict) else section.model_dump(mode="json")
+    return json.dumps(value, separators=(",", ":"))
+
+
+def settings_from_json(kind: type[Section], text: str) -> Section:
+    """The section that ``text`` (JSON) describes; keys left out have their defaults.
+
+    Raises:
+        UserError: invalid JSON, unknown keys or values out of range.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        lines = [_describe(item) for item in error.errors()]
+        raise UserError(f"{kind.__name__.lower()} settings: " + "; ".join(lines)) from error
+
+
+def _describe(item: dict[str, Any]) -> str:
+    """One error of the model as ``key: expected …, got …``."""
+    path = [str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(path[:-1])
+        return f"{'.'.join(path)}: unknown key{did_you_mean(path[-1], known)}"
+    if item["type"] == "missing":
+        return f"{'.'.join(path)}: missing"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{'.'.join(path) or 'configuration'}: {message}"
+    return f"{'.'.join(path)}: {message[0].lower()}{message[1:]}, got {item['input']!r}"
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    """Keys of the section that a path of keys leads to."""
+    kind: Any = Config
+    for part in path:
+        if kind is None:
+            return []
+        if part in ("tasks", "datasets"):
+            kind = {"tasks": Task, "datasets": Dataset}[part]
+        elif part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+    return list(kind.model_fields) if isinstance(kind, type) else []
+
+
+def _unknown_datasets(raw: dict[str, Any]) -> list[str]:
+    tasks, datasets = raw.get("tasks"), raw.get("datasets")
+    if not isinstance(tasks, dict) or not isinstance(datasets, dict):
+        return []
+    return [
+        f"tasks.{name}.dataset: no data set {task['dataset']!r}"
+        f"{did_you_mean(task['dataset'], datasets)}"
+        for name, task in tasks.items()
+        if isinstance(task, dict) and "dataset" in task and task["dataset"] not in datasets
+    ]
+
+
+def _duplicate_keys(path: Path) -> list[str]:
+    """Keys given twice in one mapping, which a YAML reader silently drops."""
+    try:
+        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []  # whoever reads the values reports it
+    found: list[str] = []
+
+    def visit(node: yaml.Node | None, where: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                name = f"{where}{key.value}"
+                if key.value in seen:
+                    found.append(f"{name}: given twice (lines {seen[key.value]} and {line})")
+                seen[key.value] = line
+                visit(value, f"{name}.")
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                visit(value, where)
+
+    visit(root, "")
+    return found

@@ -1,0 +1,191 @@
+"""Stage *dataset*: decode a data set once and cut it into the parts that all its tasks share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ftd import artifacts, loaders, versions
+from ftd.config import Dataset, Image, Parts, settings_json
+from ftd.errors import UserError
+from ftd.progress import progress
+from ftd.seeds import seed_of
+
+PARTS = ("train", "fisher", "val", "test")
+
+
+def run(
+    name: str,
+    settings: Dataset,
+    image: Image,
+    *,
+    seed: int,
+    data_root: Path,
+    images_out: Path,
+    table_out: Path,
+) -> None:
+    """Decode data set ``name`` and write its images and its cut.
+
+    ``images_out``: safetensors, ``images`` uint8 [N, channels, size, size], official test last.
+    ``table_out``: Parquet with ``index`` (row of ``images``), ``class`` (the data set's own
+    number) and ``part`` (null: unused); facts: class names, mean and standard deviation of the
+    train part per channel in [0, 1], settings, seed, versions.
+
+    Raises:
+        UserError: missing, damaged or unfitting data; a cut that leaves a part empty.
+    """
+    splits = loaders.open_splits(name, settings, Path(data_root))
+    images, classes = _decode(name, splits, settings, image)
+    is_test = np.arange(len(classes)) >= splits.train.count
+    parts = cut(classes, is_test if splits.test else None, settings.parts, seed_of("cut", seed))
+    for part in PARTS:
+        if not (parts == part).any():
+            raise UserError(
+                f"data set {name}: part {part!r} gets no image of {len(classes)}; "
+                f"change datasets.{name}.parts"
+            )
+    mean, std = _moments(images[parts == "train"])
+    _write(
+        name,
+        images,
+        classes,
+        parts,
+        images_out,
+        table_out,
+        facts={
+            "dataset": name,
+            "classes": {int(c): splits.names.get(int(c), str(c)) for c in np.unique(classes)},
+            "image": image.model_dump(),
+            "mean": mean,
+            "std": std,
+            "settings": json.loads(settings_json(settings)),
+            "seed": seed,
+            "version": versions.STAGES["dataset"],
+            "packages": versions.packages(),
+        },
+    )
+
+
+def _write(name, images, classes, parts, images_out, table_out, facts) -> None:
+    import pyarrow as pa
+    import torch
+
+    table = pa.table(
+        {
+            "index": pa.array(np.arange(len(classes)), pa.int64()),
+            "class": pa.array(classes, pa.int64()),
+            "part": pa.array([part or None for part in parts], pa.string()).dictionary_encode(),
+        }
+    )
+    artifacts.write_tensors(images_out, {"images": torch.from_numpy(images)}, {"dataset": name})
+    artifacts.write_table(table_out, table, facts | {"images": artifacts.digest(images_out)})
+
+
+def cut(classes: np.ndarray, is_test: np.ndarray | None, parts: Parts, seed: int) -> np.ndarray:
+    """Assign every image a part, stratified by class; ``""`` where an image stays unused.
+
+    Within a class images are shuffled and spread evenly over [0, 1); sorted by that position,
+    any block of consecutive images has each class in proportion (to one image), so parts are
+    blocks. With an official test split (``is_test``), ``test`` is cut from it alone.
+    """
+    rng = np.random.default_rng(seed)
+    result = np.full(len(classes), "", dtype="<U6")
+    pool = np.arange(len(classes)) if is_test is None else np.flatnonzero(~is_test)
+    order = _stratified(classes, pool, rng)
+    test = parts.test
+    if is_test is not None:
+        official = _stratified(classes, np.flatnonzero(is_test), rng)
+        _assign(result, official, {"test": 1.0 if test is None else test})
+        wanted = {}
+    else:
+        wanted = {"test": 0.2 if test is None else test}
+    wanted |= {"val": parts.val, "fisher": parts.fisher, "train": parts.train}
+    _assign(result, order, wanted)
+    return result
+
+
+def _stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``pool`` shuffled so that any stretch of it holds the classes in proportion."""
+    position = np.empty(len(pool))
+    for value in np.unique(classes[pool]):
+        members = np.flatnonzero(classes[pool] == value)
+        position[members] = (rng.permutation(len(members)) + 0.5) / len(members)
+    return pool[np.lexsort((rng.random(len(pool)), position))]
+
+
+def _assign(result: np.ndarray, order: np.ndarray, wanted: dict[str, float | int | None]) -> None:
+    """Give consecutive blocks of ``order`` to the parts; ``None`` takes what is left."""
+    start = 0
+    for part, amount in wanted.items():
+        left = len(order) - start
+        if amount is None:
+            count = left
+        else:
+            count = amount if isinstance(amount, int) else round(amount * len(order))
+        if count > left:
+            raise UserError(
+                f"part {part!r} wants {count} images but only {left} of {len(order)} are left; "
+                "lower the data set's parts"
+            )
+        result[order[start : start + count]] = part
+        start += count
+
+
+def _moments(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of uint8 images scaled to [0, 1]."""
+    histogram = [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
+    levels = np.arange(256) / 255
+    mean = [float((h * levels).sum() / h.sum()) for h in histogram]
+    var = [
+        float((h * (levels - m) ** 2).sum() / h.sum()) for h, m in zip(histogram, mean, strict=True)
+    ]
+    return mean, [v**0.5 or 1.0 for v in var]
+
+
+def _decode(
+    name: str, splits: loaders.Splits, settings: Dataset, image: Image
+) -> tuple[np.ndarray, np.ndarray]:
+    sources = [source for source in (splits.train, splits.test) if source]
+    total = sum(source.count for source in sources)
+    if not splits.train.count:
+        raise UserError(f"data set {name}: no images found; check datasets.{name}.train")
+    images = np.empty((total, image.channels, image.size, image.size), np.uint8)
+    classes = np.empty(total, np.int64)
+    pairs = (pair for source in sources for pair in source.images)
+    for row, (picture, label) in enumerate(progress(pairs, f"decoding {name}", total)):
+        images[row] = _pixels(picture, image, settings.fit, f"data set {name}, image {row}")
+        classes[row] = label
+    strange = set(classes[splits.train.count :]) - set(classes[: splits.train.count])
+    if strange:
+        raise UserError(
+            f"data set {name}: test images of class {min(strange)}, which no train image has"
+        )
+    return images, classes
+
+
+def _pixels(picture, image: Image, fit: str, where: str) -> np.ndarray:
+    """One image as uint8 [channels, size, size], or an error that says why it does not fit."""
+    from PIL import ImageOps
+
+    if picture.mode.startswith(("I", "F")):
+        raise UserError(f"{where}: {picture.mode} pixels; convert the images to 8 bits a channel")
+    grey = picture.mode in ("1", "L", "LA")
+    if image.channels == 1 and not grey:
+        raise UserError(f"{where}: a colour image; set image.channels to 3")
+    picture = picture.convert("L" if image.channels == 1 else "RGB")
+    side = image.size
+    if picture.size != (side, side):
+        width, height = picture.size
+        if fit == "resize":
+            picture = ImageOps.fit(picture, (side, side))
+        elif fit == "pad" and max(width, height) <= side:
+            left, top = (side - width) // 2, (side - height) // 2
+            border = (left, top, side - width - left, side - height - top)
+            picture = ImageOps.expand(picture, border)
+        else:
+            raise UserError(
+                f"{where}: {width}×{height} pixels, but image.size is {side}; change image.size, "
+                f"or give the data set 'fit: pad' (smaller images) or 'fit: resize'"
+            )
+    pixels = np.asarray(picture)
+    return pixels[None] if image.channels == 1 else pixels.transpose(2, 0, 1)

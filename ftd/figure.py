@@ -1,0 +1,135 @@
+"""Stage *figure*: heat maps, traces and tables of an experiment."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "ftd"  # equal figures are equal files
+matplotlib.rcParams["svg.fonttype"] = "none"
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from ftd import artifacts  # noqa: E402
+from ftd.errors import UserError  # noqa: E402
+
+STATISTICS = {"mean": "mean", "std": "standard deviation"}
+
+
+def matrix(distances: Path, nearest: Path, *, network: str, statistic: str, out: Path) -> None:
+    """Heat map of the squared distances over trials, rows: source, columns: target.
+
+    In the style of Le et al. 2022, figures 1 to 4, with the value in every cell.
+
+    Raises:
+        UserError: unreadable tables, an unknown network or statistic.
+    """
+    if statistic not in STATISTICS:
+        raise UserError(f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}")
+    order = artifacts.table_facts(artifacts.read_table(nearest, columns=[]))["order"]
+    table = artifacts.read_table(distances).to_pandas()
+    table = table[table["network"] == network]
+    if table.empty:
+        raise UserError(f"{distances}: no distances of network {network!r}")
+    groups = table.groupby(["source", "target"])["squared_distance"]
+    values = (groups.mean() if statistic == "mean" else groups.std().fillna(0.0)).unstack()
+    values = values.loc[order, order].to_numpy()
+
+    trials = table["trial"].nunique()
+    side = 1.6 + 0.75 * len(order)
+    figure, axes = plt.subplots(figsize=(side + 1.2, side))
+    top = values.max() or 1.0
+    picture = axes.imshow(values, cmap="Blues", vmin=0, vmax=top)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value > 0.6 * top else "black"
+        axes.text(
+            column,
+            row,
+            f"{value:.2f}" if statistic == "mean" else f"{value:.3f}",
+            ha="center",
+            va="center",
+            color=colour,
+        )
+    axes.set_xticks(range(len(order)), order, rotation=30, ha="right")
+    axes.set_yticks(range(len(order)), order)
+    axes.set_xlabel("target task")
+    axes.set_ylabel("source task")
+    axes.set_title(f"Squared distance, {STATISTICS[statistic]}\n{network}, {trials} trial(s)")
+    figure.colorbar(picture, ax=axes, shrink=0.8)
+    _save(figure, out)
+
+
+def trace(traces: list[Path], out: Path) -> None:
+    """Losses and candidate weights of searches, one row of panels a search.
+
+    Raises:
+        UserError: unreadable traces.
+    """
+    figure, panels = plt.subplots(
+        len(traces), 2, figsize=(9, 2.4 * len(traces)), squeeze=False, layout="constrained"
+    )
+    for (losses, weights), path in zip(panels, traces, strict=True):
+        table = artifacts.read_table(path)
+        rows = table.to_pandas()
+        for phase, colour in (("weights", "tab:blue"), ("alpha", "tab:orange")):
+            part = rows[rows["phase"] == phase]
+            label = "train (weights)" if phase == "weights" else "val (α)"
+            losses.plot(part.index, part["loss"], ".-", ms=3, lw=0.8, color=colour, label=label)
+        for _, generation in rows.groupby("generation"):
+            alpha = np.stack(generation["alpha"])
+            for candidate, values in enumerate(alpha.T):
+                weights.plot(generation.index, values, lw=1, color=f"C{candidate}")
+            weights.axvline(generation.index[0] - 0.5, color="0.8", lw=0.8)
+        losses.set_title(artifacts.table_facts(table)["task"], loc="left")
+        losses.set_ylabel("loss")
+        weights.set_ylabel("softmax(α)")
+        weights.set_ylim(0, 1)
+    panels[0, 0].legend(fontsize="small")
+    for axes in panels[-1]:
+        axes.set_xlabel("search step")
+    _save(figure, out)
+
+
+def _save(figure: plt.Figure, out: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    plt.close(figure)
+    artifacts.write_bytes(out, buffer.getvalue())
+
+
+def nearest_table(nearest: Path, out: Path) -> None:
+    """``nearest.parquet`` as a page."""
+    _page(artifacts.read_table(nearest).to_pandas(), out)
+
+
+def comparison_table(comparison: Path, out: Path) -> None:
+    """``comparison.parquet`` as a page."""
+    _page(artifacts.read_table(comparison).to_pandas(), out)
+
+
+def probe_table(probes: list[Path], out: Path) -> None:
+    """All probes' facts as a page, those that missed 1 − ε first."""
+    columns = ["network", "trial", "task", "val_accuracy", "reached", "epochs", "seconds", "seed"]
+    rows = [artifacts.read_json(path) for path in probes]
+    table = pd.DataFrame(rows)[columns]
+    _page(table.sort_values(["reached", "network", "trial", "task"]), out)
+
+
+_STYLE = """
+body { font: 14px sans-serif; margin: 1.5em; }
+table { border-collapse: collapse; }
+th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #ddd; }
+th { border-bottom: 2px solid #888; }
+"""
+
+
+def _page(table: pd.DataFrame, out: Path) -> None:
+    body = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{out.stem}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+    artifacts.write_bytes(out, page.encode())

@@ -1,0 +1,233 @@
+"""Stage *slice*: a task is a data set's cut, filtered and relabelled; and reading it for use."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ftd import artifacts, versions
+from ftd.config import REST, Task, did_you_mean, settings_json
+from ftd.dataset import PARTS
+from ftd.errors import UserError
+from ftd.seeds import seed_of
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A task's images by number: arrays of equal length, and what the labels are called.
+
+    Attributes:
+        index: int64, rows of the data set's image array.
+        label: int64 in [0, len(labels)).
+        part: strings out of ``PARTS``.
+        labels: names, by label index.
+        facts: data set, image shape, mean and standard deviation, settings, seed, versions.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    part: np.ndarray
+    labels: list[str]
+    facts: dict
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        image = self.facts["image"]
+        return image["channels"], image["size"], image["size"]
+
+
+def run(task: str, settings: Task, *, seed: int, table: Path, out: Path) -> None:
+    """Filter and relabel the cut in ``table`` as the task says; write the slice.
+
+    Raises:
+        UserError: unknown class, a class in two labels, or a part or label without images.
+    """
+    import pyarrow as pa
+
+    cut = artifacts.read_table(table)
+    facts = artifacts.table_facts(cut)
+    classes = {int(number): name for number, name in facts["classes"].items()}
+    members = _members(task, settings, classes)
+    index = cut["index"].to_numpy()
+    source = cut["class"].to_numpy()
+    part = np.array([value or "" for value in cut["part"].to_pylist()])
+
+    label = np.full(len(index), -1)
+    for position, numbers in enumerate(members.values()):
+        label[np.isin(source, list(numbers))] = position
+    keep = (label >= 0) & (part != "")
+    if settings.is_indicator:
+        keep &= _balanced(source, label, part, keep, seed_of("balance", seed))
+    index, label, part = index[keep], label[keep], part[keep]
+    _check_filled(task, list(members), label, part)
+
+    artifacts.write_table(
+        out,
+        pa.table(
+            {
+                "index": pa.array(index, pa.int64()),
+                "label": pa.array(label, pa.int64()),
+                "part": pa.array(part, pa.string()).dictionary_encode(),
+            }
+        ),
+        {key: facts[key] for key in ("dataset", "image", "images", "mean", "std")}
+        | {
+            "task": task,
+            "labels": list(members),
+            "settings": json.loads(settings_json(settings)),
+            "seed": seed,
+            "version": versions.STAGES["slice"],
+            "packages": versions.packages(),
+        },
+    )
+
+
+def _members(task: str, settings: Task, classes: dict[int, str]) -> dict[str, set[int]]:
+    """Class numbers by label name, in label order."""
+    if settings.labels == "all":
+        if len(set(classes.values())) < len(classes):
+            raise UserError(f"tasks.{task}.labels: two classes share a name; list the labels")
+        return {name: {number} for number, name in classes.items()}
+    numbers = {name: number for number, name in classes.items()}
+    members: dict[str, set[int]] = {}
+    taken: dict[int, str] = {}
+    for name, wanted in settings.labels.items():
+        members[name] = set()
+        for item in wanted if wanted != REST else []:
+            number = item if item in classes else numbers.get(str(item))
+            if number is None:
+                known = [*numbers] + [str(c) for c in classes]
+                raise UserError(
+                    f"tasks.{task}.labels.{name}: data set {settings.dataset!r} has no class "
+                    f"{item!r}{did_you_mean(str(item), known)}"
+                )
+            if number in taken:
+                raise UserError(
+                    f"tasks.{task}.labels: class {item!r} is in two labels, "
+                    f"{taken[number]!r} and {name!r}"
+                )
+            taken[number] = name
+            members[name].add(number)
+    for name, wanted in settings.labels.items():
+        if wanted == REST:
+            members[name] = set(classes) - set(taken)
+            if not members[name]:
+                raise UserError(f"tasks.{task}.labels.{name}: no class is left for 'rest'")
+    return members
+
+
+def _balanced(
+    source: np.ndarray, label: np.ndarray, part: np.ndarray, keep: np.ndarray, seed: int
+) -> np.ndarray:
+    """Mask with equally many images of both labels in every part.
+
+    The larger side is thinned out evenly over its source classes, at random.
+    """
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(len(source), bool)
+    for name in PARTS:
+        sides = [np.flatnonzero(keep & (part == name) & (label == side)) for side in (0, 1)]
+        count = min(len(side) for side in sides)
+        for side in sides:
+            mask[_evenly(source, side, count, rng)] = True
+    return mask
+
+
+def _evenly(
+    source: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """``count`` of ``rows``, as even over their source classes as their numbers allow."""
+    shuffled = rng.permutation(rows)
+    rank = np.empty(len(shuffled), np.int64)
+    for value in np.unique(source[shuffled]):
+        members = source[shuffled] == value
+        rank[members] = np.arange(members.sum())
+    return shuffled[np.argsort(rank, kind="stable")[:count]]
+
+
+def _check_filled(task: str, labels: list[str], label: np.ndarray, part: np.ndarray) -> None:
+    for name in PARTS:
+        counts = np.bincount(label[part == name], minlength=len(labels))
+        if not counts.all():
+            raise UserError(
+                f"tasks.{task}: part {name!r} has no image of label "
+                f"{labels[int(counts.argmin())]!r}; change the labels or the data set's parts"
+            )
+
+
+def read(path: Path) -> Slice:
+    """Read a slice.
+
+    Raises:
+        UserError: missing or damaged file.
+    """
+    table = artifacts.read_table(path)
+    facts = artifacts.table_facts(table)
+    columns = (table[name].to_numpy() for name in ("index", "label"))
+    return Slice(*columns, np.array(table["part"].to_pylist()), facts["labels"], facts)
+
+
+class TaskData:
+    """Images and labels of some parts of a task, on one device.
+
+    Args:
+        task: the slice.
+        images: the data set's images file.
+        parts: the parts to load, and at most how many images of each, evenly over its labels
+            (``None``: all); asking for another part is a ``KeyError``.
+        device: where batches live; ``None``: a GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        task: Slice,
+        images: Path,
+        parts: Mapping[str, int | None],
+        *,
+        device: "torch.device | None" = None,
+    ):
+        import torch
+
+        from ftd.training import default_device
+
+        self.task = task
+        self.device = device or default_device()
+        pixels = artifacts.read_tensors(images)[0]["images"]
+        self._parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        for name, limit in parts.items():
+            rows = np.flatnonzero(task.part == name)
+            if limit is not None and len(rows) > limit:
+                rng = np.random.default_rng(seed_of("limit", name))
+                rows = np.sort(_evenly(task.label, rows, limit, rng))
+            index = torch.from_numpy(task.index[rows])
+            labels = torch.from_numpy(task.label[rows].astype(np.int64))
+            self._parts[name] = pixels[index].to(self.device), labels.to(self.device)
+        shape = (-1, 1, 1)
+        self._mean = torch.tensor(task.facts["mean"], device=self.device).view(shape)
+        self._std = torch.tensor(task.facts["std"], device=self.device).view(shape)
+
+    def count(self, part: str) -> int:
+        """Number of images in a part."""
+        return len(self._parts[part][1])
+
+    def batches(
+        self, part: str, size: int, generator: "torch.Generator | None" = None
+    ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+        """Normalised float32 images [B, C, H, W], int64 labels [B]; shuffled by ``generator``."""
+        import torch
+
+        images, labels = self._parts[part]
+        count = len(labels)
+        if generator is None:
+            order = torch.arange(count)
+        else:
+            order = torch.randperm(count, generator=generator)
+        for rows in order.to(self.device).split(size):
+            yield (images[rows].float() / 255 - self._mean) / self._std, labels[rows]

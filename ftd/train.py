@@ -1,0 +1,114 @@
+"""Stage *train*: train a found architecture from scratch and test it, once."""
+
+import json
+import time
+from pathlib import Path
+
+from torch import nn
+
+from ftd import artifacts, slice, versions
+from ftd.config import Train, settings_json
+from ftd.errors import UserError
+from ftd.macs import forward_macs
+from ftd.progress import log
+from ftd.search.cells import build
+from ftd.search.space import Genotype
+from ftd.seeds import seed_of
+from ftd.training import accuracy, fit, setup
+
+
+def run(
+    genotype: Path,
+    task_slice: Path,
+    images: Path,
+    *,
+    seed: int,
+    settings: Train,
+    weights_out: Path,
+    metrics_out: Path,
+) -> dict:
+    """Train a genotype on ``train``; write weights (safetensors) and metrics (JSON).
+
+    Metrics: ``accuracy`` on ``test`` and ``val_accuracy`` in [0, 1]; ``parameters``, all weights
+    of the network; ``macs`` per image, forward; ``seconds``; and the search's cost, copied.
+
+    Raises:
+        UserError: unreadable input, or a loss that is not finite.
+    """
+    setup()
+    found = artifacts.read_json(genotype)
+    architecture = Genotype.from_json(found["genotype"])
+    task = slice.read(task_slice)
+    what = f"train {found['task']}, method {found['method']}, seed {found['seed']}"
+    start = seed_of("train", seed, found["seed"])
+    shape = task.image_shape
+    model = build(architecture, channels=shape[0], labels=len(task.labels), seed=start)
+    data = slice.TaskData(task, images, {"train": settings.samples, "val": None, "test": None})
+    model.to(data.device)
+    began = time.monotonic()
+    losses = fit(
+        model,
+        data,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=start,
+        what=what,
+        anneal=True,
+    )
+    seconds = time.monotonic() - began
+    made_by = {
+        "task": found["task"],
+        "method": found["method"],
+        "seed": found["seed"],
+        "experiment_seed": seed,
+        "genotype": found["genotype"],
+        "labels": task.labels,
+        "image": task.facts["image"],
+        "mean": task.facts["mean"],
+        "std": task.facts["std"],
+        "slice": artifacts.digest(task_slice),
+        "settings": json.loads(settings_json(settings)),
+        "version": versions.STAGES["train"],
+    }
+    metrics = (
+        made_by
+        | {
+            "accuracy": accuracy(model, data, "test"),
+            "val_accuracy": accuracy(model, data, "val"),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "macs": forward_macs(model, shape),
+            "train_loss": losses[-1],
+            "epochs": len(losses),
+            "seconds": seconds,
+            "packages": versions.packages(),
+        }
+        | {key: found[key] for key in ("search_macs", "search_seconds", "space_log10")}
+    )
+    log(f"{what}: test accuracy {metrics['accuracy']:.4f}")
+    artifacts.write_tensors(weights_out, model.state_dict(), made_by)
+    artifacts.write_json(metrics_out, metrics)
+    return metrics
+
+
+def load(path: Path) -> tuple[nn.Module, dict]:
+    """A trained network in evaluation mode, and its facts.
+
+    It takes images [B, channels, size, size], scaled to [0, 1] and normalised with the facts'
+    ``mean`` and ``std`` per channel; output *j* is the logit of ``facts["labels"][j]``.
+
+    Raises:
+        UserError: missing or damaged file, or no network of this program.
+    """
+    weights, facts = artifacts.read_tensors(path)
+    try:
+        model = build(
+            Genotype.from_json(facts["genotype"]),
+            channels=facts["image"]["channels"],
+            labels=len(facts["labels"]),
+            seed=0,
+        )
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"{path}: no trained network of this program") from error
+    return model.eval(), facts

@@ -1,0 +1,31 @@
+"""Versions of the stages' methods and of the packages that decide a result.
+
+A stage's number is raised when a change of its code changes its results. It is part of that
+stage's parameters in the workflow, so raising it reruns the stage and what follows from it.
+"""
+
+import platform
+from importlib.metadata import version
+
+import ftd
+
+STAGES = {
+    "dataset": 1,
+    "slice": 1,
+    "probe": 1,
+    "fisher": 1,
+    "distance": 1,
+    "select": 1,
+    "search": 1,
+    "train": 1,
+    "compare": 1,
+    "figure": 1,
+}
+
+_PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pyarrow", "pandas", "safetensors")
+
+
+def packages() -> dict[str, str]:
+    """Versions of Python, ftd and the packages whose results are recorded in artifacts."""
+    found = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "ftd": ftd.__version__, **found}

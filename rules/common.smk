@@ -1,0 +1,118 @@
+import functools
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from ftd import versions
+from ftd.config import parse as parse_config, settings_json
+from ftd.errors import UserError
+
+try:
+    EXPERIMENT = parse_config(config, workflow.configfiles)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+METHODS = ["ftd-nas"]
+
+
+pathvars:
+    results=f"{EXPERIMENT.results}/{EXPERIMENT.experiment}",
+    logs=f"{EXPERIMENT.results}/{EXPERIMENT.experiment}/logs",
+
+
+# The `ftd` of the Python that runs Snakemake comes first. Where the raw data lies is no
+# parameter: it does not decide a result, so moving it must rerun nothing.
+shell.prefix(
+    f'export PATH={Path(sys.executable).parent.as_posix()!r}:"$PATH" '
+    f"FTD_DATA_ROOT={EXPERIMENT.data_root!r}; "
+)
+
+
+def one_of(names):
+    return "|".join(re.escape(str(name)) for name in names)
+
+
+wildcard_constraints:
+    dataset=one_of(EXPERIMENT.datasets),
+    task=one_of(EXPERIMENT.tasks),
+    network=one_of(EXPERIMENT.networks),
+    method=one_of(METHODS),
+    trial=r"\d+",
+    seed=r"\d+",
+
+
+def images_of(wildcards):
+    """The images of a task's data set."""
+    return f"<results>/datasets/{EXPERIMENT.tasks[wildcards.task].dataset}.safetensors"
+
+
+def cut_of(wildcards):
+    """The cut of a task's data set."""
+    return f"<results>/datasets/{EXPERIMENT.tasks[wildcards.task].dataset}.parquet"
+
+
+def store_of(wildcards, output):
+    """The store of a column's finished pairs: no output, so that nothing deletes it."""
+    results = Path(output[0]).parents[3]
+    return str(results / "pairs" / Path(output[0]).relative_to(results / "columns").with_suffix(".jsonl"))
+
+
+def for_all(pattern, **chosen):
+    """A path for every combination of network, trial and task, by name and not by arrival."""
+    return sorted(
+        collect(
+            pattern,
+            **(
+                {
+                    "network": EXPERIMENT.networks,
+                    "trial": range(EXPERIMENT.trials),
+                    "task": EXPERIMENT.tasks,
+                }
+                | chosen
+            ),
+        )
+    )
+
+
+def after_selection(pattern):
+    """An input that is known only once the selection is, else it would keep old reasons."""
+
+    def path(wildcards):
+        checkpoints.select.get()
+        return pattern.format(**wildcards)
+
+    return path
+
+
+@functools.lru_cache
+def selection_at(path, modified):
+    return json.loads(Path(path).read_text())
+
+
+def donors(wildcards):
+    """The architectures whose space a task's search starts from."""
+    path = checkpoints.select.get().output.selection
+    selection = selection_at(str(path), os.stat(path).st_mtime_ns)
+    return [
+        f"<results>/search/{wildcards.method}/{source}/{wildcards.seed}/genotype.json"
+        for source in selection[wildcards.task]
+    ]
+
+
+def searched(pattern):
+    """A path for every task, method and seed, known only once the selection is."""
+
+    def paths(wildcards):
+        checkpoints.select.get()
+        return collect(
+            pattern,
+            method=METHODS,
+            task=EXPERIMENT.tasks,
+            seed=EXPERIMENT.search.seeds,
+        )
+
+    return paths

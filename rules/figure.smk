@@ -1,0 +1,125 @@
+rule matrix_figure:
+    input:
+        distances="<results>/distances.parquet",
+        nearest="<results>/nearest.parquet",
+    output:
+        report(
+            "<results>/figures/{network}-{statistic}.svg",
+            caption="../report/matrix.rst",
+            category="Distances",
+            labels={"network": "{network}", "statistic": "{statistic}"},
+        ),
+    log:
+        "<logs>/figures/{network}-{statistic}.log",
+    wildcard_constraints:
+        statistic="mean|std",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure matrix --distances {input.distances:q} --nearest {input.nearest:q}"
+        " --network {wildcards.network} --statistic {wildcards.statistic}"
+        " --out {output:q} > {log:q} 2>&1"
+
+
+rule probe_page:
+    input:
+        for_all("<results>/probes/{network}/{trial}/{task}.json"),
+    output:
+        report(
+            "<results>/figures/probes.html",
+            caption="../report/probes.rst",
+            category="Distances",
+            labels={"table": "probes"},
+        ),
+    log:
+        "<logs>/figures/probes.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure probes {input:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule nearest_page:
+    input:
+        "<results>/nearest.parquet",
+    output:
+        report(
+            "<results>/figures/nearest.html",
+            caption="../report/nearest.rst",
+            category="Selection",
+            labels={"table": "nearest tasks"},
+        ),
+    log:
+        "<logs>/figures/nearest.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure nearest {input:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule trace_figure:
+    input:
+        searched("<results>/search/{{method}}/{task}/{{seed}}/trace.parquet"),
+    output:
+        report(
+            "<results>/figures/trace-{method}-{seed}.svg",
+            caption="../report/trace.rst",
+            category="Search",
+            labels={"method": "{method}", "seed": "{seed}"},
+        ),
+    log:
+        "<logs>/figures/trace-{method}-{seed}.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure trace {input:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule comparison_page:
+    input:
+        after_selection("<results>/comparison.parquet"),
+    output:
+        report(
+            "<results>/figures/comparison.html",
+            caption="../report/comparison.rst",
+            category="Comparison",
+            labels={"table": "trained networks"},
+        ),
+    log:
+        "<logs>/figures/comparison.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure comparison {input:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        collect(
+            "<results>/figures/{network}-{statistic}.svg",
+            network=EXPERIMENT.networks,
+            statistic=["mean", "std"],
+        ),
+        collect(
+            "<results>/figures/trace-{method}-{seed}.svg",
+            method=METHODS,
+            seed=EXPERIMENT.search.seeds,
+        ),
+        "<results>/figures/probes.html",
+        "<results>/figures/nearest.html",
+        "<results>/figures/comparison.html",

@@ -1,0 +1,29 @@
+rule probe:
+    input:
+        slice="<results>/tasks/{task}.parquet",
+        images=images_of,
+    output:
+        weights="<results>/probes/{network}/{trial}/{task}.safetensors",
+        facts="<results>/probes/{network}/{trial}/{task}.json",
+    log:
+        "<logs>/probe/{network}/{trial}/{task}.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        settings=settings_json(EXPERIMENT.probe),
+        seed=EXPERIMENT.seed,
+        version=versions.STAGES["probe"],
+    shell:
+        "ftd probe --slice {input.slice:q} --images {input.images:q}"
+        " --network {wildcards.network} --trial {wildcards.trial} --seed {params.seed}"
+        " --settings {params.settings:q} --weights-out {output.weights:q}"
+        " --facts-out {output.facts:q} > {log:q} 2>&1"
+
+
+rule probes:
+    input:
+        for_all("<results>/probes/{network}/{trial}/{task}.safetensors"),

@@ -1,0 +1,29 @@
+# The only rule that knows the order of arrival.
+checkpoint select:
+    input:
+        "<results>/distances.parquet",
+    output:
+        nearest="<results>/nearest.parquet",
+        selection="<results>/selection.json",
+    log:
+        "<logs>/select.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        order=json.dumps(list(EXPERIMENT.tasks)),
+        networks=json.dumps(EXPERIMENT.networks),
+        version=versions.STAGES["select"],
+    shell:
+        "ftd select --distances {input:q} --order {params.order:q}"
+        " --networks {params.networks:q} --nearest-out {output.nearest:q}"
+        " --selection-out {output.selection:q} > {log:q} 2>&1"
+
+
+rule selection:
+    input:
+        "<results>/nearest.parquet",
+        "<results>/selection.json",
