@@ -281,6 +281,14 @@ def figure_comparison(comparison: Path, out: Out) -> None:
     figure.comparison_table(comparison, out)
 
 
+@figure.command("seeds")
+def figure_seeds(results: Files, out: Out) -> None:
+    """Markdown page with the distances of several base seeds (folders of results)."""
+    from ftd import figure
+
+    figure.seeds_page(results, out)
+
+
 @app.command()
 def show(
     results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],

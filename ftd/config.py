@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -120,6 +120,13 @@ class Dataset(Section):
         return self
 
 
+def _no_duplicates(values: list) -> list:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return values
+
+
 Labels = dict[str, list[int | str] | Literal["rest"]]
 
 
@@ -189,24 +196,23 @@ class Fisher(Section):
 class SpaceSettings(Section):
     """The full architecture space: each edge one of the operations, each skeleton one choice."""
 
-    operations: list[Literal[OPERATIONS]] = Field(list(OPERATIONS), min_length=1)
-    cells: list[int] = Field([3], min_length=1)
-    nodes: list[int] = Field([3], min_length=1)
-    channels: list[int] = Field([8], min_length=1)
+    operations: list[str] = Field(list(OPERATIONS), min_length=1)
+    cells: list[Annotated[int, Field(ge=3)]] = Field([3], min_length=1)
+    nodes: list[Annotated[int, Field(ge=1)]] = Field([3], min_length=1)
+    channels: list[Annotated[int, Field(ge=1)]] = Field([8], min_length=1)
 
-    @field_validator("cells", "nodes", "channels")
+    @field_validator("operations", mode="before")
     @classmethod
-    def _positive(cls, values: list[int]) -> list[int]:
-        if min(values) < 1 or len(set(values)) < len(values):
-            raise ValueError("expected different whole numbers of at least 1")
+    def _known(cls, values: Any) -> Any:
+        for name in values if isinstance(values, list) else ():
+            if name not in OPERATIONS:
+                raise ValueError(f"unknown operation {name!r}{did_you_mean(name, OPERATIONS)}")
         return values
 
-    @field_validator("operations")
+    @field_validator("*")
     @classmethod
-    def _different(cls, values: list[str]) -> list[str]:
-        if len(set(values)) < len(values):
-            raise ValueError("an operation is listed twice")
-        return values
+    def _different(cls, values: list) -> list:
+        return _no_duplicates(values)
 
 
 class Search(Section):
@@ -215,7 +221,7 @@ class Search(Section):
     It uses at most ``samples`` images of ``train`` and of ``val``.
     """
 
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     samples: int | None = Field(None, ge=1)
     space: SpaceSettings = SpaceSettings()
     candidates: int = Field(3, ge=2)
@@ -231,9 +237,7 @@ class Search(Section):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, values: list[int]) -> list[int]:
-        if min(values) < 0 or len(set(values)) < len(values):
-            raise ValueError("expected different whole numbers of at least 0")
-        return values
+        return _no_duplicates(values)
 
 
 class Train(Section):
@@ -273,17 +277,7 @@ class Config(Section):
     def _names(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError("expected a mapping of names")
-        value = {str(name): item for name, item in value.items()}
-        folded: dict[str, str] = {}
-        for name in value:
-            safe_name(name)
-            if name.lower() in folded:
-                raise ValueError(
-                    f"{folded[name.lower()]!r} and {name!r} differ only in case: "
-                    "they would be one file on some systems"
-                )
-            folded[name.lower()] = name
-        return value
+        return {str(name): item for name, item in value.items()}
 
     @field_validator("networks")
     @classmethod
@@ -291,9 +285,7 @@ class Config(Section):
         for name in value:
             if name not in NETWORKS:
                 raise ValueError(f"unknown network {name!r}{did_you_mean(name, NETWORKS)}")
-        if len(set(value)) < len(value):
-            raise ValueError("a network is listed twice")
-        return value
+        return _no_duplicates(value)
 
 
 def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
@@ -308,7 +300,7 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         errors += [_describe(item) for item in error.errors()]
-    errors += _unknown_datasets(raw)
+    errors += _bad_names(raw) + _unknown_datasets(raw)
     if errors:
         where = ", ".join(str(path) for path in files) or "configuration"
         raise UserError(f"{where}: {len(errors)} error(s)\n  " + "\n  ".join(errors))
@@ -374,6 +366,25 @@ def _keys_at(path: list[str]) -> list[str]:
         elif part in kind.model_fields:
             kind = kind.model_fields[part].annotation
     return list(kind.model_fields) if isinstance(kind, type) else []
+
+
+def _bad_names(raw: dict[str, Any]) -> list[str]:
+    """Names that cannot be path parts, or would be one file where case does not count."""
+    found = []
+    for section in ("tasks", "datasets"):
+        folded: dict[str, str] = {}
+        for name in raw.get(section) if isinstance(raw.get(section), dict) else ():
+            try:
+                safe_name(str(name))
+            except ValueError as error:
+                found.append(f"{section}: {error}")
+            twin = folded.setdefault(str(name).lower(), str(name))
+            if twin != str(name):
+                found.append(
+                    f"{section}: {twin!r} and {name!r} differ only in case, "
+                    "they would be one file on some systems; rename one"
+                )
+    return found
 
 
 def _unknown_datasets(raw: dict[str, Any]) -> list[str]:

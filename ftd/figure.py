@@ -118,6 +118,58 @@ def probe_table(probes: list[Path], out: Path) -> None:
     _page(table.sort_values(["reached", "network", "trial", "task"]), out)
 
 
+def seeds_page(results: list[Path], out: Path) -> None:
+    """Distances of one experiment run with several base seeds, as a Markdown page.
+
+    Raises:
+        UserError: a folder without finished distances.
+    """
+    text = ["# Distances by base seed", ""]
+    for folder in results:
+        nearest = artifacts.read_table(folder / "nearest.parquet")
+        facts = artifacts.table_facts(nearest)
+        distances = artifacts.read_table(folder / "distances.parquet").to_pandas()
+        for network in facts["networks"]:
+            text += _seed_section(folder, network, facts["order"], distances, nearest.to_pandas())
+    artifacts.write_bytes(out, ("\n".join(text) + "\n").encode())
+
+
+def _seed_section(
+    folder: Path, network: str, order: list[str], distances: pd.DataFrame, nearest: pd.DataFrame
+) -> list[str]:
+    probes = [artifacts.read_json(path) for path in sorted(folder.glob(f"probes/{network}/*/*.json"))]
+    first = probes[0]
+    groups = distances[distances["network"] == network].groupby(["source", "target"])
+    mean, std = (
+        getattr(groups["squared_distance"], name)().unstack().loc[order, order].fillna(0.0)
+        for name in ("mean", "std")
+    )
+    best = nearest[(nearest["network"] == network) & (nearest["rank"] == 1)].set_index("target")
+    trials = len({probe["trial"] for probe in probes})
+    settings = ", ".join(f"{key} {value}" for key, value in first["settings"].items())
+    lines = [
+        f"## Base seed {first['seed']}, {network}",
+        "",
+        f"{trials} trials; probes: {settings}; mean `val` accuracy by task: "
+        + ", ".join(
+            f"{task} {np.mean([p['val_accuracy'] for p in probes if p['task'] == task]):.3f}"
+            for task in order
+        )
+        + f". torch {first['packages']['torch']}.",
+        "",
+        "Squared distance, mean ± standard deviation over trials (rows: source, columns: target):",
+        "",
+        "| | " + " | ".join(order) + " |",
+        "|---|" + "---|" * len(order),
+    ]
+    for source in order:
+        cells = [f"{mean.loc[source, t]:.4f} ± {std.loc[source, t]:.4f}" for t in order]
+        lines.append(f"| {source} | " + " | ".join(cells) + " |")
+    chosen = [f"{best.loc[t, 'source']} ({best.loc[t, 'agreement']:.0%} of trials)" for t in order]
+    lines += ["| **nearest source** | " + " | ".join(chosen) + " |", ""]
+    return lines
+
+
 _STYLE = """
 body { font: 14px sans-serif; margin: 1.5em; }
 table { border-collapse: collapse; }

@@ -8,6 +8,7 @@ common rows.
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from ftd.errors import UserError
 from ftd.seeds import seed_of
@@ -60,7 +61,7 @@ def build(network: str, *, channels: int, size: int, labels: int, seed: int) -> 
 
 def _head(features: int, labels: int, seed: int) -> nn.Linear:
     """A linear layer with PyTorch's initial distribution, row by row from (seed, row)."""
-    head = nn.Linear(features, labels)
+    head = skip_init(nn.Linear, features, labels)
     bound = features**-0.5
     with torch.no_grad():
         for row in range(labels):

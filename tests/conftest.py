@@ -1,0 +1,150 @@
+"""Shared cases: a tiny experiment, and running Snakemake on it as a user would."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = {
+    "experiment": "tiny",
+    "trials": 1,
+    "image": {"size": 8, "channels": 1},
+    "datasets": {"digits": {"loader": "sklearn-digits"}},
+    "tasks": {
+        "zero": {"dataset": "digits", "labels": {"other": "rest", "zero": [0]}},
+        "six": {"dataset": "digits", "labels": {"other": "rest", "six": [6]}},
+        "three": {"dataset": "digits", "labels": {"a": [0], "b": [1, 2], "other": "rest"}},
+    },
+    "probe": {"epochs": 1},
+    "fisher": {"samples": 40},
+    "search": {
+        "space": {"nodes": [1], "channels": [2]},
+        "samples": 60,
+        "alternations": 1,
+        "alpha_epochs": 2,
+        "max_generations": 1,
+    },
+    "train": {"epochs": 1, "samples": 60},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    from ftd.training import setup
+
+    setup()
+
+
+class Workflow:
+    """A folder with a configuration, in which Snakemake runs."""
+
+    def __init__(self, folder: Path, config: dict):
+        self.folder = folder
+        self.configure(config)
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / "tiny"
+
+    def configure(self, config: dict) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+            *("--configfile", "tiny.yaml", "--cores", "2", *arguments),
+        ]
+
+    def run(self, *arguments: str, ok: bool = True) -> str:
+        """Run Snakemake; its whole output. Fails the test if the exit status is not as wanted."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) is ok, output
+        return output
+
+    def copy(self, folder: Path) -> "Workflow":
+        """A copy with equal time stamps and Snakemake's own records."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        clone = object.__new__(Workflow)
+        clone.folder = folder
+        return clone
+
+
+def jobs(output: str) -> dict[str, int]:
+    """How many jobs of each rule finished or would run, from Snakemake's output."""
+    counts: dict[str, int] = {}
+    for line in output.splitlines():
+        words = line.split()
+        if words and words[0] in ("rule", "localrule", "checkpoint", "localcheckpoint"):
+            name = words[1].rstrip(":")
+            counts[name] = counts.get(name, 0) + 1
+    counts.pop("all", None)
+    return counts
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Workflow:
+    """The tiny experiment, run to its end once; copy it before changing anything."""
+    workflow = Workflow(tmp_path_factory.mktemp("finished") / "work", TINY)
+    workflow.run()
+    return workflow
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """The digits, decoded and cut: ``digits.safetensors`` and ``digits.parquet``."""
+    from ftd import dataset
+    from ftd.config import Dataset, Image
+
+    folder = tmp_path_factory.mktemp("digits")
+    dataset.run(
+        "digits",
+        Dataset(loader="sklearn-digits"),
+        Image(size=8, channels=1),
+        seed=0,
+        data_root=folder,
+        images_out=folder / "digits.safetensors",
+        table_out=folder / "digits.parquet",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_slice(digits):
+    """A function (name, labels, seed) → path of a slice of the digits."""
+    from ftd import slice
+    from ftd.config import Task
+
+    def make(name: str, labels, seed: int = 0) -> Path:
+        out = digits / f"{name}-{seed}.parquet"
+        task = Task(dataset="digits", labels=labels)
+        slice.run(name, task, seed=seed, table=digits / "digits.parquet", out=out)
+        return out
+
+    return make
+
+
+def write_images(folder: Path, classes: dict[str, int], size: int = 8, mode: str = "L") -> None:
+    """Random images, one folder a class."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            shape = (size, size) if mode == "L" else (size, size, 3)
+            pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,267 @@
+"""Data sets: the cut, fitting images, every loader, and what is said of bad data."""
+
+import gzip
+import io
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import write_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PIL
+
+from ftd import artifacts, dataset
+from ftd.config import Dataset, Image, Parts
+from ftd.errors import UserError
+
+
+def make(folder: Path, shape: Image | None = None, seed: int = 0, **keys):
+    """Run the stage; returns (images array, table, facts)."""
+    dataset.run(
+        "own",
+        Dataset(**keys),
+        shape or Image(size=8, channels=1),
+        seed=seed,
+        data_root=folder,
+        images_out=folder / "out" / "own.safetensors",
+        table_out=folder / "out" / "own.parquet",
+    )
+    table = artifacts.read_table(folder / "out" / "own.parquet")
+    tensors, _ = artifacts.read_tensors(folder / "out" / "own.safetensors")
+    return tensors["images"].numpy(), table, artifacts.table_facts(table)
+
+
+# The cut ----------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    fisher=st.floats(0.05, 0.4),
+    val=st.integers(1, 20),
+    seed=st.integers(0, 2**32),
+)
+def test_cut_is_stratified_disjoint_and_stable(counts, fisher, val, seed):
+    classes = np.repeat(np.arange(len(counts)), counts)
+    parts = Parts(fisher=fisher, val=val, test=0.2)
+    total = len(classes)
+    sizes = {"test": round(0.2 * total), "val": val, "fisher": round(fisher * total)}
+    if sum(sizes.values()) > total:
+        with pytest.raises(UserError, match="are left"):
+            dataset.cut(classes, None, parts, seed)
+        return
+    part = dataset.cut(classes, None, parts, seed)
+    sizes["train"] = total - sum(sizes.values())
+    assert {name: int((part == name).sum()) for name in sizes} == sizes
+    for name, size in sizes.items():
+        for value, count in enumerate(counts):
+            found = ((part == name) & (classes == value)).sum()
+            assert abs(found - size * count / total) < 2  # both ends of a block round
+    assert (part == dataset.cut(classes, None, parts, seed)).all()
+
+
+def test_another_seed_cuts_otherwise():
+    classes = np.repeat(np.arange(10), 30)
+    first, second = (dataset.cut(classes, None, Parts(), seed) for seed in (0, 1))
+    assert (first != second).any()
+
+
+def test_an_official_test_split_is_the_test_part():
+    classes = np.tile(np.arange(5), 60)
+    is_test = np.arange(300) >= 200
+    part = dataset.cut(classes, is_test, Parts(train=50, fisher=0.25, val=20), 0)
+    assert set(part[is_test]) == {"test"}
+    assert {n: (part[~is_test] == n).sum() for n in ("train", "fisher", "val", "test", "")} == {
+        "train": 50,
+        "fisher": 50,
+        "val": 20,
+        "test": 0,
+        "": 80,
+    }
+
+
+# Loaders ----------------------------------------------------------------------------------------
+
+
+def test_digits_are_the_package_s_own(digits):
+    from sklearn.datasets import load_digits
+
+    images = artifacts.read_tensors(digits / "digits.safetensors")[0]["images"].numpy()
+    table = artifacts.read_table(digits / "digits.parquet")
+    facts = artifacts.table_facts(table)
+    bunch = load_digits()
+    assert images.shape == (1797, 1, 8, 8) and images.dtype == np.uint8
+    np.testing.assert_allclose(images[:, 0] / 255, bunch.images / 16, atol=0.5 / 255 + 1e-9)
+    assert (table["class"].to_numpy() == bunch.target).all()
+    train = images[np.array(table["part"].to_pylist()) == "train"] / 255
+    np.testing.assert_allclose(facts["mean"], [train.mean()], rtol=1e-9)
+    np.testing.assert_allclose(facts["std"], [train.std()], rtol=1e-9)
+    assert facts["seed"] == 0 and facts["packages"]["torch"]
+
+
+def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:
+    """Files in MNIST's own format, as torchvision keeps them."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", train), ("t10k", test)):
+        pixels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = struct.pack(">IIII", 0x803, count, 28, 28) + pixels.tobytes()
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 0x801, count) + labels.tobytes()
+        )
+
+
+def test_torchvision_reads_what_lies_on_disk(tmp_path):
+    write_mnist(tmp_path)
+    images, table, facts = make(
+        tmp_path, Image(size=28, channels=1), loader="torchvision:MNIST", parts={"val": 10}
+    )
+    assert images.shape == (80, 1, 28, 28)
+    assert table["part"].to_pylist()[60:] == ["test"] * 20
+    assert facts["classes"]["7"] == "7 - seven"
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    write_mnist(tmp_path)
+    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"data set own: .*MNIST cannot be read below .*data_root"):
+        make(tmp_path, Image(size=28, channels=1), loader="torchvision:MNIST")
+
+
+def test_unknown_torchvision_class(tmp_path):
+    with pytest.raises(UserError, match=r"no data set 'MNITS'; did you mean 'MNIST'\?"):
+        make(tmp_path, loader="torchvision:MNITS")
+    with pytest.raises(UserError, match="has no train and test split"):
+        make(tmp_path, loader="torchvision:FakeData")
+
+
+def test_imagefolder_with_its_own_test_split(tmp_path):
+    write_images(tmp_path / "photos", {"cat": 20, "dog": 20})
+    write_images(tmp_path / "held-out", {"cat": 4, "dog": 4})
+    images, table, facts = make(tmp_path, loader="imagefolder", train="photos", test="held-out")
+    assert facts["classes"] == {"0": "cat", "1": "dog"}
+    assert images.shape == (48, 1, 8, 8)
+    assert table["part"].to_pylist()[40:] == ["test"] * 8
+    first = np.asarray(PIL.open(tmp_path / "photos" / "cat" / "0.png"))
+    assert (images[0, 0] == first).all()
+
+
+def write_parquet(path: Path, count: int = 40, damaged: int | None = None, names=True) -> None:
+    """The Hugging Face layout: a struct with the encoded image, an integer label."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for row in range(count):
+        buffer = io.BytesIO()
+        PIL.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "PNG")
+        content = buffer.getvalue() if row != damaged else buffer.getvalue()[:60]
+        rows.append({"bytes": content, "path": f"{row}.png"})
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(rows, kind), "label": np.arange(count) % 4 * 10})
+    features = {"info": {"features": {"label": {"names": [f"class {i}" for i in range(40)]}}}}
+    if names:
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps(features), "short": json.dumps(["a"] * 40)}
+        )
+    pq.write_table(table, path, row_group_size=16)
+
+
+def test_parquet_keeps_the_class_numbers_that_occur(tmp_path):
+    write_parquet(tmp_path / "a.parquet")
+    write_parquet(tmp_path / "b.parquet")
+    images, table, facts = make(
+        tmp_path,
+        Image(size=8, channels=3),
+        loader="parquet",
+        train=["a.parquet", "b.parquet"],
+    )
+    assert images.shape == (80, 3, 8, 8)
+    assert facts["classes"] == {str(c): f"class {c}" for c in (0, 10, 20, 30)}
+    assert sorted(set(table["class"].to_pylist())) == [0, 10, 20, 30]
+    assert (images[:40] == images[40:]).all()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"label": "labl"}, r"datasets.own.label: .* no column 'labl'; did you mean 'label'"),
+        ({"image": "label"}, "is no struct with 'bytes'"),
+        ({"names": "shrt"}, r"datasets.own.names: .*did you mean 'short'"),
+        ({"train": "c.parquet"}, r"c.parquet cannot be read"),
+    ],
+)
+def test_bad_parquet(tmp_path, keys, message):
+    write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=message):
+        make(tmp_path, Image(size=8, channels=3), loader="parquet", **{"train": "a.parquet"} | keys)
+
+
+def test_a_damaged_image_is_named_by_row(tmp_path):
+    write_parquet(tmp_path / "a.parquet", damaged=17)
+    with pytest.raises(UserError, match=r"a\.parquet, row 17 cannot be read"):
+        make(tmp_path, Image(size=8, channels=3), loader="parquet", train="a.parquet")
+    write_images(tmp_path / "photos", {"cat": 9, "dog": 9})
+    (tmp_path / "photos" / "dog" / "3.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"image 12 cannot be read .*3\.png"):
+        make(tmp_path, loader="imagefolder", train="photos")
+
+
+def test_missing_folders_and_files(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere is no folder of class folders"):
+        make(tmp_path, loader="imagefolder", train="nowhere")
+    with pytest.raises(UserError, match=r"nothing\.parquet cannot be read"):
+        make(tmp_path, loader="parquet", train="nothing.parquet")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"cut\.parquet cannot be read"):
+        make(tmp_path, loader="parquet", train="cut.parquet")
+
+
+def test_a_part_without_images(tmp_path):
+    write_images(tmp_path / "photos", {"cat": 2, "dog": 2})
+    with pytest.raises(UserError, match=r"part 'val' gets no image of 4; change datasets\.own"):
+        make(tmp_path, loader="imagefolder", train="photos", parts={"val": 0.01})
+
+
+# Fitting ----------------------------------------------------------------------------------------
+
+
+def test_images_that_do_not_fit_are_refused_with_the_remedy(tmp_path):
+    write_images(tmp_path / "photos", {"cat": 9, "dog": 9}, size=6)
+    with pytest.raises(UserError, match=r"image 0: 6×6 pixels, but image.size is 8; .*fit: pad"):
+        make(tmp_path, loader="imagefolder", train="photos")
+    write_images(tmp_path / "colour", {"cat": 9, "dog": 9}, mode="RGB")
+    with pytest.raises(UserError, match=r"a colour image; set image.channels to 3"):
+        make(tmp_path, loader="imagefolder", train="colour")
+
+
+def test_pad_and_resize(tmp_path):
+    write_images(tmp_path / "photos", {"cat": 9, "dog": 9}, size=6)
+    padded, _, _ = make(tmp_path, loader="imagefolder", train="photos", fit="pad")
+    original = np.asarray(PIL.open(tmp_path / "photos" / "cat" / "0.png"))
+    assert (padded[0, 0, 1:7, 1:7] == original).all() and padded[0, 0, [0, 7]].max() == 0
+    resized, _, _ = make(tmp_path, loader="imagefolder", train="photos", fit="resize")
+    assert resized.shape == (18, 1, 8, 8)
+
+
+def test_pixel_modes(tmp_path):
+    write_images(tmp_path / "photos", {"cat": 9, "dog": 9})
+    grey, _, _ = make(tmp_path, Image(size=8, channels=3), loader="imagefolder", train="photos")
+    assert (grey[:, 0] == grey[:, 2]).all()  # grey in a colour experiment: all channels equal
+    deep = PIL.fromarray(np.full((8, 8), 40000, np.uint16))
+    deep.save(tmp_path / "photos" / "cat" / "0.png")
+    with pytest.raises(UserError, match="convert the images to 8 bits"):
+        make(tmp_path, loader="imagefolder", train="photos")
+
+
+def test_compressed_names_are_not_mistaken_for_data(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(gzip.compress(b"no parquet"))
+    with pytest.raises(UserError, match=r"a\.parquet cannot be read"):
+        make(tmp_path, loader="parquet", train="a.parquet")

@@ -1,0 +1,247 @@
+"""Distances: the formula and its properties; columns, the pair store, the joined table."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ftd import artifacts, distance, fisher, pairs, probe
+from ftd.config import Fisher, Probe
+from ftd.distance import distance_between
+from ftd.errors import UserError
+
+values = arrays(np.int64, 12, elements=st.integers(0, 10**9)).map(lambda a: a / 1000)
+nonzero = values.filter(lambda a: a.sum() > 0)
+
+
+def diagonal(array: np.ndarray, outputs: int = 3) -> dict[str, torch.Tensor]:
+    """Twelve numbers as a body of 12 − 2·outputs weights and a head of ``outputs`` rows."""
+    body = torch.from_numpy(array[: 12 - 2 * outputs])
+    rest = torch.from_numpy(array[12 - 2 * outputs :])
+    return {"body": body, "head.bias": rest[:outputs], "head.weight": rest[outputs:, None]}
+
+
+@settings(deadline=None)
+@given(nonzero, nonzero)
+def test_formula_and_range(a, b):
+    found = distance_between(diagonal(a), diagonal(b), "x")
+    expected = 0.5 * np.sum((np.sqrt(a / a.sum()) - np.sqrt(b / b.sum())) ** 2)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert 0 <= found <= 1
+
+
+@settings(deadline=None)
+@given(nonzero, st.floats(1e-6, 1e6))
+def test_identity_and_scale(a, scale):
+    assert distance_between(diagonal(a), diagonal(a * scale), "x") == pytest.approx(0, abs=1e-12)
+
+
+def test_disjoint_supports_are_at_distance_one():
+    a, b = np.zeros(12), np.zeros(12)
+    a[:3], b[3:6] = 1, 7
+    assert distance_between(diagonal(a), diagonal(b), "x") == pytest.approx(1)
+
+
+@settings(deadline=None, max_examples=25)
+@given(nonzero)
+def test_equals_the_matrix_formula(a):
+    """d² = ½ Tr(A + B − 2 (A^½ B A^½)^½) with SciPy's matrix roots."""
+    from scipy.linalg import sqrtm
+
+    a = a + 1  # SciPy's root wants regular matrices
+    b = np.roll(a, 1)
+    first, second = np.diag(a / a.sum()), np.diag(b / b.sum())
+    root = sqrtm(first)
+    full = 0.5 * np.trace(first + second - 2 * sqrtm(root @ second @ root)).real
+    assert distance_between(diagonal(a), diagonal(b), "x") == pytest.approx(full, abs=1e-6)
+
+
+def test_a_smaller_head_is_padded_with_zeros():
+    small = {"body": torch.ones(4), "head.weight": torch.ones(2, 3), "head.bias": torch.ones(2)}
+    large = {"body": torch.ones(4), "head.weight": torch.ones(5, 3), "head.bias": torch.ones(5)}
+    expected = 0.5 * (
+        12 * (12**-0.5 - 24**-0.5) ** 2 + 12 * (1 / 24)
+    )  # common entries, and those that only the larger head has
+    for a, b in ((small, large), (large, small)):
+        assert distance_between(a, b, "x") == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(nonzero)
+def test_padding_a_head_with_zero_rows_changes_nothing(a):
+    two, three = diagonal(a, 2), diagonal(a, 2)
+    three["head.bias"] = torch.cat([three["head.bias"], torch.zeros(1).double()])
+    three["head.weight"] = torch.cat([three["head.weight"], torch.zeros(1, 1).double()])
+    assert distance_between(two, three, "x") == pytest.approx(0, abs=1e-12)
+
+
+# Columns ----------------------------------------------------------------------------------------
+
+TASKS = {
+    "zero": {"other": "rest", "zero": [0]},
+    "six": {"other": "rest", "six": [6]},
+    "ten": "all",
+}
+
+
+class Trial:
+    """Probes and diagonals of three tasks in a folder, and a column of them."""
+
+    def __init__(self, folder, images, slices):
+        self.folder, self.images, self.slices = folder, images, slices
+        for task in TASKS:
+            self.train(task)
+        self.fisher("ten")
+        self.list()
+
+    def train(self, task, trial=0):
+        probe.run(
+            self.slices[task],
+            self.images,
+            network="small-cnn",
+            trial=trial,
+            seed=0,
+            settings=Probe(epochs=1),
+            weights_out=self.folder / f"{task}.safetensors",
+            facts_out=self.folder / f"{task}.json",
+        )
+
+    def fisher(self, task):
+        fisher.run(
+            self.folder / f"{task}.safetensors",
+            self.slices[task],
+            self.images,
+            settings=Fisher(samples=50),
+            out=self.folder / "fisher" / f"{task}.safetensors",
+        )
+
+    def list(self, tasks=tuple(TASKS)):
+        distance.index(
+            [self.folder / f"{task}.safetensors" for task in tasks], self.folder / "index.json"
+        )
+
+    def column(self, target="ten", out="column.parquet"):
+        return distance.run(
+            self.folder / "index.json",
+            self.folder / "fisher" / f"{target}.safetensors",
+            self.slices[target],
+            self.images,
+            settings=Fisher(samples=50),
+            store=self.store,
+            out=self.folder / out,
+        )
+
+    @property
+    def store(self):
+        return self.folder / "pairs" / "ten.jsonl"
+
+    def table(self):
+        return artifacts.read_table(self.folder / "column.parquet").to_pandas().set_index("source")
+
+
+@pytest.fixture
+def trial(tmp_path, make_slice, digits):
+    slices = {name: make_slice(name, labels) for name, labels in TASKS.items()}
+    return Trial(tmp_path, digits / "digits.safetensors", slices)
+
+
+def test_a_column_is_the_formula_on_the_target_s_ground(trial):
+    assert trial.column() == 2
+    table = trial.table()
+    assert list(table.columns) == ["network", "trial", "target", "distance", "squared_distance"]
+    assert table.loc["ten", "distance"] == 0
+    from ftd.slice import TaskData, read
+
+    data = TaskData(read(trial.slices["ten"]), trial.images, {"fisher": 50})
+    f_bb, facts = artifacts.read_tensors(trial.folder / "fisher" / "ten.safetensors")
+    assert facts["samples"] == 50
+    for source in ("zero", "six"):
+        model, _ = probe.load(trial.folder / f"{source}.safetensors")
+        f_ab = {name: value.clone() for name, value in fisher.on_task(model, data).items()}
+        for name in ("head.weight", "head.bias"):
+            f_ab[name] = torch.cat([f_ab[name], torch.zeros(8, *f_ab[name].shape[1:])])
+        a = np.concatenate([f_ab[name].flatten() for name in sorted(f_ab)])
+        b = np.concatenate([f_bb[name].flatten() for name in sorted(f_bb)])
+        expected = 0.5 * np.sum((np.sqrt(a / a.sum()) - np.sqrt(b / b.sum())) ** 2)
+        assert table.loc[source, "squared_distance"] == pytest.approx(expected, rel=1e-9)
+        assert table.loc[source, "distance"] ** 2 == pytest.approx(expected, rel=1e-9)
+
+
+def test_finished_pairs_are_not_computed_again(trial, monkeypatch):
+    trial.column()
+    first = (trial.folder / "column.parquet").read_bytes()
+    monkeypatch.setattr(distance, "_compute", None)  # calling it would fail
+    assert trial.column() == 0
+    assert (trial.folder / "column.parquet").read_bytes() == first
+
+
+def test_a_retrained_probe_invalidates_its_pair_only(trial):
+    trial.column()
+    before = trial.table()["squared_distance"]
+    trial.train("six", trial=1)
+    trial.list()
+    assert trial.column() == 1
+    after = trial.table()["squared_distance"]
+    assert after["zero"] == before["zero"] and after["six"] != before["six"]
+
+
+def test_a_removed_task_leaves_the_column(trial):
+    trial.column()
+    trial.list(("zero", "ten"))
+    assert trial.column() == 0
+    assert sorted(trial.table().index) == ["ten", "zero"]
+
+
+def test_a_torn_line_costs_one_pair(trial):
+    trial.column()
+    first = (trial.folder / "column.parquet").read_bytes()
+    trial.store.write_bytes(trial.store.read_bytes()[:-20])
+    assert trial.column() == 1
+    assert (trial.folder / "column.parquet").read_bytes() == first
+    assert all(json.loads(line) for line in trial.store.read_text().splitlines())
+
+
+@pytest.mark.parametrize("garbage", [b"{", b'{"key": 1}\n', b"\xff\xfe\n", b"[]\n", b"null"])
+def test_garbage_at_the_store_s_end_is_dropped(tmp_path, garbage):
+    path = tmp_path / "s.jsonl"
+    with pairs.open_store(path) as store:
+        store.add("k", "a", 0.25)
+    with open(path, "ab") as file:
+        file.write(garbage)
+    with pairs.open_store(path) as store:
+        assert store.get("k") == 0.25
+        store.add("l", "b", 0.5)
+    with pairs.open_store(path) as store:
+        assert store.get("k") == 0.25 and store.get("l") == 0.5
+
+
+def test_a_diverged_probe_is_named(trial):
+    weights, facts = artifacts.read_tensors(trial.folder / "six.safetensors")
+    broken = {name: value * float("inf") for name, value in weights.items()}
+    artifacts.write_tensors(trial.folder / "six.safetensors", broken, facts)
+    trial.list()
+    with pytest.raises(UserError, match=r"distance from six to ten, probe .*trace is"):
+        trial.column()
+
+
+def test_the_joined_table_does_not_depend_on_the_order(trial, tmp_path):
+    trial.column()
+    trial.fisher("six")
+    trial.column("six", "second.parquet")
+    columns = [trial.folder / "column.parquet", trial.folder / "second.parquet"]
+    distance.assemble(columns, tmp_path / "a.parquet")
+    distance.assemble(columns[::-1], tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    table = artifacts.read_table(tmp_path / "a.parquet").to_pandas()
+    assert len(table) == 6 and (table[table.source == table.target].distance == 0).all()
+    pair = table.set_index(["source", "target"])["squared_distance"]
+    assert pair["six", "ten"] != pair["ten", "six"]  # not symmetric
+
+
+def test_no_columns(tmp_path):
+    with pytest.raises(UserError, match="no column"):
+        distance.assemble([], tmp_path / "x.parquet")

@@ -1,0 +1,117 @@
+"""Slices: disjoint parts shared by all tasks, balance, label order, stability."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ftd import artifacts, slice
+from ftd.dataset import PARTS
+from ftd.errors import UserError
+from ftd.slice import TaskData
+
+TASKS = {
+    "zero": {"other": "rest", "zero": [0]},
+    "six": {"other": "rest", "six": [6]},
+    "zero-to-three": {"zero": [0], "one": [1], "two": [2], "three": [3], "other": "rest"},
+    "ten": "all",
+}
+
+
+@pytest.fixture(scope="module")
+def classes(digits):
+    return artifacts.read_table(digits / "digits.parquet")["class"].to_numpy()
+
+
+def test_no_image_is_in_two_parts_of_any_tasks(make_slice):
+    part_of: dict[int, str] = {}
+    for name, labels in TASKS.items():
+        task = slice.read(make_slice(name, labels))
+        assert set(task.part) == set(PARTS)
+        assert len(set(task.index)) == len(task.index)
+        for index, part in zip(task.index, task.part, strict=True):
+            assert part_of.setdefault(index, part) == part
+
+
+def test_labels_follow_the_mapping(make_slice, classes):
+    task = slice.read(make_slice("zero-to-three", TASKS["zero-to-three"]))
+    assert task.labels == ["zero", "one", "two", "three", "other"]
+    assert (task.label == np.minimum(classes[task.index], 4)).all()
+    ten = slice.read(make_slice("ten", "all"))
+    assert ten.labels == [str(c) for c in range(10)]
+    assert (ten.label == classes[ten.index]).all() and len(ten.index) == 1797
+
+
+def test_an_indicator_is_balanced_in_every_part_and_evenly_over_the_rest(make_slice, classes):
+    task = slice.read(make_slice("zero", TASKS["zero"]))
+    assert task.labels == ["other", "zero"]
+    for part in PARTS:
+        here = task.part == part
+        rest, zero = (np.sum(here & (task.label == label)) for label in (0, 1))
+        assert rest == zero == np.sum(here & (classes[task.index] == 0)) > 0
+        counts = np.bincount(classes[task.index[here & (task.label == 0)]], minlength=10)[1:]
+        assert counts.max() - counts.min() <= 1
+
+
+def test_a_wide_indicator_thins_out_the_indicated_classes(make_slice, classes):
+    task = slice.read(make_slice("most", {"other": "rest", "most": list(range(2, 10))}))
+    for part in PARTS:
+        here = task.part == part
+        assert np.sum(here & (task.label == 0)) == np.sum(here & (task.label == 1))
+
+
+def test_stable_under_its_seed_and_changed_by_another(make_slice):
+    path = make_slice("zero", TASKS["zero"])
+    first = path.read_bytes()
+    assert make_slice("zero", TASKS["zero"]).read_bytes() == first
+    other = slice.read(make_slice("zero", TASKS["zero"], seed=1))
+    assert set(other.index) != set(slice.read(path).index)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(0, 100))
+def test_even_choice(sizes, count):
+    source = np.repeat(np.arange(len(sizes)), sizes)
+    rows = slice._evenly(source, np.arange(len(source)), count, np.random.default_rng(0))
+    assert len(set(rows)) == min(count, len(source))
+    taken = np.bincount(source[rows], minlength=len(sizes))
+    for a, size in enumerate(sizes):  # a class has fewer than another only if it has no more
+        assert all(taken[a] == size or taken[a] >= other - 1 for other in taken)
+
+
+BAD = {
+    "unknown class": ({"a": [0], "b": [12]}, r"tasks\.bad\.labels\.b: .* no class 12"),
+    "unknown name": ({"a": [0], "b": ["tne"]}, r"no class 'tne'"),
+    "one class by number and name": ({"a": [3], "b": ["3"]}, "is in two labels, 'a' and 'b'"),
+    "no rest": ({"a": [0, 1, 2, 3, 4], "b": [5, 6, 7, 8, 9], "c": "rest"}, "no class is left"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message"), BAD.values(), ids=BAD)
+def test_bad_labels(make_slice, labels, message):
+    from ftd.config import Task
+
+    task = Task.model_construct(dataset="digits", labels=labels)
+    with pytest.raises(UserError, match=message):
+        slice._members("bad", task, {c: str(c) for c in range(10)})
+
+
+def test_a_part_without_a_label_is_an_error():
+    label, part = np.array([0, 1, 0, 1, 0, 1, 0]), np.repeat(PARTS, [2, 2, 2, 1])
+    with pytest.raises(UserError, match="part 'test' has no image of label 'b'"):
+        slice._check_filled("bad", ["a", "b"], label, part)
+
+
+def test_task_data_loads_only_the_parts_asked_for(make_slice, digits):
+    task = slice.read(make_slice("zero", TASKS["zero"]))
+    data = TaskData(task, digits / "digits.safetensors", {"train": None, "val": 10})
+    assert data.count("val") == 10
+    with pytest.raises(KeyError):
+        next(data.batches("test", 8))
+    images, labels = next(data.batches("train", 10_000))
+    assert images.shape == (data.count("train"), 1, 8, 8) and labels.shape == images.shape[:1]
+    raw = artifacts.read_tensors(digits / "digits.safetensors")[0]["images"].numpy()
+    rows = task.index[task.part == "train"]
+    expected = (raw[rows] / 255 - task.facts["mean"][0]) / task.facts["std"][0]
+    np.testing.assert_allclose(images.numpy(), expected, atol=1e-5)
+    assert (labels.numpy() == task.label[task.part == "train"]).all()
