@@ -137,7 +137,9 @@ def seeds_page(results: list[Path], out: Path) -> None:
 def _seed_section(
     folder: Path, network: str, order: list[str], distances: pd.DataFrame, nearest: pd.DataFrame
 ) -> list[str]:
-    probes = [artifacts.read_json(path) for path in sorted(folder.glob(f"probes/{network}/*/*.json"))]
+    probes = [
+        artifacts.read_json(path) for path in sorted(folder.glob(f"probes/{network}/*/*.json"))
+    ]
     first = probes[0]
     groups = distances[distances["network"] == network].groupby(["source", "target"])
     mean, std = (

@@ -1,0 +1,335 @@
+"""The workflow, by really running Snakemake: end to end, reruns, replacing, bad input, Ctrl-C."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import yaml
+from conftest import ROOT, TINY, Workflow, jobs, write_images
+
+from ftd import artifacts, probe, train
+from ftd.search.space import Genotype
+
+QUIET = "Nothing to be done (all requested files are present and up to date)"
+
+
+def tiny(**changes) -> dict:
+    return copy.deepcopy(TINY) | changes
+
+
+def digests(workflow: Workflow) -> dict[str, str]:
+    """Digest of every artifact that carries no wall time."""
+    kept = ("tasks", "fisher", "columns", "probes", "datasets", "final")
+    return {
+        str(path.relative_to(workflow.results)): artifacts.digest(path)
+        for path in sorted(workflow.results.rglob("*"))
+        if path.suffix in (".parquet", ".safetensors")
+        and path.relative_to(workflow.results).parts[0] in (*kept, "distances.parquet")
+    }
+
+
+# End to end -------------------------------------------------------------------------------------
+
+
+def test_every_artifact_is_there_as_documented(finished):
+    root = finished.results
+    for task in ("zero", "six", "three"):
+        cut = artifacts.read_table(root / f"tasks/{task}.parquet")
+        assert cut.column_names == ["index", "label", "part"]
+        assert artifacts.table_facts(cut)["dataset"] == "digits"
+        model, _ = probe.load(root / f"probes/small-cnn/0/{task}.safetensors")
+        facts = artifacts.read_json(root / f"probes/small-cnn/0/{task}.json")
+        assert {"val_accuracy", "reached", "epochs", "seconds", "seed"} <= facts.keys()
+        fisher, facts = artifacts.read_tensors(root / f"fisher/small-cnn/0/{task}.safetensors")
+        shapes = {name: value.shape for name, value in model.named_parameters()}
+        assert {name: value.shape for name, value in fisher.items()} == shapes
+        assert facts["samples"] == 40
+        found = artifacts.read_json(root / f"search/ftd-nas/{task}/0/genotype.json")
+        assert Genotype.from_json(found["genotype"])
+        assert artifacts.read_table(root / f"search/ftd-nas/{task}/0/trace.parquet").num_rows > 0
+        metrics = artifacts.read_json(root / f"final/ftd-nas/{task}/0/metrics.json")
+        assert 0 <= metrics["accuracy"] <= 1
+        assert train.load(root / f"final/ftd-nas/{task}/0/weights.safetensors")
+    distances = artifacts.read_table(root / "distances.parquet").to_pandas()
+    assert list(distances) == [
+        *("network", "trial", "source", "target", "distance", "squared_distance")
+    ]
+    assert len(distances) == 9 and distances["distance"].between(0, 1).all()
+    assert (distances[distances.source == distances.target].distance == 0).all()
+    nearest = artifacts.read_table(root / "nearest.parquet").to_pandas()
+    assert list(nearest) == [
+        *("network", "target", "source", "rank", "mean", "std", "agreement", "learned")
+    ]
+    comparison = artifacts.read_table(root / "comparison.parquet").to_pandas()
+    assert list(comparison) == [
+        *("task", "method", "seed", "accuracy", "parameters", "macs"),
+        *("search_macs", "search_seconds", "space_log10"),
+    ]
+    assert sorted(comparison.task) == ["six", "three", "zero"]
+    assert (root / "report.html").stat().st_size > 10**6
+
+
+def test_each_later_task_is_searched_in_its_nearest_learned_task_s_space(finished):
+    root = finished.results
+    nearest = artifacts.read_table(root / "nearest.parquet").to_pandas()
+    full = artifacts.read_json(root / "search/ftd-nas/zero/0/genotype.json")
+    assert full["donors"] == [] and full["space_log10"] == pytest.approx(2)
+    for task in ("six", "three"):
+        rows = nearest[(nearest.target == task) & nearest.learned].sort_values("rank")
+        donor = rows.source.iloc[0]
+        found = artifacts.read_json(root / f"search/ftd-nas/{task}/0/genotype.json")
+        learned = artifacts.read_json(root / f"search/ftd-nas/{donor}/0/genotype.json")
+        assert found["donors"] == [donor]
+        used = Genotype.from_json(learned["genotype"]).operations
+        assert set(found["space"]["operations"]) == used
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert QUIET in finished.run()
+
+
+def test_an_equal_run_gives_equal_artifacts(finished, tmp_path):
+    again = Workflow(tmp_path / "work", TINY)
+    again.run("search", "distances")
+    mine, theirs = digests(again), digests(finished)
+    assert len(mine) > 10
+    assert all(theirs[name] == digest for name, digest in mine.items())
+    for task in TINY["tasks"]:
+        name = f"search/ftd-nas/{task}/0/genotype.json"
+        one, other = (artifacts.read_json(w.results / name) for w in (again, finished))
+        assert one["genotype"] == other["genotype"]
+
+
+# Reruns -----------------------------------------------------------------------------------------
+
+
+def plan(finished, folder, config) -> dict[str, int]:
+    """What a changed configuration would rerun in a copy of the finished run."""
+    workflow = finished.copy(folder / "copy")
+    workflow.configure(config)
+    return jobs(workflow.run("--dry-run", "all"))
+
+
+def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
+    config = tiny(search=TINY["search"] | {"alpha_epochs": 3})
+    # the searches further on follow from the first ones' genotypes
+    planned = plan(finished, tmp_path, config)
+    assert planned.pop("search_task") == 3 and planned.pop("train") == 3
+    assert set(planned) == {
+        "comparison",
+        "comparison_page",
+        "trace_figure",
+        "record",
+        "make_report",
+    }
+
+
+def test_a_training_setting_reruns_training_only(finished, tmp_path):
+    planned = plan(finished, tmp_path, tiny(train=TINY["train"] | {"epochs": 2}))
+    assert planned == {
+        **{"train": 3, "comparison": 1, "comparison_page": 1, "record": 1, "make_report": 1}
+    }
+
+
+def test_another_place_of_the_raw_data_reruns_nothing_but_the_report(finished, tmp_path):
+    assert plan(finished, tmp_path, tiny(data_root="elsewhere")) == {"record": 1, "make_report": 1}
+
+
+def test_another_order_reruns_selection_only(finished, tmp_path):
+    tasks = {name: TINY["tasks"][name] for name in ("six", "zero", "three")}
+    planned = plan(finished, tmp_path, tiny(tasks=tasks))
+    assert planned["select"] == 1
+    assert not planned.keys() & {"dataset", "slice", "probe", "fisher", "distance", "distances"}
+
+
+def test_relabelling_a_task_reruns_its_slice_and_what_follows(finished, tmp_path):
+    config = tiny()
+    config["tasks"]["six"]["labels"] = {"other": "rest", "six": [6, 7]}
+    workflow = finished.copy(tmp_path / "copy")
+    workflow.configure(config)
+    before = digests(workflow)
+    done = jobs(workflow.run("selection"))
+    assert done == {
+        **{"slice": 1, "probe": 1, "fisher": 1, "index": 1, "distance": 3, "distances": 1},
+        **{"select": 1, "selection": 1},
+    }
+    assert missing_pairs(workflow) == {"six": 2, "zero": 1, "three": 1}
+    after = digests(workflow)
+    untouched = {
+        n for n in before if n.startswith(("probes", "fisher", "tasks")) and "six" not in n
+    }
+    assert all(before[name] == after[name] for name in untouched)
+
+
+def missing_pairs(workflow: Workflow) -> dict[str, int]:
+    found = {}
+    for log in (workflow.results / "logs" / "distance").rglob("*.log"):
+        words = next(line for line in log.read_text().splitlines() if "pairs missing" in line)
+        found[log.stem] = int(words.split(": ")[1].split()[0])
+    return found
+
+
+def test_adding_a_task_computes_only_what_is_new(finished, tmp_path):
+    config = tiny()
+    config["tasks"]["nine"] = {"dataset": "digits", "labels": {"other": "rest", "nine": [9]}}
+    workflow = finished.copy(tmp_path / "copy")
+    workflow.configure(config)
+    before = digests(workflow)
+    selection = artifacts.read_json(workflow.results / "selection.json")
+    done = jobs(workflow.run())
+    new = ("slice", "probe", "fisher", "search_task", "train")
+    assert {name: done[name] for name in new} == dict.fromkeys(new, 1)
+    assert done["distance"] == 4 and "dataset" not in done
+    assert missing_pairs(workflow) == {"nine": 3, "zero": 1, "six": 1, "three": 1}
+    after = digests(workflow)
+    old = {n for n in before if n.startswith(("probes", "fisher", "tasks", "final", "datasets"))}
+    assert all(before[name] == after[name] for name in old)
+    assert artifacts.read_json(workflow.results / "selection.json").items() > selection.items()
+    assert QUIET in workflow.run()
+    workflow.configure(TINY)  # and taking it away again computes no pair and no network
+    done = jobs(workflow.run())
+    assert missing_pairs(workflow)["zero"] == 0
+    assert not done.keys() & {"slice", "probe", "fisher", "search_task", "train"}
+
+
+# Configuration ----------------------------------------------------------------------------------
+
+
+def test_configfile_replaces_the_default_and_config_overrides_it(tmp_path):
+    workflow = Workflow(tmp_path, TINY)
+    planned = workflow.run("--dry-run", "probes", "--config", "trials=2")
+    assert jobs(planned)["probe"] == 6 and "ten-digits" not in planned
+    default = subprocess.run(
+        [
+            argument
+            for argument in workflow.command("--dry-run", "probes", "--config", "trials=2")
+            if argument not in ("--configfile", "tiny.yaml")
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert jobs(default)["probe"] == 8 and "ten-digits" in default
+
+
+def test_own_images_by_configuration_alone(tmp_path):
+    write_images(tmp_path / "pictures" / "mine", {"cat": 40, "dog": 40, "cow": 40}, mode="RGB")
+    config = tiny(
+        data_root="pictures",
+        image={"size": 8, "channels": 3},
+        datasets={"mine": {"loader": "imagefolder", "train": "mine"}},
+        tasks={
+            "cats": {"dataset": "mine", "labels": {"other": "rest", "cat": ["cat"]}},
+            "all": {"dataset": "mine", "labels": "all"},
+        },
+    )
+    workflow = Workflow(tmp_path, config)
+    workflow.run("distances")
+    assert artifacts.read_table(workflow.results / "distances.parquet").num_rows == 4
+
+
+# Bad input --------------------------------------------------------------------------------------
+
+
+def test_configuration_errors_stop_before_any_job_all_at_once(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    config = tiny(trails=3)
+    config["tasks"]["zero"]["dataset"] = "digts"
+    workflow.configure(config)
+    text = (workflow.folder / "tiny.yaml").read_text()
+    (workflow.folder / "tiny.yaml").write_text(text.replace("\n  six:", "\n  zero:"))
+    before = digests(workflow)
+    output = workflow.run(ok=False)
+    for part in ("trails: unknown key; did you mean 'trials'?", "no data set 'digts'", "twice"):
+        assert part in output
+    assert "Traceback" not in output and digests(workflow) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "target", "message"),
+    [
+        ({"tasks": {"x": {"dataset": "digits", "labels": {"a": [0], "b": [77]}}}}, "slices",
+         "tasks.x.labels.b: data set 'digits' has no class 77"),
+        ({"image": {"size": 28, "channels": 1}}, "slices",
+         "image 0: 8×8 pixels, but image.size is 28"),
+        ({"datasets": {"digits": {"loader": "imagefolder", "train": "none"}}}, "slices",
+         "is no folder of class folders"),
+        ({"probe": {"epochs": 1, "learning_rate": 1e-9, "on_miss": "error"}}, "probes",
+         "wanted 0.9000; raise probe.epochs"),
+        ({"probe": {"epochs": 2, "learning_rate": 1e30}}, "probes",
+         "lower its learning_rate"),
+    ],
+    ids=["unknown class", "images that do not fit", "missing data", "missed epsilon", "NaN loss"],
+)  # fmt: skip
+def test_a_failing_job_says_why_and_leaves_nothing_half_written(tmp_path, change, target, message):
+    one = {"zero": TINY["tasks"]["zero"]}
+    workflow = Workflow(tmp_path, tiny(tasks=one) | change)
+    output = workflow.run(target, ok=False)
+    assert f"error: {message}" in output or message in output
+    assert "Traceback" not in output
+    assert not [path for path in workflow.results.rglob(".*") if path.is_file()]
+    assert not list(workflow.results.glob("probes/*/*/*"))
+
+
+def test_a_truncated_artifact_is_named_and_others_stay(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    path = workflow.results / "tasks" / "six.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    before = digests(workflow)
+    output = workflow.run("--forcerun", "probe", "--until", "probe", "--keep-going", ok=False)
+    assert "tasks/six.parquet: cannot be read, perhaps truncated" in output
+    assert "delete it and run again" in output
+    assert digests(workflow).keys() >= {n for n in before if "six" not in n and "columns" not in n}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_said_and_what_was_finished_is_kept(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)])
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        workflow = Workflow(tmp_path, tiny(results=str(small)))
+        output = workflow.run("fishers", ok=False)
+        assert "No space left on device" in output
+        assert not [p for p in small.rglob(".*") if p.is_file()]
+        for path in small.rglob("*.safetensors"):
+            artifacts.read_tensors(path)  # whole
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        workflow.run("fishers")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_a_run_goes_on(tmp_path):
+    workflow = Workflow(tmp_path, tiny(probe={"epochs": 4000}))
+    process = subprocess.Popen(
+        workflow.command("probes"),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    logs = workflow.results / "logs" / "probe"
+    while time.monotonic() < deadline and not list(logs.rglob("*.log")):
+        time.sleep(0.2)
+    time.sleep(6)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode != 0 and "Traceback" not in output
+    assert sorted(path.stem for path in (workflow.results / "tasks").iterdir()) == [
+        *("six", "three", "zero")
+    ]
+    assert not [path for path in workflow.results.rglob("probes/*/*/*") if path.is_file()]
+    workflow.configure(TINY)
+    assert "dataset" not in jobs(workflow.run("probes"))
+
+
+def test_the_shipped_default_is_the_published_task_set(tmp_path):
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    assert config["networks"] == ["small-cnn"] and config["trials"] == 5
+    assert json.dumps(config["tasks"]["ten-digits"]["labels"]) == '"all"'
