@@ -45,7 +45,7 @@ def test_figures_are_equal_files(finished, tmp_path):
 @pytest.mark.parametrize(("network", "statistic"), [("vgg", "mean"), ("small-cnn", "median")])
 def test_unknown_network_or_statistic(finished, tmp_path, network, statistic):
     root = finished.results
-    with pytest.raises(UserError, match="vgg|median"):
+    with pytest.raises(UserError, match=r"vgg|median"):
         figure.matrix(
             root / "distances.parquet",
             root / "nearest.parquet",
