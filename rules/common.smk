@@ -58,7 +58,11 @@ def cut_of(wildcards):
 def store_of(wildcards, output):
     """The store of a column's finished pairs: no output, so that nothing deletes it."""
     results = Path(output[0]).parents[3]
-    return str(results / "pairs" / Path(output[0]).relative_to(results / "columns").with_suffix(".jsonl"))
+    return str(
+        results
+        / "pairs"
+        / Path(output[0]).relative_to(results / "columns").with_suffix(".jsonl")
+    )
 
 
 def for_all(pattern, **chosen):
