@@ -4,11 +4,11 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ftd import config
+from ftd import artifacts, config
 from ftd.errors import UserError
 
 app = typer.Typer(
@@ -26,7 +26,13 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Base seed of the exper
 Settings = Annotated[
     str, typer.Option("--settings", help="JSON with keys of the stage's configuration section.")
 ]
-Files = Annotated[list[Path], typer.Argument(help="Files to read.")]
+
+
+def _json(text: str, option: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{option}: expected JSON ({error})") from error
 
 
 @app.command()
@@ -80,6 +86,9 @@ def probe(
     trial: Annotated[int, typer.Option(min=0, help="Common initialisation to start from.")] = 0,
     seed: Seed = 0,
     settings: Settings = "{}",
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Weights of the body to start from (safetensors).")
+    ] = None,
 ) -> None:
     """Train a task's ε-approximation network."""
     from ftd import probe
@@ -93,11 +102,15 @@ def probe(
         settings=config.settings_from_json(config.Probe, settings),
         weights_out=weights_out,
         facts_out=facts_out,
+        pretrained=pretrained,
     )
 
 
 @app.command()
-def index(probes: Files, out: Out) -> None:
+def index(
+    probes: Annotated[list[Path], typer.Argument(help="Weights of the probes (safetensors).")],
+    out: Out,
+) -> None:
     """List one trial's probes with their digests."""
     from ftd import distance
 
@@ -127,6 +140,7 @@ def distance(
     images: ImagesFile,
     store: Annotated[Path, typer.Option(help="Store of the target's finished pairs.")],
     out: Out,
+    fisher_settings: Annotated[str, typer.Option(help="JSON: settings of the Fisher.")] = "{}",
     settings: Settings = "{}",
 ) -> None:
     """Compute a column: the distances from every probe of the list to one target."""
@@ -137,18 +151,24 @@ def distance(
         fisher,
         slice,
         images,
-        settings=config.settings_from_json(config.Fisher, settings),
+        fisher_settings=config.settings_from_json(config.Fisher, fisher_settings),
+        settings=config.settings_from_json(config.Distance, settings),
         store=store,
         out=out,
     )
 
 
 @app.command()
-def assemble(columns: Files, out: Out) -> None:
+def assemble(
+    indexes: Annotated[list[Path], typer.Argument(help="Lists of probes (JSON), one a trial.")],
+    columns: Annotated[Path, typer.Option(help="Folder of the columns.")],
+    out: Out,
+    layers_out: Annotated[Path, typer.Option(help="Contributions by layer to write (Parquet).")],
+) -> None:
     """Join columns into the table of all distances."""
     from ftd import distance
 
-    distance.assemble(columns, out)
+    distance.assemble(indexes, columns, out, layers_out)
 
 
 @app.command()
@@ -164,8 +184,8 @@ def select(
 
     select.run(
         distances,
-        order=json.loads(order),
-        networks=json.loads(networks),
+        order=_json(order, "--order"),
+        networks=_json(networks, "--networks"),
         nearest_out=nearest_out,
         selection_out=selection_out,
     )
@@ -224,11 +244,18 @@ def train(
 
 
 @app.command()
-def compare(metrics: Files, out: Out) -> None:
+def compare(
+    final: Annotated[Path, typer.Argument(help="Folder of the trained networks.")],
+    selection: Annotated[Path, typer.Option(help="The selection (JSON): the tasks there are.")],
+    methods: Annotated[str, typer.Option(help="JSON: search methods.")],
+    seeds: Annotated[str, typer.Option(help="JSON: search seeds.")],
+    out: Out,
+) -> None:
     """Join the metrics of all trained networks into one table."""
     from ftd import compare
 
-    compare.run(metrics, out)
+    tasks = list(artifacts.read_json(selection))
+    compare.run(final, tasks, _json(methods, "--methods"), _json(seeds, "--seeds"), out)
 
 
 figure = typer.Typer(help="Draw figures and tables.", no_args_is_help=True)
@@ -250,19 +277,28 @@ def figure_matrix(
 
 
 @figure.command("trace")
-def figure_trace(traces: Files, out: Out) -> None:
+def figure_trace(
+    searches: Annotated[Path, typer.Argument(help="Folder of one method's searches.")],
+    selection: Annotated[Path, typer.Option(help="The selection (JSON): the tasks there are.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the searches.")],
+    out: Out,
+) -> None:
     """Losses and candidate weights of searches."""
     from ftd import figure
 
-    figure.trace(traces, out)
+    tasks = artifacts.read_json(selection)
+    figure.trace([searches / task / str(seed) / "trace.parquet" for task in tasks], out)
 
 
 @figure.command("probes")
-def figure_probes(facts: Files, out: Out) -> None:
+def figure_probes(
+    indexes: Annotated[list[Path], typer.Argument(help="Lists of probes (JSON), one a trial.")],
+    out: Out,
+) -> None:
     """Page with the accuracy of every probe."""
     from ftd import figure
 
-    figure.probe_table(facts, out)
+    figure.probe_table(indexes, out)
 
 
 @figure.command("nearest")
@@ -282,7 +318,10 @@ def figure_comparison(comparison: Path, out: Out) -> None:
 
 
 @figure.command("seeds")
-def figure_seeds(results: Files, out: Out) -> None:
+def figure_seeds(
+    results: Annotated[list[Path], typer.Argument(help="Folders of results, one a seed.")],
+    out: Out,
+) -> None:
     """Markdown page with the distances of several base seeds (folders of results)."""
     from ftd import figure
 
@@ -310,9 +349,10 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted: finished artifacts are kept, run again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            print("interrupted: finished artifacts are kept, run again to go on", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

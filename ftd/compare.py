@@ -17,17 +17,21 @@ COLUMNS = {
 }
 
 
-def run(metrics: list[Path], out: Path) -> None:
-    """Write one row per task, method and seed from their ``metrics.json``.
+def run(final: Path, tasks: list[str], methods: list[str], seeds: list[int], out: Path) -> None:
+    """Write one row per task, method and seed, from ``<method>/<task>/<seed>/metrics.json``.
 
     Raises:
         UserError: unreadable metrics.
     """
     import pyarrow as pa
 
-    rows = [artifacts.read_json(path) for path in metrics]
-    rows = [{name: row[name] for name in COLUMNS} for row in rows]
-    rows.sort(key=lambda row: (row["task"], row["method"], row["seed"]))
+    metrics = [
+        artifacts.read_json(final / method / task / str(seed) / "metrics.json")
+        for task in sorted(tasks)
+        for method in sorted(methods)
+        for seed in sorted(seeds)
+    ]
+    rows = [{name: row[name] for name in COLUMNS} for row in metrics]
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     table = pa.Table.from_pylist(rows, schema=schema)
     artifacts.write_table(out, table, {"version": versions.STAGES["compare"]})

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ftd.errors import UserError
 
 REST = "rest"
-NETWORKS = ("small-cnn",)
+NETWORKS = ("small-cnn", "vgg16", "resnet18", "densenet121", "torchvision-<model>")
 OPERATIONS = (
     "none",
     "skip_connect",
@@ -54,10 +54,29 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known)}" if known else ""
 
 
+def split_network(name: str) -> tuple[str, str, float]:
+    """(``"own"`` or ``"torchvision"``, model, width) of a name; else ``ValueError``.
+
+    ``resnet18-x0.25`` is ``resnet18`` with a quarter of the channels.
+    """
+    if re.fullmatch(r"torchvision-[a-z]\w*", name):
+        return "torchvision", name.removeprefix("torchvision-"), 1.0
+    model, _, width = name.partition("-x")
+    if model not in NETWORKS or (width and not re.fullmatch(r"(\d*\.)?\d+", width)):
+        raise ValueError(
+            f"unknown network {name!r}{did_you_mean(name, NETWORKS)}; all but torchvision's take "
+            "a width behind them, as in 'resnet18-x0.25'"
+        )
+    factor = float(width or 1)
+    if not 0 < factor <= 16:
+        raise ValueError(f"network {name!r}: its width must lie in (0, 16]")
+    return "own", model, factor
+
+
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Image(Section):
@@ -115,8 +134,12 @@ class Dataset(Section):
         from_files = self.loader in ("imagefolder", "parquet")
         if from_files and not self.train:
             raise ValueError(f"loader {self.loader} needs the key 'train' (a path below data_root)")
-        if not from_files and (self.train or self.test):
-            raise ValueError(f"loader {self.loader} takes no 'train' or 'test' path")
+        columns = ("image", "label", "names")
+        unused = () if from_files else ("train", "test")
+        unused += () if self.loader == "parquet" else columns
+        given = [key for key in unused if key in self.model_fields_set]
+        if given:
+            raise ValueError(f"loader {self.loader} takes no {' or '.join(map(repr, given))}")
         return self
 
 
@@ -172,7 +195,9 @@ def _label_problems(labels: dict[str, Any]) -> Iterable[str]:
         if not classes:
             yield f"label {name!r} is empty; list at least one class, or write 'rest'"
         for item in classes:
-            if str(item) in seen:
+            if seen.get(str(item)) == name:
+                yield f"class {item!r} is listed twice in label {name!r}"
+            elif str(item) in seen:
                 yield f"class {item!r} is in two labels, {seen[str(item)]!r} and {name!r}"
             seen[str(item)] = name
 
@@ -185,12 +210,39 @@ class Probe(Section):
     learning_rate: float = Field(1e-3, gt=0)
     epsilon: float = Field(0.1, gt=0, lt=1)
     on_miss: Literal["record", "error"] = "record"
+    stop_early: bool = False
+    average: bool = False
+
+    @model_validator(mode="after")
+    def _one_end(self) -> "Probe":
+        if self.stop_early and self.average:
+            raise ValueError("stop_early and average exclude each other: the mean comes last")
+        return self
 
 
 class Fisher(Section):
-    """Fisher information: from at most ``samples`` images of the ``fisher`` part."""
+    """Fisher information: from at most ``samples`` images of the ``fisher`` part.
+
+    ``microbatch`` above 1 squares the gradients of micro-batches' mean losses, as the paper's
+    released code does.
+    """
 
     samples: int | None = Field(None, ge=1)
+    estimator: Literal["empirical", "sampled", "expected"] = "empirical"
+    microbatch: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _combination(self) -> "Fisher":
+        if self.estimator == "expected" and self.microbatch > 1:
+            raise ValueError("the expected estimator takes no microbatch")
+        return self
+
+
+class Distance(Section):
+    """How label spaces are brought together, and whether contributions are kept by layer."""
+
+    label_space: Literal["index", "matching"] = "index"
+    layers: bool = True
 
 
 class SpaceSettings(Section):
@@ -250,7 +302,11 @@ class Train(Section):
 
 
 class Config(Section):
-    """A whole experiment; ``tasks`` arrive in their order."""
+    """A whole experiment; ``tasks`` arrive in their order.
+
+    ``pretrained`` gives networks a body to start from in place of the random one. ``efforts``
+    are named sets of changes to this configuration; ``effort`` chooses one.
+    """
 
     experiment: str
     tasks: dict[str, Task] = Field(min_length=1)
@@ -261,11 +317,15 @@ class Config(Section):
     seed: int = Field(0, ge=0)
     trials: int = Field(5, ge=1)
     networks: list[str] = Field(["small-cnn"], min_length=1)
+    pretrained: dict[str, str] = {}
     probe: Probe = Probe()
     fisher: Fisher = Fisher()
+    distance: Distance = Distance()
     search: Search = Search()
     train: Train = Train()
     pathvars: dict[str, str] = {}
+    effort: str | None = None
+    efforts: dict[str, dict[str, Any]] = {}
 
     @field_validator("experiment")
     @classmethod
@@ -283,9 +343,17 @@ class Config(Section):
     @classmethod
     def _networks(cls, value: list[str]) -> list[str]:
         for name in value:
-            if name not in NETWORKS:
-                raise ValueError(f"unknown network {name!r}{did_you_mean(name, NETWORKS)}")
+            split_network(name)
         return _no_duplicates(value)
+
+    @model_validator(mode="after")
+    def _pretrained(self) -> "Config":
+        for name in self.pretrained:
+            if name not in self.networks:
+                raise ValueError(
+                    f"pretrained.{name}: no such network{did_you_mean(name, self.networks)}"
+                )
+        return self
 
 
 def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
@@ -295,6 +363,8 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
         UserError: with every error found, one line each: ``key: what is wrong``.
     """
     errors = [line for path in files for line in _duplicate_keys(Path(path))]
+    errors += _unknown_effort(raw)
+    raw = with_effort(raw)
     config = None
     try:
         config = Config.model_validate(raw)
@@ -305,6 +375,27 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
         where = ", ".join(str(path) for path in files) or "configuration"
         raise UserError(f"{where}: {len(errors)} error(s)\n  " + "\n  ".join(errors))
     return config
+
+
+def with_effort(raw: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the changes of the chosen effort, if it is a known one."""
+    efforts = raw.get("efforts")
+    chosen = efforts.get(raw.get("effort")) if isinstance(efforts, dict) else None
+    return _merged(raw, chosen) if isinstance(chosen, dict) else raw
+
+
+def _merged(base: Any, changes: Any) -> Any:
+    """Mappings merged key by key; anything else is replaced."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return base | {key: _merged(base.get(key), value) for key, value in changes.items()}
+
+
+def _unknown_effort(raw: dict[str, Any]) -> list[str]:
+    efforts, chosen = raw.get("efforts") or {}, raw.get("effort")
+    if chosen is None or not isinstance(efforts, dict) or chosen in efforts:
+        return []
+    return [f"effort: unknown effort {chosen!r}{did_you_mean(chosen, efforts)}"]
 
 
 def load(path: Path) -> Config:
@@ -358,14 +449,12 @@ def _describe(item: dict[str, Any]) -> str:
 def _keys_at(path: list[str]) -> list[str]:
     """Keys of the section that a path of keys leads to."""
     kind: Any = Config
+    if path and path[0] in ("tasks", "datasets"):
+        kind, path = {"tasks": Task, "datasets": Dataset}[path[0]], path[2:]
     for part in path:
-        if kind is None:
-            return []
-        if part in ("tasks", "datasets"):
-            kind = {"tasks": Task, "datasets": Dataset}[part]
-        elif part in kind.model_fields:
-            kind = kind.model_fields[part].annotation
-    return list(kind.model_fields) if isinstance(kind, type) else []
+        fields = getattr(kind, "model_fields", {})
+        kind = fields[part].annotation if part in fields else None
+    return list(getattr(kind, "model_fields", {}))
 
 
 def _bad_names(raw: dict[str, Any]) -> list[str]:
@@ -395,7 +484,9 @@ def _unknown_datasets(raw: dict[str, Any]) -> list[str]:
         f"tasks.{name}.dataset: no data set {task['dataset']!r}"
         f"{did_you_mean(task['dataset'], datasets)}"
         for name, task in tasks.items()
-        if isinstance(task, dict) and "dataset" in task and task["dataset"] not in datasets
+        if isinstance(task, dict)
+        and isinstance(task.get("dataset"), str)
+        and task["dataset"] not in datasets
     ]
 
 

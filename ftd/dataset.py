@@ -1,12 +1,12 @@
 """Stage *dataset*: decode a data set once and cut it into the parts that all its tasks share."""
 
-import json
+import math
 from pathlib import Path
 
 import numpy as np
 
 from ftd import artifacts, loaders, versions
-from ftd.config import Dataset, Image, Parts, settings_json
+from ftd.config import Dataset, Image, Parts
 from ftd.errors import UserError
 from ftd.progress import progress
 from ftd.seeds import seed_of
@@ -37,7 +37,10 @@ def run(
     splits = loaders.open_splits(name, settings, Path(data_root))
     images, classes = _decode(name, splits, settings, image)
     is_test = np.arange(len(classes)) >= splits.train.count
-    parts = cut(classes, is_test if splits.test else None, settings.parts, seed_of("cut", seed))
+    try:
+        parts = cut(classes, is_test if splits.test else None, settings.parts, seed_of("cut", seed))
+    except ValueError as error:
+        raise UserError(f"datasets.{name}.parts: {error}") from error
     for part in PARTS:
         if not (parts == part).any():
             raise UserError(
@@ -58,11 +61,9 @@ def run(
             "image": image.model_dump(),
             "mean": mean,
             "std": std,
-            "settings": json.loads(settings_json(settings)),
             "seed": seed,
-            "version": versions.STAGES["dataset"],
-            "packages": versions.packages(),
-        },
+        }
+        | versions.record("dataset", settings),
     )
 
 
@@ -86,15 +87,16 @@ def cut(classes: np.ndarray, is_test: np.ndarray | None, parts: Parts, seed: int
 
     Within a class images are shuffled and spread evenly over [0, 1); sorted by that position,
     any block of consecutive images has each class in proportion (to one image), so parts are
-    blocks. With an official test split (``is_test``), ``test`` is cut from it alone.
+    blocks. With an official test split (``is_test``), ``test`` is cut from it alone. Parts that
+    ask for more than there is are a ``ValueError``.
     """
     rng = np.random.default_rng(seed)
     result = np.full(len(classes), "", dtype="<U6")
     pool = np.arange(len(classes)) if is_test is None else np.flatnonzero(~is_test)
-    order = _stratified(classes, pool, rng)
+    order = stratified(classes, pool, rng)
     test = parts.test
     if is_test is not None:
-        official = _stratified(classes, np.flatnonzero(is_test), rng)
+        official = stratified(classes, np.flatnonzero(is_test), rng)
         _assign(result, official, {"test": 1.0 if test is None else test})
         wanted = {}
     else:
@@ -104,7 +106,7 @@ def cut(classes: np.ndarray, is_test: np.ndarray | None, parts: Parts, seed: int
     return result
 
 
-def _stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """``pool`` shuffled so that any stretch of it holds the classes in proportion."""
     position = np.empty(len(pool))
     for value in np.unique(classes[pool]):
@@ -115,20 +117,18 @@ def _stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator)
 
 def _assign(result: np.ndarray, order: np.ndarray, wanted: dict[str, float | int | None]) -> None:
     """Give consecutive blocks of ``order`` to the parts; ``None`` takes what is left."""
-    start = 0
+    total = len(order)
+    start, exact = 0, 0.0  # shares are rounded at their ends, so that a sum of 1 fits
     for part, amount in wanted.items():
-        left = len(order) - start
-        if amount is None:
-            count = left
-        else:
-            count = amount if isinstance(amount, int) else round(amount * len(order))
-        if count > left:
-            raise UserError(
-                f"part {part!r} wants {count} images but only {left} of {len(order)} are left; "
-                "lower the data set's parts"
+        exact += amount * (total if isinstance(amount, float) else 1) if amount else total - exact
+        end = math.floor(exact + 0.5)
+        if end > total:
+            raise ValueError(
+                f"part {part!r} wants {end - start} images but only {total - start} of {total} "
+                "are left; lower the parts"
             )
-        result[order[start : start + count]] = part
-        start += count
+        result[order[start:end]] = part
+        start = end
 
 
 def _moments(images: np.ndarray) -> tuple[list[float], list[float]]:

@@ -1,35 +1,52 @@
 """Stage *distance*: the Fisher task distances to one target, and the table of all."""
 
-import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftd import artifacts, versions
-from ftd.config import Fisher, settings_json
+from ftd.config import Distance, Fisher
 from ftd.errors import UserError
-from ftd.pairs import PairStore, open_store, pair_key
+from ftd.pairs import Pair, open_store, pair_key
 from ftd.progress import log, progress
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ftd.fisher import Diagonal
+
+
+def contributions(f_ab: "Diagonal", f_bb: "Diagonal") -> dict[str, float]:
+    """Each layer's share ½ Σ (√F_ab − √F_bb)² of the squared distance of unit-trace diagonals.
+
+    Shapes must agree; see ``ftd.fisher.pad_heads`` and ``unit_trace``.
+    """
+    found: dict[str, float] = {}
+    for name in f_bb:
+        layer = name.rpartition(".")[0] or name
+        difference = f_ab[name].double().sqrt() - f_bb[name].double().sqrt()
+        found[layer] = found.get(layer, 0.0) + 0.5 * float(difference.square().sum())
+    return found
 
 
 def squared_distance(f_ab: "Diagonal", f_bb: "Diagonal") -> float:
     """d² = ½ Σ (√F_ab − √F_bb)² of two unit-trace diagonals, in [0, 1].
 
-    The squared Fréchet distance for diagonal matrices (Le et al. 2022, section III). Shapes
-    must agree; see ``ftd.fisher.pad_heads`` and ``unit_trace``.
+    The squared Fréchet distance for diagonal matrices (Le et al. 2022, section III).
     """
-    total = sum(
-        (f_ab[name].double().sqrt() - f_bb[name].double().sqrt()).square().sum()
-        for name in sorted(f_bb)
-    )
-    return min(1.0, 0.5 * float(total))  # rounding may exceed 1 for disjoint supports
+    return total_of(contributions(f_ab, f_bb))
 
 
-def distance_between(f_ab: "Diagonal", f_bb: "Diagonal", what: str) -> float:
-    """Squared distance of two raw diagonals: heads padded, unit trace, then d².
+def total_of(contributions: dict[str, float]) -> float:
+    """The squared distance whose layers' shares these are."""
+    return min(1.0, math.fsum(contributions.values()))  # rounding may exceed 1
+
+
+def on_common_ground(
+    f_ab: "Diagonal", f_bb: "Diagonal", what: str
+) -> tuple["Diagonal", "Diagonal"]:
+    """Two raw diagonals with heads padded to one size, each of unit trace.
 
     Raises:
         UserError: a zero or non-finite trace; ``what`` names probe and task.
@@ -37,7 +54,7 @@ def distance_between(f_ab: "Diagonal", f_bb: "Diagonal", what: str) -> float:
     from ftd.fisher import pad_heads, unit_trace
 
     first, second = pad_heads(f_ab, f_bb)
-    return squared_distance(unit_trace(first, what), unit_trace(second, what))
+    return unit_trace(first, what), unit_trace(second, what)
 
 
 def index(probes: list[Path], out: Path) -> dict[str, dict[str, str]]:
@@ -63,7 +80,8 @@ def run(
     task_slice: Path,
     images: Path,
     *,
-    settings: Fisher,
+    fisher_settings: Fisher,
+    settings: Distance,
     store: Path,
     out: Path,
 ) -> int:
@@ -73,7 +91,7 @@ def run(
     Returns the number of pairs computed.
 
     Raises:
-        UserError: unreadable input, or a zero or non-finite trace.
+        UserError: unreadable input, inputs of different runs, or a zero or non-finite trace.
     """
     probes = artifacts.read_json(index)
     facts = artifacts.read_tensor_facts(fisher)
@@ -81,9 +99,11 @@ def run(
     decides = {
         "fisher": artifacts.digest(fisher),
         "slice": artifacts.digest(task_slice),
-        "settings": json.loads(settings_json(settings)),
+        "fisher_settings": fisher_settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json"),
         "version": versions.STAGES["distance"],
     }
+    _check_same_run(facts, probes, decides, index, fisher)
     keys = {
         source: pair_key(probe=entry["sha256"], **decides)
         for source, entry in sorted(probes.items())
@@ -93,69 +113,142 @@ def run(
         missing = [source for source, key in keys.items() if pairs.get(key) is None]
         log(f"column {target}: {len(missing)} of {len(keys)} pairs missing")
         if missing:
-            paths = {source: index.parent / probes[source]["path"] for source in missing}
-            _compute(paths, keys, target, fisher, task_slice, images, settings, pairs)
-        squared = {source: pairs.get(key) for source, key in keys.items()} | {target: 0.0}
-    _write_column(squared, facts, out)
+            column = _Column(target, index, probes, fisher, task_slice, images)
+            for source in progress(missing, f"column {target}", len(missing)):
+                found = column.contributions(source, fisher_settings, settings)
+                pairs.add(keys[source], source, total_of(found), found if settings.layers else {})
+        rows = {source: pairs.get(key) for source, key in keys.items()}
+    _write_column(rows | {target: Pair(0.0, {})}, facts, settings, out)
     return len(missing)
 
 
-def _compute(
-    paths: dict[str, Path],
-    keys: dict[str, str],
-    target: str,
-    fisher: Path,
-    task_slice: Path,
-    images: Path,
-    settings: Fisher,
-    pairs: PairStore,
-) -> None:
-    """Stream the sources' probes over the target's data; F_ab is never stored."""
-    from ftd import probe, slice
-    from ftd.fisher import on_task
-    from ftd.training import setup
+def _check_same_run(facts: dict, probes: dict, decides: dict, index: Path, fisher: Path) -> None:
+    """F_bb must be of the index's probe, the slice and the settings that F_ab is taken with."""
+    wanted = {
+        "probe": probes.get(facts["task"], {}).get("sha256"),
+        "slice": decides["slice"],
+        "settings": decides["fisher_settings"],
+    }
+    for key, value in wanted.items():
+        if facts[key] != value:
+            raise UserError(
+                f"{fisher}: made from another {key} than {index} and this column name; "
+                "run the stage fisher again"
+            )
 
-    setup()
-    f_bb, _ = artifacts.read_tensors(fisher)
-    data = slice.TaskData(slice.read(task_slice), images, {"fisher": settings.samples})
-    f_bb = {name: value.to(data.device) for name, value in f_bb.items()}
-    for source, path in progress(paths.items(), f"column {target}", len(paths)):
+
+class _Column:
+    """One target's data and F_bb, loaded once; the sources' probes stream by."""
+
+    def __init__(
+        self, target: str, index: Path, probes: dict, fisher: Path, task_slice: Path, images: Path
+    ):
+        from ftd import slice
+        from ftd.training import setup
+
+        setup()
+        self.target, self.folder, self.probes = target, index.parent, probes
+        samples = artifacts.read_tensor_facts(fisher)["settings"]["samples"]
+        self.data = slice.TaskData(slice.read(task_slice), images, {"fisher": samples})
+        f_bb, _ = artifacts.read_tensors(fisher)
+        self.f_bb = {name: value.to(self.data.device) for name, value in f_bb.items()}
+
+    def contributions(
+        self, source: str, fisher_settings: Fisher, settings: Distance
+    ) -> dict[str, float]:
+        """d²[source, target] by layer; F_ab is not kept."""
+        from ftd import probe
+        from ftd.fisher import on_task
+
+        entry = self.probes[source]
+        path = self.folder / entry["path"]
+        if artifacts.digest(path) != entry["sha256"]:
+            raise UserError(f"{path}: changed since the probes were listed; run again")
         model, _ = probe.load(path)
-        f_ab = on_task(model, data)
-        value = distance_between(f_ab, f_bb, f"distance from {source} to {target}, probe {path}")
-        pairs.add(keys[source], source, value)
+        f_ab = on_task(model, self.data, fisher_settings, settings.label_space)
+        what = f"distance from {source} to {self.target}, probe {path}"
+        return contributions(*on_common_ground(f_ab, self.f_bb, what))
 
 
-def _write_column(squared: dict[str, float], facts: dict, out: Path) -> None:
+_SCHEMA = {
+    "network": "string",
+    "trial": "int64",
+    "source": "string",
+    "target": "string",
+    "distance": "float64",
+    "squared_distance": "float64",
+}
+
+
+def _write_column(rows: dict[str, Pair], facts: dict, settings: Distance, out: Path) -> None:
     import pyarrow as pa
 
-    sources = sorted(squared)
-    values = [squared[source] for source in sources]
-    table = pa.table(
-        {
-            "network": [facts["network"]] * len(sources),
-            "trial": pa.array([facts["trial"]] * len(sources), pa.int64()),
-            "source": sources,
-            "target": [facts["task"]] * len(sources),
-            "distance": [value**0.5 for value in values],
-            "squared_distance": values,
-        }
+    entry = pa.struct([("layer", pa.string()), ("contribution", pa.float64())])
+    same = {
+        key: facts[name] for key, name in (("network",) * 2, ("trial",) * 2, ("target", "task"))
+    }
+    table = pa.Table.from_pylist(
+        [
+            same
+            | {
+                "source": source,
+                "distance": pair.squared_distance**0.5,
+                "squared_distance": pair.squared_distance,
+                "layers": [
+                    {"layer": layer, "contribution": value} for layer, value in pair.layers.items()
+                ],
+            }
+            for source, pair in sorted(rows.items())
+        ],
+        schema=pa.schema(
+            [(name, pa.type_for_alias(kind)) for name, kind in _SCHEMA.items()]
+            + [("layers", pa.list_(entry))]
+        ),
     )
-    made_by = {key: facts[key] for key in ("samples", "settings", "packages")}
-    artifacts.write_table(out, table, made_by | {"version": versions.STAGES["distance"]})
+    made_by = {"samples": facts["samples"], "fisher_settings": facts["settings"]}
+    artifacts.write_table(out, table, made_by | versions.record("distance", settings))
 
 
-def assemble(columns: list[Path], out: Path) -> None:
-    """Join all columns into one table, sorted by network, trial, target and source.
+def assemble(indexes: list[Path], columns: Path, out: Path, layers_out: Path) -> None:
+    """Join the columns of all tasks of all indexes into one table, sorted.
+
+    ``columns`` is the folder of columns, ``<network>/<trial>/<task>.parquet`` below it, as the
+    indexes are ``<network>/<trial>.json``. The order is network, trial, target and source.
+
+    ``layers_out`` gets one row per pair and layer, with its ``contribution`` to the squared
+    distance; none where the settings keep no layers.
 
     Raises:
-        UserError: unreadable columns, or none.
+        UserError: unreadable columns, columns of different settings, or none.
     """
     import pyarrow as pa
 
-    if not columns:
+    paths = [
+        columns / index.parent.name / index.stem / f"{task}.parquet"
+        for index in indexes
+        for task in sorted(artifacts.read_json(index))
+    ]
+    if not paths:
         raise UserError("distances: no column given")
-    tables = [artifacts.read_table(path) for path in columns]
+    tables = [artifacts.read_table(path) for path in paths]
+    facts = [artifacts.table_facts(table) | {"samples": None} for table in tables]
+    for path, found in zip(paths, facts, strict=True):
+        if found != facts[0]:
+            raise UserError(f"{path}: made with other settings or versions than {paths[0]}")
     order = [(key, "ascending") for key in ("network", "trial", "target", "source")]
     joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
-    artifacts.write_table(out, joined.sort_by(order), {"version": versions.STAGES["distance"]})
+    joined = joined.sort_by(order)
+    artifacts.write_table(out, joined.drop_columns("layers"), facts[0])
+    artifacts.write_table(layers_out, _by_layer(joined), facts[0])
+
+
+def _by_layer(joined: "pa.Table") -> "pa.Table":
+    """One row per pair and layer of a table with the column ``layers``."""
+    import pyarrow.compute as pc
+
+    table = joined.select(["network", "trial", "source", "target"])
+    table = table.take(pc.list_parent_indices(joined["layers"]))
+    entries = pc.list_flatten(joined["layers"])
+    for name in ("layer", "contribution"):
+        table = table.append_column(name, pc.struct_field(entries, name))
+    return table

@@ -110,12 +110,20 @@ def comparison_table(comparison: Path, out: Path) -> None:
     _page(artifacts.read_table(comparison).to_pandas(), out)
 
 
-def probe_table(probes: list[Path], out: Path) -> None:
-    """All probes' facts as a page, those that missed 1 − ε first."""
+def probe_table(indexes: list[Path], out: Path) -> None:
+    """The facts of all probes of all indexes as a page, those that missed 1 − ε first."""
     columns = ["network", "trial", "task", "val_accuracy", "reached", "epochs", "seconds", "seed"]
-    rows = [artifacts.read_json(path) for path in probes]
+    rows = [facts for index in indexes for facts in _probe_facts(index)]
     table = pd.DataFrame(rows)[columns]
     _page(table.sort_values(["reached", "network", "trial", "task"]), out)
+
+
+def _probe_facts(index: Path) -> list[dict]:
+    """The facts of every probe that an index lists."""
+    return [
+        artifacts.read_json((index.parent / entry["path"]).with_suffix(".json"))
+        for entry in artifacts.read_json(index).values()
+    ]
 
 
 def seeds_page(results: list[Path], out: Path) -> None:
@@ -137,22 +145,23 @@ def seeds_page(results: list[Path], out: Path) -> None:
 def _seed_section(
     folder: Path, network: str, order: list[str], distances: pd.DataFrame, nearest: pd.DataFrame
 ) -> list[str]:
+    distances = distances[distances["network"] == network]
+    trials = sorted(distances["trial"].unique())
     probes = [
-        artifacts.read_json(path) for path in sorted(folder.glob(f"probes/{network}/*/*.json"))
+        facts for t in trials for facts in _probe_facts(folder / "index" / network / f"{t}.json")
     ]
     first = probes[0]
-    groups = distances[distances["network"] == network].groupby(["source", "target"])
+    groups = distances.groupby(["source", "target"])
     mean, std = (
         getattr(groups["squared_distance"], name)().unstack().loc[order, order].fillna(0.0)
         for name in ("mean", "std")
     )
     best = nearest[(nearest["network"] == network) & (nearest["rank"] == 1)].set_index("target")
-    trials = len({probe["trial"] for probe in probes})
     settings = ", ".join(f"{key} {value}" for key, value in first["settings"].items())
     lines = [
         f"## Base seed {first['seed']}, {network}",
         "",
-        f"{trials} trials; probes: {settings}; mean `val` accuracy by task: "
+        f"{len(trials)} trials; probes: {settings}; mean `val` accuracy by task: "
         + ", ".join(
             f"{task} {np.mean([p['val_accuracy'] for p in probes if p['task'] == task]):.3f}"
             for task in order

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL.Image import Image, fromarray
+from PIL.Image import DecompressionBombError, Image, fromarray
 from PIL.Image import open as open_image
 
 from ftd.config import Dataset, did_you_mean
 from ftd.errors import UserError
+
+_DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError)  # what PIL raises
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,13 @@ def _indexed(name: str, split) -> Source:
         for row in range(len(split)):
             try:
                 picture, label = split[row]
-            except (OSError, ValueError, SyntaxError) as error:
-                raise UserError(f"data set {name}: image {row} cannot be read ({error})") from error
-            yield picture, int(label)
+                label = int(label)
+            except (*_DAMAGED, TypeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(
+                    f"data set {name}: image {row} or its class cannot be read ({reason})"
+                ) from error
+            yield picture, label
 
     return Source(images(), len(split))
 
@@ -213,9 +219,9 @@ class _ParquetSplit:
                 for content, label in self._rows(reader):
                     with open_image(io.BytesIO(content)) as picture:
                         picture.load()
-                    yield picture, label
+                    yield picture, int(label)
                     row += 1
-            except (OSError, ValueError, TypeError, SyntaxError) as error:
+            except (*_DAMAGED, TypeError) as error:
                 reason = str(error).partition("\n")[0]
                 raise UserError(
                     f"data set {self.name}: {path}, row {row} cannot be read ({reason})"

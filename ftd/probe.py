@@ -1,15 +1,15 @@
 """Stage *probe*: train a task's ε-approximation network from the trial's common start."""
 
-import json
 import time
 from pathlib import Path
 
 from torch import nn
 
 from ftd import artifacts, networks, slice, versions
-from ftd.config import Probe, settings_json
+from ftd.config import Probe
 from ftd.errors import UserError
 from ftd.progress import log
+from ftd.resume import Resume
 from ftd.seeds import seed_of
 from ftd.training import accuracy, fit, setup
 
@@ -24,10 +24,13 @@ def run(
     settings: Probe,
     weights_out: Path,
     facts_out: Path,
+    pretrained: Path | None = None,
 ) -> dict:
     """Train one probe; write its weights (safetensors) and its facts (JSON), return the facts.
 
-    ``val_accuracy`` is in [0, 1]; ``reached`` says whether it is at least 1 − ε.
+    ``val_accuracy`` is in [0, 1]; ``reached`` says whether it is at least 1 − ε. ``pretrained``
+    (safetensors, named as in the network's body) replaces the random start of the body. A
+    training that was stopped goes on where it was.
 
     Raises:
         UserError: unreadable input, a loss that is not finite, or a missed 1 − ε where the
@@ -35,14 +38,22 @@ def run(
     """
     setup()
     task = slice.read(task_slice)
-    name = task.facts["task"]
-    what = f"probe {name}, network {network}, trial {trial}"
+    what = f"probe {task.facts['task']}, network {network}, trial {trial}"
     data = slice.TaskData(task, images, {"train": None, "val": None})
-    channels, size, _ = task.image_shape
     start = seed_of("trial", seed, trial)
-    model = networks.build(
-        network, channels=channels, size=size, labels=len(task.labels), seed=start
-    ).to(data.device)
+    model = _start(network, task, start, pretrained).to(data.device)
+    identity = {
+        "task": task.facts["task"],
+        "network": network,
+        "trial": trial,
+        "seed": seed,
+        "image": task.facts["image"],
+        "labels": task.labels,
+        "slice": artifacts.digest(task_slice),
+        "pretrained": artifacts.digest(pretrained) if pretrained else None,
+    }
+    decided = versions.record("probe", settings)
+    resume = Resume.beside(weights_out, identity | decided)
 
     began = time.monotonic()
     losses = fit(
@@ -53,39 +64,49 @@ def run(
         learning_rate=settings.learning_rate,
         seed=start,
         what=what,
+        resume=resume,
+        stop_at=1 - settings.epsilon if settings.stop_early else None,
+        average=settings.average,
     )
     seconds = time.monotonic() - began
     val = accuracy(model, data, "val")
-    reached = val >= 1 - settings.epsilon
+    _check_reached(what, val, settings)
+    facts = identity | {
+        "val_accuracy": val,
+        "reached": val >= 1 - settings.epsilon,
+        "train_loss": losses[-1],
+        "epochs": len(losses),
+        "seconds": seconds,
+    }
+    artifacts.write_tensors(weights_out, model.state_dict(), identity)
+    artifacts.write_json(facts_out, facts | decided)
+    resume.done()
+    return facts
+
+
+def _start(network: str, task: slice.Slice, seed: int, pretrained: Path | None) -> nn.Module:
+    channels, size, _ = task.image_shape
+    model = networks.build(
+        network, channels=channels, size=size, labels=task.target.outputs, seed=seed
+    )
+    if pretrained:
+        weights, _ = artifacts.read_tensors(pretrained)
+        try:
+            model.body.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(
+                f"{pretrained}: not the body of {network}: {str(error).splitlines()[1].strip()}"
+            ) from error
+    return model
+
+
+def _check_reached(what: str, val: float, settings: Probe) -> None:
     text = f"{what}: val accuracy {val:.4f}, wanted {1 - settings.epsilon:.4f}"
-    if not reached and settings.on_miss == "error":
+    if val < 1 - settings.epsilon and settings.on_miss == "error":
         raise UserError(
             f"{text}; raise probe.epochs or probe.epsilon, or set probe.on_miss to 'record'"
         )
     log(text)
-
-    made_by = {
-        "task": name,
-        "network": network,
-        "trial": trial,
-        "seed": seed,
-        "image": task.facts["image"],
-        "labels": task.labels,
-        "settings": json.loads(settings_json(settings)),
-        "slice": artifacts.digest(task_slice),
-        "version": versions.STAGES["probe"],
-    }
-    facts = made_by | {
-        "val_accuracy": val,
-        "reached": reached,
-        "train_loss": losses[-1],
-        "epochs": len(losses),
-        "seconds": seconds,
-        "packages": versions.packages(),
-    }
-    artifacts.write_tensors(weights_out, model.state_dict(), made_by)
-    artifacts.write_json(facts_out, facts)
-    return facts
 
 
 def load(path: Path) -> tuple[nn.Module, dict]:

@@ -1,6 +1,5 @@
 """Stage *slice*: a task is a data set's cut, filtered and relabelled; and reading it for use."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftd import artifacts, versions
-from ftd.config import REST, Task, did_you_mean, settings_json
-from ftd.dataset import PARTS
+from ftd.config import REST, Task, did_you_mean
+from ftd.dataset import PARTS, stratified
 from ftd.errors import UserError
 from ftd.seeds import seed_of
 
 if TYPE_CHECKING:
     import torch
+
+    from ftd.target import Classes
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class Slice:
     part: np.ndarray
     labels: list[str]
     facts: dict
+
+    @property
+    def target(self) -> "Classes":
+        """What networks for this task must give, and how it is judged."""
+        from ftd.target import Classes
+
+        return Classes(len(self.labels))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -63,10 +71,10 @@ def run(task: str, settings: Task, *, seed: int, table: Path, out: Path) -> None
     for position, numbers in enumerate(members.values()):
         label[np.isin(source, list(numbers))] = position
     keep = (label >= 0) & (part != "")
+    _check_filled(task, list(members), label[keep], part[keep])
     if settings.is_indicator:
         keep &= _balanced(source, label, part, keep, seed_of("balance", seed))
     index, label, part = index[keep], label[keep], part[keep]
-    _check_filled(task, list(members), label, part)
 
     artifacts.write_table(
         out,
@@ -81,11 +89,9 @@ def run(task: str, settings: Task, *, seed: int, table: Path, out: Path) -> None
         | {
             "task": task,
             "labels": list(members),
-            "settings": json.loads(settings_json(settings)),
             "seed": seed,
-            "version": versions.STAGES["slice"],
-            "packages": versions.packages(),
-        },
+        }
+        | versions.record("slice", settings),
     )
 
 
@@ -95,32 +101,48 @@ def _members(task: str, settings: Task, classes: dict[int, str]) -> dict[str, se
         if len(set(classes.values())) < len(classes):
             raise UserError(f"tasks.{task}.labels: two classes share a name; list the labels")
         return {name: {number} for number, name in classes.items()}
-    numbers = {name: number for number, name in classes.items()}
+    problems: list[str] = []
     members: dict[str, set[int]] = {}
     taken: dict[int, str] = {}
     for name, wanted in settings.labels.items():
         members[name] = set()
         for item in wanted if wanted != REST else []:
-            number = item if item in classes else numbers.get(str(item))
-            if number is None:
-                known = [*numbers] + [str(c) for c in classes]
-                raise UserError(
-                    f"tasks.{task}.labels.{name}: data set {settings.dataset!r} has no class "
-                    f"{item!r}{did_you_mean(str(item), known)}"
-                )
+            try:
+                number = _class_number(item, classes)
+            except ValueError as error:
+                problems.append(f"{name}: data set {settings.dataset!r} {error}")
+                continue
             if number in taken:
-                raise UserError(
-                    f"tasks.{task}.labels: class {item!r} is in two labels, "
-                    f"{taken[number]!r} and {name!r}"
-                )
+                problems.append(f"{name}: class {item!r} is listed before, in {taken[number]!r}")
             taken[number] = name
             members[name].add(number)
     for name, wanted in settings.labels.items():
         if wanted == REST:
             members[name] = set(classes) - set(taken)
-            if not members[name]:
-                raise UserError(f"tasks.{task}.labels.{name}: no class is left for 'rest'")
+            if not members[name] and not problems:
+                problems.append(f"{name}: no class is left for 'rest'")
+    if problems:
+        raise UserError("\n".join(f"tasks.{task}.labels.{problem}" for problem in problems))
     return members
+
+
+def _class_number(item: int | str, classes: dict[int, str]) -> int:
+    """The class that a number or a name means; ``ValueError`` if there is none, or two."""
+    named = [number for number, name in classes.items() if name == str(item)]
+    if isinstance(item, int) and item in classes:
+        if named and named != [item]:
+            raise ValueError(
+                f"has a class of number {item}, {classes[item]!r}, and another of name "
+                f"{str(item)!r}, number {named[0]}: write the name of the one you mean in quotes"
+            )
+        return item
+    if len(named) > 1:
+        numbers = " and ".join(map(str, named))
+        raise ValueError(f"has {len(named)} classes named {item!r}, {numbers}: give the number")
+    if not named:
+        known = [*classes.values(), *map(str, classes)]
+        raise ValueError(f"has no class {item!r}{did_you_mean(str(item), known)}")
+    return named[0]
 
 
 def _balanced(
@@ -153,13 +175,16 @@ def _evenly(
 
 
 def _check_filled(task: str, labels: list[str], label: np.ndarray, part: np.ndarray) -> None:
-    for name in PARTS:
-        counts = np.bincount(label[part == name], minlength=len(labels))
-        if not counts.all():
-            raise UserError(
-                f"tasks.{task}: part {name!r} has no image of label "
-                f"{labels[int(counts.argmin())]!r}; change the labels or the data set's parts"
-            )
+    empty = [
+        f"{name!r} of {labels[position]!r}"
+        for name in PARTS
+        for position in np.flatnonzero(np.bincount(label[part == name], minlength=len(labels)) == 0)
+    ]
+    if empty:
+        raise UserError(
+            f"tasks.{task}: no image is left for part {', '.join(empty)}; change the labels or "
+            "the data set's parts"
+        )
 
 
 def read(path: Path) -> Slice:
@@ -180,7 +205,7 @@ class TaskData:
     Args:
         task: the slice.
         images: the data set's images file.
-        parts: the parts to load, and at most how many images of each, evenly over its labels
+        parts: the parts to load, and at most how many images of each, its labels in proportion
             (``None``: all); asking for another part is a ``KeyError``.
         device: where batches live; ``None``: a GPU if there is one.
     """
@@ -205,7 +230,7 @@ class TaskData:
             rows = np.flatnonzero(task.part == name)
             if limit is not None and len(rows) > limit:
                 rng = np.random.default_rng(seed_of("limit", name))
-                rows = np.sort(_evenly(task.label, rows, limit, rng))
+                rows = np.sort(stratified(task.label, rows, rng)[:limit])
             index = torch.from_numpy(task.index[rows])
             labels = torch.from_numpy(task.label[rows].astype(np.int64))
             self._parts[name] = pixels[index].to(self.device), labels.to(self.device)
@@ -217,10 +242,18 @@ class TaskData:
         """Number of images in a part."""
         return len(self._parts[part][1])
 
+    def labels(self, part: str) -> "torch.Tensor":
+        """Labels [N] of a part, int64."""
+        return self._parts[part][1]
+
     def batches(
         self, part: str, size: int, generator: "torch.Generator | None" = None
     ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
-        """Normalised float32 images [B, C, H, W], int64 labels [B]; shuffled by ``generator``."""
+        """Normalised float32 images [B, C, H, W], int64 labels [B]; shuffled by ``generator``.
+
+        Where they are shuffled, for training, a last image on its own joins the batch before it:
+        batch norm cannot train on one.
+        """
         import torch
 
         images, labels = self._parts[part]
@@ -229,5 +262,8 @@ class TaskData:
             order = torch.arange(count)
         else:
             order = torch.randperm(count, generator=generator)
-        for rows in order.to(self.device).split(size):
+        batches = list(order.to(self.device).split(size))
+        if generator is not None and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for rows in batches:
             yield (images[rows].float() / 255 - self._mean) / self._std, labels[rows]

@@ -1,16 +1,16 @@
 """Stage *train*: train a found architecture from scratch and test it, once."""
 
-import json
 import time
 from pathlib import Path
 
 from torch import nn
 
 from ftd import artifacts, slice, versions
-from ftd.config import Train, settings_json
+from ftd.config import Train
 from ftd.errors import UserError
 from ftd.macs import forward_macs
 from ftd.progress import log
+from ftd.resume import Resume
 from ftd.search.cells import build
 from ftd.search.space import Genotype
 from ftd.seeds import seed_of
@@ -39,25 +39,17 @@ def run(
     found = artifacts.read_json(genotype)
     architecture = Genotype.from_json(found["genotype"])
     task = slice.read(task_slice)
+    if found["task"] != task.facts["task"]:
+        raise UserError(
+            f"{genotype} is of task {found['task']}, {task_slice} of {task.facts['task']}"
+        )
     what = f"train {found['task']}, method {found['method']}, seed {found['seed']}"
     start = seed_of("train", seed, found["seed"])
     shape = task.image_shape
-    model = build(architecture, channels=shape[0], labels=len(task.labels), seed=start)
+    model = build(architecture, channels=shape[0], labels=task.target.outputs, seed=start)
     data = slice.TaskData(task, images, {"train": settings.samples, "val": None, "test": None})
     model.to(data.device)
-    began = time.monotonic()
-    losses = fit(
-        model,
-        data,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        seed=start,
-        what=what,
-        anneal=True,
-    )
-    seconds = time.monotonic() - began
-    made_by = {
+    identity = {
         "task": found["task"],
         "method": found["method"],
         "seed": found["seed"],
@@ -68,26 +60,36 @@ def run(
         "mean": task.facts["mean"],
         "std": task.facts["std"],
         "slice": artifacts.digest(task_slice),
-        "settings": json.loads(settings_json(settings)),
-        "version": versions.STAGES["train"],
     }
-    metrics = (
-        made_by
-        | {
-            "accuracy": accuracy(model, data, "test"),
-            "val_accuracy": accuracy(model, data, "val"),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "macs": forward_macs(model, shape),
-            "train_loss": losses[-1],
-            "epochs": len(losses),
-            "seconds": seconds,
-            "packages": versions.packages(),
-        }
-        | {key: found[key] for key in ("search_macs", "search_seconds", "space_log10")}
+    decided = versions.record("train", settings)
+    resume = Resume.beside(weights_out, identity | decided)
+    began = time.monotonic()
+    losses = fit(
+        model,
+        data,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=start,
+        what=what,
+        resume=resume,
+        anneal=True,
     )
+    seconds = time.monotonic() - began
+    metrics = identity | {
+        "accuracy": accuracy(model, data, "test"),
+        "val_accuracy": accuracy(model, data, "val"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "macs": forward_macs(model, shape),
+        "train_loss": losses[-1],
+        "epochs": len(losses),
+        "seconds": seconds,
+    }
+    metrics |= {key: found[key] for key in ("search_macs", "search_seconds", "space_log10")}
     log(f"{what}: test accuracy {metrics['accuracy']:.4f}")
-    artifacts.write_tensors(weights_out, model.state_dict(), made_by)
-    artifacts.write_json(metrics_out, metrics)
+    artifacts.write_tensors(weights_out, model.state_dict(), identity)
+    artifacts.write_json(metrics_out, metrics | decided)
+    resume.done()
     return metrics
 
 

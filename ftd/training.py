@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ftd.errors import UserError
 from ftd.progress import progress
+from ftd.resume import Resume
 
 if TYPE_CHECKING:
     from ftd.slice import TaskData
@@ -25,7 +26,7 @@ def setup() -> None:
     counts. Denormals are flushed: an over-trained network's gradients can become so small that
     a CPU works many times slower.
     """
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     torch.set_flush_denormal(True)
 
 
@@ -69,40 +70,66 @@ def fit(
     learning_rate: float,
     seed: int,
     what: str,
+    resume: Resume,
     anneal: bool = False,
+    stop_at: float | None = None,
+    average: bool = False,
 ) -> list[float]:
-    """Train with Adam and cross entropy; returns the mean training loss of each epoch.
+    """Train with Adam and cross entropy (bf16 on a GPU); returns each epoch's mean training loss.
 
     Args:
         seed: of the order of the images.
         what: named in errors and progress, e.g. "probe zero, trial 0".
+        resume: where the state is kept between epochs, and taken up again.
         anneal: let the learning rate fall to zero along a half cosine.
+        stop_at: stop after the first epoch with this accuracy on ``val``.
+        average: end with the mean of the weights over all steps of the second half of the epochs
+            (and batch norms measured anew), as the consistency theorem of Le et al. assumes.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: a loss or a final weight is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / epochs)) if anneal else 1.0,
-    )
-    losses = []
-    for _ in progress(range(epochs), what):
+    mean = AveragedModel(model) if average else None
+    models = {"model": model} | ({"mean": mean} if mean else {})
+    losses = resume.load(models, optimizer, generator)
+    epoch = len(losses)
+
+    def join(*_) -> None:
+        if mean and 2 * epoch >= epochs - 1:
+            mean.update_parameters(model)
+
+    optimizer.register_step_post_hook(join)
+
+    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(data.device.type, torch.bfloat16, enabled=data.device.type == "cuda"):
+            return data.task.target.loss(model(images), labels)
+
+    for epoch in progress(range(len(losses), epochs), what):
+        if anneal:
+            rate = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+            optimizer.param_groups[0]["lr"] = rate
         model.train()
-        loss_of = lambda images, labels: F.cross_entropy(model(images), labels)  # noqa: E731
         losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
-        schedule.step()
+        if stop_at is not None and accuracy(model, data, "val") >= stop_at:
+            break
+        resume.keep(models, optimizer, generator, losses)
+    if mean:
+        model.load_state_dict(mean.module.state_dict())
+        update_bn(data.batches("train", batch_size, generator), model)
+    if not all(value.isfinite().all() for value in model.parameters()):
+        raise UserError(f"{what}: its weights are no longer finite; lower its learning_rate")
     model.eval()
     return losses
 
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, data: "TaskData", part: str) -> float:
-    """Share of a part's images whose largest logit is their label, in [0, 1]."""
+    """Mean score of a part's images, in [0, 1]: for classes, the share that is named rightly."""
     model.eval()
-    hits = sum(
-        (model(images).argmax(1) == labels).sum()
+    total = sum(
+        data.task.target.score(model(images), labels)
         for images, labels in data.batches(part, EVAL_BATCH)
     )
-    return int(hits) / data.count(part)
+    return float(total) / data.count(part)

@@ -6,8 +6,12 @@ stage's parameters in the workflow, so raising it reruns the stage and what foll
 
 import platform
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import ftd
+
+if TYPE_CHECKING:
+    from ftd.config import Section
 
 STAGES = {
     "dataset": 1,
@@ -23,6 +27,15 @@ STAGES = {
 }
 
 _PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pyarrow", "pandas", "safetensors")
+
+
+def record(stage: str, settings: "Section") -> dict:
+    """What decided a stage's result besides its inputs and seeds, for the facts beside it."""
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "version": STAGES[stage],
+        "packages": packages(),
+    }
 
 
 def packages() -> dict[str, str]:

@@ -2,6 +2,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -26,9 +27,13 @@ pathvars:
 
 # The `ftd` of the Python that runs Snakemake comes first. Where the raw data lies is no
 # parameter: it does not decide a result, so moving it must rerun nothing.
+def quoted(text):
+    return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
+
+
 shell.prefix(
-    f'export PATH={Path(sys.executable).parent.as_posix()!r}:"$PATH" '
-    f"FTD_DATA_ROOT={EXPERIMENT.data_root!r}; "
+    f'export PATH={quoted(Path(sys.executable).parent)}:"$PATH" '
+    f"FTD_DATA_ROOT={quoted(EXPERIMENT.data_root)}; "
 )
 
 
@@ -55,14 +60,9 @@ def cut_of(wildcards):
     return f"<results>/datasets/{EXPERIMENT.tasks[wildcards.task].dataset}.parquet"
 
 
-def store_of(wildcards, output):
-    """The store of a column's finished pairs: no output, so that nothing deletes it."""
-    results = Path(output[0]).parents[3]
-    return str(
-        results
-        / "pairs"
-        / Path(output[0]).relative_to(results / "columns").with_suffix(".jsonl")
-    )
+def results_above(levels):
+    """The folder of results, so many levels above a rule's first output."""
+    return lambda wildcards, output: str(Path(output[0]).parents[levels])
 
 
 def for_all(pattern, **chosen):
@@ -79,6 +79,15 @@ def for_all(pattern, **chosen):
                 | chosen
             ),
         )
+    )
+
+
+def indexes(wildcards):
+    """Every trial's list of probes: what is passed in place of a long list of files."""
+    return collect(
+        "<results>/index/{network}/{trial}.json",
+        network=EXPERIMENT.networks,
+        trial=range(EXPERIMENT.trials),
     )
 
 

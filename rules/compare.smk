@@ -1,6 +1,7 @@
 rule comparison:
     input:
-        searched("<results>/final/{method}/{task}/{seed}/metrics.json"),
+        metrics=searched("<results>/final/{method}/{task}/{seed}/metrics.json"),
+        selection=after_selection("<results>/selection.json"),
     output:
         "<results>/comparison.parquet",
     log:
@@ -9,6 +10,10 @@ rule comparison:
     conda:
         "../environment.yml"
     params:
+        results=results_above(0),
+        methods=json.dumps(METHODS),
+        seeds=json.dumps(EXPERIMENT.search.seeds),
         version=versions.STAGES["compare"],
     shell:
-        "ftd compare {input:q} --out {output:q} > {log:q} 2>&1"
+        "ftd compare {params.results:q}/final --selection {input.selection:q} --methods {params.methods:q}"
+        " --seeds {params.seeds:q} --out {output:q} > {log:q} 2>&1"

@@ -35,26 +35,32 @@ rule distance:
         mem_mb=4000,
         runtime=240,
     params:
-        settings=settings_json(EXPERIMENT.fisher),
-        store=store_of,
+        fisher=settings_json(EXPERIMENT.fisher),
+        settings=settings_json(EXPERIMENT.distance),
+        results=results_above(3),
         version=versions.STAGES["distance"],
     shell:
         "ftd distance --index {input.index:q} --fisher {input.fisher:q} --slice {input.slice:q}"
-        " --images {input.images:q} --settings {params.settings:q} --store {params.store:q}"
+        " --images {input.images:q} --fisher-settings {params.fisher:q}"
+        " --settings {params.settings:q}"
+        " --store {params.results:q}/pairs/{wildcards.network}/{wildcards.trial}/{wildcards.task}.jsonl"
         " --out {output:q} > {log:q} 2>&1"
 
 
 rule distances:
     input:
-        for_all("<results>/columns/{network}/{trial}/{task}.parquet"),
+        indexes=indexes,
+        columns=for_all("<results>/columns/{network}/{trial}/{task}.parquet"),
     output:
-        "<results>/distances.parquet",
+        distances="<results>/distances.parquet",
+        layers="<results>/layers.parquet",
     log:
         "<logs>/distances.log",
     localrule: True
     conda:
         "../environment.yml"
     params:
+        results=results_above(0),
         version=versions.STAGES["distance"],
     shell:
-        "ftd assemble {input:q} --out {output:q} > {log:q} 2>&1"
+        "ftd assemble {input.indexes:q} --columns {params.results:q}/columns --out {output.distances:q} --layers-out {output.layers:q} > {log:q} 2>&1"

@@ -26,7 +26,8 @@ rule matrix_figure:
 
 rule probe_page:
     input:
-        for_all("<results>/probes/{network}/{trial}/{task}.json"),
+        indexes=indexes,
+        facts=for_all("<results>/probes/{network}/{trial}/{task}.json"),
     output:
         report(
             "<results>/figures/probes.html",
@@ -42,7 +43,7 @@ rule probe_page:
     params:
         version=versions.STAGES["figure"],
     shell:
-        "ftd figure probes {input:q} --out {output:q} > {log:q} 2>&1"
+        "ftd figure probes {input.indexes:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule nearest_page:
@@ -68,7 +69,8 @@ rule nearest_page:
 
 rule trace_figure:
     input:
-        searched("<results>/search/{{method}}/{task}/{{seed}}/trace.parquet"),
+        traces=searched("<results>/search/{{method}}/{task}/{{seed}}/trace.parquet"),
+        selection=after_selection("<results>/selection.json"),
     output:
         report(
             "<results>/figures/trace-{method}-{seed}.svg",
@@ -82,9 +84,11 @@ rule trace_figure:
     conda:
         "../environment.yml"
     params:
+        results=results_above(1),
         version=versions.STAGES["figure"],
     shell:
-        "ftd figure trace {input:q} --out {output:q} > {log:q} 2>&1"
+        "ftd figure trace {params.results:q}/search/{wildcards.method} --selection {input.selection:q}"
+        " --seed {wildcards.seed} --out {output:q} > {log:q} 2>&1"
 
 
 rule comparison_page:

@@ -2,6 +2,7 @@ rule probe:
     input:
         slice="<results>/tasks/{task}.parquet",
         images=images_of,
+        pretrained=lambda wildcards: EXPERIMENT.pretrained.get(wildcards.network, []),
     output:
         weights="<results>/probes/{network}/{trial}/{task}.safetensors",
         facts="<results>/probes/{network}/{trial}/{task}.json",
@@ -16,11 +17,12 @@ rule probe:
     params:
         settings=settings_json(EXPERIMENT.probe),
         seed=EXPERIMENT.seed,
+        pretrained=lambda wildcards, input: "--pretrained" if input.pretrained else "",
         version=versions.STAGES["probe"],
     shell:
         "ftd probe --slice {input.slice:q} --images {input.images:q}"
         " --network {wildcards.network} --trial {wildcards.trial} --seed {params.seed}"
-        " --settings {params.settings:q} --weights-out {output.weights:q}"
+        " {params.pretrained} {input.pretrained:q} --settings {params.settings:q} --weights-out {output.weights:q}"
         " --facts-out {output.facts:q} > {log:q} 2>&1"
 
 

@@ -5,12 +5,10 @@ rule record:
     log:
         "<logs>/record.log",
     localrule: True
-    conda:
-        "../environment.yml"
     params:
-        config=json.dumps(config),
-    shell:
-        "printf '%s\\n' {params.config:q} > {output:q} 2> {log:q}"
+        config=json.dumps(config, indent=2, sort_keys=False),
+    run:
+        Path(output[0]).write_text(f"{params.config}\n")
 
 
 # Snakemake's own report of the finished figures; a second Snakemake makes it, so that it is an

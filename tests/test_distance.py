@@ -1,5 +1,6 @@
 """Distances: the formula and its properties; columns, the pair store, the joined table."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,13 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ftd import artifacts, distance, fisher, pairs, probe
-from ftd.config import Fisher, Probe
-from ftd.distance import distance_between
+from ftd import artifacts, distance, fisher, networks, pairs, probe, training
+from ftd.config import Distance, Fisher, Probe
+from ftd.distance import on_common_ground, squared_distance
 from ftd.errors import UserError
+from ftd.pairs import Pair
+from ftd.resume import Resume
+
+NOTHING = Resume(None, {})
 
 values = arrays(np.int64, 12, elements=st.integers(0, 10**9)).map(lambda a: a / 1000)
 nonzero = values.filter(lambda a: a.sum() > 0)
+
+
+def distance_between(a, b, what):
+    return squared_distance(*on_common_ground(a, b, what))
 
 
 def diagonal(array: np.ndarray, outputs: int = 3) -> dict[str, torch.Tensor]:
@@ -124,13 +133,14 @@ class Trial:
             [self.folder / f"{task}.safetensors" for task in tasks], self.folder / "index.json"
         )
 
-    def column(self, target="ten", out="column.parquet"):
+    def column(self, target="ten", out="column.parquet", **settings):
         return distance.run(
             self.folder / "index.json",
             self.folder / "fisher" / f"{target}.safetensors",
             self.slices[target],
             self.images,
-            settings=Fisher(samples=50),
+            fisher_settings=Fisher(samples=50),
+            settings=Distance(**settings),
             store=self.store,
             out=self.folder / out,
         )
@@ -152,7 +162,8 @@ def trial(tmp_path, make_slice, digits):
 def test_a_column_is_the_formula_on_the_target_s_ground(trial):
     assert trial.column() == 2
     table = trial.table()
-    assert list(table.columns) == ["network", "trial", "target", "distance", "squared_distance"]
+    columns = ["network", "trial", "target", "distance", "squared_distance", "layers"]
+    assert list(table.columns) == columns
     assert table.loc["ten", "distance"] == 0
     from ftd.slice import TaskData, read
 
@@ -161,20 +172,22 @@ def test_a_column_is_the_formula_on_the_target_s_ground(trial):
     assert facts["samples"] == 50
     for source in ("zero", "six"):
         model, _ = probe.load(trial.folder / f"{source}.safetensors")
-        f_ab = {name: value.clone() for name, value in fisher.on_task(model, data).items()}
-        for name in ("head.weight", "head.bias"):
-            f_ab[name] = torch.cat([f_ab[name], torch.zeros(8, *f_ab[name].shape[1:])])
+        f_ab = fisher.on_task(model, data, Fisher(samples=50))
+        assert f_ab["head.bias"].shape == (10,) and (f_ab["head.bias"][2:] == 0).all()
         a = np.concatenate([f_ab[name].flatten() for name in sorted(f_ab)])
         b = np.concatenate([f_bb[name].flatten() for name in sorted(f_bb)])
         expected = 0.5 * np.sum((np.sqrt(a / a.sum()) - np.sqrt(b / b.sum())) ** 2)
         assert table.loc[source, "squared_distance"] == pytest.approx(expected, rel=1e-9)
         assert table.loc[source, "distance"] ** 2 == pytest.approx(expected, rel=1e-9)
+        layers = {e["layer"]: e["contribution"] for e in table.loc[source, "layers"]}
+        assert list(layers) == ["body.0", "body.3", "head"]
+        assert sum(layers.values()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_finished_pairs_are_not_computed_again(trial, monkeypatch):
     trial.column()
     first = (trial.folder / "column.parquet").read_bytes()
-    monkeypatch.setattr(distance, "_compute", None)  # calling it would fail
+    monkeypatch.setattr(distance, "_Column", None)  # calling it would fail
     assert trial.column() == 0
     assert (trial.folder / "column.parquet").read_bytes() == first
 
@@ -209,14 +222,14 @@ def test_a_torn_line_costs_one_pair(trial):
 def test_garbage_at_the_store_s_end_is_dropped(tmp_path, garbage):
     path = tmp_path / "s.jsonl"
     with pairs.open_store(path) as store:
-        store.add("k", "a", 0.25)
+        store.add("k", "a", 0.25, {"head": 0.25})
     with open(path, "ab") as file:
         file.write(garbage)
     with pairs.open_store(path) as store:
-        assert store.get("k") == 0.25
-        store.add("l", "b", 0.5)
+        assert store.get("k") == Pair(0.25, {"head": 0.25})
+        store.add("l", "b", 0.5, {})
     with pairs.open_store(path) as store:
-        assert store.get("k") == 0.25 and store.get("l") == 0.5
+        assert store.get("k") is not None and store.get("l") == Pair(0.5, {})
 
 
 def test_a_diverged_probe_is_named(trial):
@@ -228,20 +241,122 @@ def test_a_diverged_probe_is_named(trial):
         trial.column()
 
 
-def test_the_joined_table_does_not_depend_on_the_order(trial, tmp_path):
-    trial.column()
+def joined(trial, folder, indexes):
+    distance.assemble(
+        indexes, trial.folder / "columns", folder / "distances.parquet", folder / "layers.parquet"
+    )
+    return artifacts.read_table(folder / "distances.parquet").to_pandas()
+
+
+@pytest.fixture
+def two_columns(trial):
+    trial.list(("six", "ten"))
+    (trial.folder / "index" / "small-cnn").mkdir(parents=True)
     trial.fisher("six")
-    trial.column("six", "second.parquet")
-    columns = [trial.folder / "column.parquet", trial.folder / "second.parquet"]
-    distance.assemble(columns, tmp_path / "a.parquet")
-    distance.assemble(columns[::-1], tmp_path / "b.parquet")
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    table = artifacts.read_table(tmp_path / "a.parquet").to_pandas()
-    assert len(table) == 6 and (table[table.source == table.target].distance == 0).all()
+    for target in ("six", "ten"):
+        trial.column(target, f"columns/small-cnn/0/{target}.parquet")
+    return trial
+
+
+def test_the_joined_table_and_its_layers(two_columns):
+    index = two_columns.folder / "index" / "small-cnn" / "0.json"
+    index.write_bytes((two_columns.folder / "index.json").read_bytes())
+    table = joined(two_columns, two_columns.folder, [index])
+    assert list(table.target) == ["six", "six", "ten", "ten"] and list(table.columns)[-1] == (
+        "squared_distance"
+    )
+    assert (table[table.source == table.target].distance == 0).all()
     pair = table.set_index(["source", "target"])["squared_distance"]
     assert pair["six", "ten"] != pair["ten", "six"]  # not symmetric
+    layers = artifacts.read_table(two_columns.folder / "layers.parquet").to_pandas()
+    assert list(layers.columns) == [
+        *("network", "trial", "source", "target", "layer", "contribution")
+    ]
+    sums = layers.groupby(["source", "target"])["contribution"].sum()
+    assert sums.to_dict() == pytest.approx(pair[pair > 0].to_dict())
 
 
-def test_no_columns(tmp_path):
+def test_columns_of_different_settings_are_not_joined(two_columns):
+    index = two_columns.folder / "index" / "small-cnn" / "0.json"
+    index.write_bytes((two_columns.folder / "index.json").read_bytes())
+    two_columns.column("ten", "columns/small-cnn/0/ten.parquet", layers=False)
+    with pytest.raises(UserError, match=r"ten\.parquet: made with other settings"):
+        joined(two_columns, two_columns.folder, [index])
+
+
+def test_no_columns(trial):
     with pytest.raises(UserError, match="no column"):
-        distance.assemble([], tmp_path / "x.parquet")
+        joined(trial, trial.folder, [])
+
+
+def test_a_probe_that_changed_since_it_was_listed_is_refused(trial):
+    trial.train("six", trial=1)
+    with pytest.raises(UserError, match=r"six\.safetensors: changed since the probes were listed"):
+        trial.column()
+    assert not (trial.folder / "column.parquet").exists()
+
+
+def test_a_diagonal_of_another_probe_or_slice_is_refused(trial):
+    trial.train("ten", trial=1)
+    trial.list()
+    with pytest.raises(UserError, match="made from another probe"):
+        trial.column()
+
+
+# Label spaces -----------------------------------------------------------------------------------
+
+
+def permuted(model, order):
+    """A probe whose output *l* is the old output ``order[l]``."""
+    copy = networks.build("small-cnn", channels=1, size=8, labels=len(order), seed=0)
+    weights = model.state_dict()
+    for name in ("head.weight", "head.bias"):
+        weights[name] = weights[name][order]
+    copy.load_state_dict(weights)
+    return copy.eval()
+
+
+@pytest.mark.parametrize("source", ["zero", "ten"])
+@settings(deadline=None, max_examples=5)
+@given(data=st.data())
+def test_matching_does_not_see_the_order_of_labels(column_parts, source, data):
+    models, task_data = column_parts
+    labels = data.draw(st.permutations(range(10)))
+    outputs = data.draw(st.permutations(range(models[source].head.out_features)))
+
+    def distance_of(a, b, order):
+        relabelled = task_data(order)
+        f_ab = fisher.on_task(a, relabelled, Fisher(), "matching")
+        return distance_between(f_ab, fisher.on_task(b, relabelled, Fisher()), "x")
+
+    plain = distance_of(models[source], models["ten"], list(range(10)))
+    changed = distance_of(
+        permuted(models[source], outputs), permuted(models["ten"], labels), labels
+    )
+    assert changed == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def column_parts(make_slice, digits):
+    """Probes on two and ten labels, and the ten digits with labels in any order."""
+    from ftd.slice import TaskData, read
+
+    task = read(make_slice("ten", "all"))
+    images = digits / "digits.safetensors"
+    models = {}
+    for name, labels in (("zero", TASKS["zero"]), ("ten", "all")):
+        own = TaskData(read(make_slice(name, labels)), images, {"train": None})
+        model = networks.build(
+            "small-cnn", channels=1, size=8, labels=own.task.target.outputs, seed=1
+        )
+        training.fit(
+            model, own, epochs=3, batch_size=32, learning_rate=3e-3, seed=0, what="", resume=NOTHING
+        )
+        models[name] = model
+
+    def relabelled(order):
+        """Label *l* of the new task is label ``order[l]`` of the old one."""
+        label = np.argsort(order)[task.label]
+        return TaskData(dataclasses.replace(task, label=label), images, {"fisher": None})
+
+    return models, relabelled

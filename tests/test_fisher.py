@@ -1,101 +1,618 @@
 """Fisher diagonals against a plain per-sample autograd loop in double precision."""
 
+import copy
+import types
+
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from ftd import fisher, networks
 from ftd.errors import UserError
+from ftd.fisher import diagonal as engine
+from ftd.search.cells import build as build_cells
+from ftd.search.space import Space
 
 
-def oracle(model, inputs, targets, loss):
+def oracle(model, inputs, targets, loss=F.cross_entropy):
     """Mean of squared per-sample gradients, one backward pass a sample, float64."""
-    model = model.double()
-    total = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
-    for x, y in zip(inputs.double(), targets, strict=True):
-        model.zero_grad()
-        loss(model(x[None]), y[None]).backward()
-        for name, value in model.named_parameters():
-            total[name] += value.grad**2
+    model = copy.deepcopy(model).double()
+    parameters = dict(model.named_parameters())
+    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    for value in parameters.values():
+        value.requires_grad_(True)
+    if inputs.is_floating_point():
+        inputs = inputs.double()
+    for x, y in zip(inputs, targets, strict=True):
+        value = loss(model(x[None]), y[None])
+        found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                total[name] += gradient.detach().to_dense() ** 2
     return {name: value / len(inputs) for name, value in total.items()}
 
 
-def check(model, inputs, targets, loss, batch=7):
-    model.eval()
-    batches = list(zip(inputs.split(batch), targets.split(batch), strict=True))
-    found = fisher.fisher_diagonal(model, batches, loss=loss)
-    expected = oracle(model, inputs, targets, loss)
+def agree(found, expected, tolerance=1e-5):
     assert list(found) == list(expected)
     for name, value in expected.items():
         assert found[name].shape == value.shape and found[name].dtype == torch.float64
         error = (found[name] - value).abs().max().item()
-        assert error <= 1e-5 * value.abs().max().item() + 1e-30, name
+        assert error <= tolerance * value.abs().max().item() + 1e-30, name
 
 
-def with_norms():
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3, stride=2, groups=1),
-        nn.BatchNorm2d(6),
-        nn.ReLU(),
-        nn.Conv2d(6, 6, 3, padding=1, groups=3, padding_mode="circular"),
-        nn.GroupNorm(2, 6),
-        nn.Flatten(),
-        nn.Linear(54, 5),
-        nn.LayerNorm(5),
-        nn.Linear(5, 4, bias=False),
-    )
+def check(model, inputs, targets, loss=F.cross_entropy, batch=7):
+    model.eval()
+    batches = list(zip(inputs.split(batch), targets.split(batch), strict=True))
+    expected = oracle(model, inputs, targets, loss)
+    agree(fisher.fisher_diagonal(model, batches, loss=loss), expected)
 
 
-MODELS = {
-    "small-cnn": lambda: networks.build("small-cnn", channels=1, size=8, labels=4, seed=0),
-    "norms and groups": with_norms,
-    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4)),
+def only_formulas(monkeypatch):
+    """Fail where a parameter takes the general path."""
+    monkeypatch.setattr(engine, "grad", None)
+
+
+def no_formulas(model):
+    return not engine._tappable(model)
+
+
+def settled(model, *shape):
+    """Evaluation mode, with batch norms and scales that are not the trivial ones."""
+    generator = torch.Generator().manual_seed(1)
+    for layer in model.modules():
+        if getattr(layer, "running_mean", None) is not None:
+            layer.running_mean.normal_(generator=generator)
+            layer.running_var.uniform_(0.5, 2, generator=generator)
+        if isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)):
+            layer.weight.data.normal_(1, 0.3, generator=generator)
+    return model.eval()
+
+
+# Layers -----------------------------------------------------------------------------------------
+
+CONVOLUTIONS = {
+    "plain": {"kernel_size": 3},
+    "padded": {"kernel_size": 3, "padding": 1},
+    "fewer outputs than inputs": {"kernel_size": 3, "padding": 1, "out_channels": 2},
+    "fewer outputs, wide padding": {"kernel_size": (3, 2), "padding": (4, 1), "out_channels": 2},
+    "fewer outputs, dilated": {"kernel_size": 3, "dilation": 2, "out_channels": 2},
+    "strided": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "oblong": {"kernel_size": (5, 2), "stride": (1, 2), "padding": (2, 0)},
+    "dilated": {"kernel_size": 3, "dilation": (1, 2), "padding": 2},
+    "same": {"kernel_size": (4, 3), "padding": "same"},
+    "valid": {"kernel_size": 3, "padding": "valid"},
+    "reflecting": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+    "circular": {"kernel_size": 3, "padding": (0, 2), "padding_mode": "circular"},
+    "replicating, fewer outputs": {
+        **{"kernel_size": 3, "padding": 1, "padding_mode": "replicate", "out_channels": 2}
+    },
+    "groups": {"kernel_size": 3, "groups": 2, "stride": 2},
+    "depthwise": {"kernel_size": 3, "groups": 4, "padding": 1, "out_channels": 4},
+    "depthwise, two each": {"kernel_size": 3, "groups": 4, "out_channels": 8, "dilation": 2},
+    "pointwise": {"kernel_size": 1},
+    "pointwise, strided": {"kernel_size": 1, "stride": 2},
+    "without bias": {"kernel_size": 3, "bias": False},
 }
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_equals_the_loop(model):
+@pytest.mark.parametrize("channels_last", [False, True], ids=["", "channels last"])
+@pytest.mark.parametrize("keys", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolutions(monkeypatch, keys, channels_last):
+    only_formulas(monkeypatch)
     torch.manual_seed(0)
-    inputs, targets = torch.randn(23, 1, 8, 8), torch.randint(4, (23,))
-    check(model(), inputs, targets, F.cross_entropy)
+    layer = nn.Conv2d(**{"in_channels": 4, "out_channels": 6} | keys)
+    model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
+    inputs = torch.randn(9, 4, 8, 7)
+    if channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    model(inputs)
+    check(model, inputs, torch.arange(9) % 3)
+
+
+def image_layers():
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(6, 6, 3, padding=1), nn.GroupNorm(3, 6), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(6, 6, 3, stride=2), nn.LayerNorm([6, 3, 3]), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4, bias=False)),
+    )
+
+
+def sequence_layers():
+    """Tokens [B, T] → logits, by an embedding with padding and repeated tokens."""
+    return nn.Sequential(
+        *(nn.Embedding(9, 6, padding_idx=0), nn.Linear(6, 6), nn.LayerNorm(6), nn.GELU()),
+        *(nn.Flatten(), nn.Linear(30, 4)),
+    )
+
+
+def test_norms(monkeypatch):
+    only_formulas(monkeypatch)
+    torch.manual_seed(0)
+    check(settled(image_layers()), torch.randn(11, 1, 8, 8), torch.arange(11) % 4)
+
+
+def test_a_far_mean_costs_a_batch_norm_no_digits():
+    torch.manual_seed(0)
+    model = settled(nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 3)))
+    model[0].running_mean.fill_(30)  # PyTorch's own forward pass keeps few digits of more
+    check(model, torch.randn(6, 2, 4, 4) + 30, torch.arange(6) % 3)
+
+
+def test_embeddings_and_sequences(monkeypatch):
+    only_formulas(monkeypatch)
+    torch.manual_seed(0)
+    check(settled(sequence_layers()), torch.randint(9, (11, 5)), torch.arange(11) % 4)
+
+
+# The general path -------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """An embedding that is also the output layer, by a shared parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.middle = nn.Linear(4, 4)
+        self.output = nn.Linear(4, 5, bias=False)
+        self.output.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        return self.output(self.middle(self.embedding(tokens)).tanh().mean(1))
+
+
+class TiedByHand(Tied):
+    """The same, by using the parameter where its layer is not called."""
+
+    def forward(self, tokens):
+        return F.linear(self.middle(self.embedding(tokens)).tanh().mean(1), self.embedding.weight)
+
+
+class Twice(nn.Module):
+    """One layer called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.inner(self.inner(x).tanh()))
+
+
+class SequenceFirst(nn.Module):
+    """Samples along the second dimension, as many as there are steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 4), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.inner(x.transpose(0, 1)).tanh().sum(0))
+
+
+class Own(nn.Module):
+    """A parameter that no known layer holds, one that nothing uses, and a layer left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(4))
+        self.unused = nn.Parameter(torch.randn(2, 2))
+        self.skipped = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(x * self.scale)
+
+
+class Subclass(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).square()
+
+
+def patched():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 5))
+    model[0].forward = types.MethodType(lambda self, x: F.linear(x, self.weight).exp(), model[0])
+    return model
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.cell(x)[0][:, -1])
+
+
+class NoVmap(nn.Module):
+    """Control flow on values, which ``vmap`` refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, x):
+        return (x if x.sum() > 0 else 2 * x) @ self.scale
+
+
+def transformer():
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 5))
+
+
+def weight_normed():
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    return nn.Sequential(parametrized, nn.Tanh(), nn.Linear(4, 5))
+
+
+def batch_statistics():
+    """A batch norm that always uses its batch: a sample's loss is that of the sample alone."""
+    norm = nn.BatchNorm2d(2, track_running_stats=False)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3, bias=False), norm, nn.Tanh(), nn.Flatten(), nn.Linear(8, 5)
+    )
+
+
+class Centred(nn.Module):
+    """Samples that see each other by a path without gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.inner(x - x.mean(0, keepdim=True).detach())
+
+
+TOKENS = lambda: torch.randint(5, (6, 3))  # noqa: E731
+UNUSUAL = {
+    "tied weights": (Tied, TOKENS),
+    "tied by hand": (TiedByHand, TOKENS),
+    "a layer called twice": (Twice, lambda: torch.randn(6, 4)),
+    "samples not first": (SequenceFirst, lambda: torch.randn(6, 6, 3)),
+    "own and unused parameters": (Own, lambda: torch.randn(6, 4)),
+    "a subclass": (lambda: nn.Sequential(Subclass(4, 5)), lambda: torch.randn(6, 4)),
+    "a patched layer": (patched, lambda: torch.randn(6, 4)),
+    "recurrent": (Recurrent, lambda: torch.randn(6, 3, 3)),
+    "transposed convolution": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 5)),
+        lambda: torch.randn(6, 1, 4, 4),
+    ),
+    "transformer": (transformer, lambda: torch.randn(6, 3, 4)),
+    "parametrized": (weight_normed, lambda: torch.randn(6, 4)),
+    "batch statistics": (batch_statistics, lambda: torch.randn(6, 1, 4, 4)),
+    "samples that see each other": (Centred, lambda: torch.randn(6, 4)),
+    "control flow on values": (NoVmap, lambda: torch.randn(6, 4)),
+    "renormed embedding": (
+        lambda: nn.Sequential(nn.Embedding(5, 4, max_norm=0.5), nn.Flatten(), nn.Linear(12, 5)),
+        TOKENS,
+    ),
+    "sparse embedding": (
+        lambda: nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(12, 5)),
+        TOKENS,
+    ),
+    "no image batch": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(9, 5)),
+        lambda: torch.randn(6, 2, 5),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("batch", [1, 4, 6])
+@pytest.mark.parametrize(("make", "inputs"), UNUSUAL.values(), ids=UNUSUAL)
+def test_anything_else_is_exact_too(make, inputs, batch):
+    torch.manual_seed(0)
+    check(settled(make()), inputs(), torch.arange(6) % 5, batch=batch)
+
+
+def test_an_input_changed_in_place_is_an_error_as_in_training():
+    class Spoils(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 5)
+
+        def forward(self, x):
+            hidden = self.inner(x.clone())
+            result = self.head(hidden)
+            hidden.zero_()
+            return result
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        check(Spoils(), torch.randn(6, 4), torch.arange(6) % 5)
+
+
+@st.composite
+def architectures(draw):
+    """A chain of convolutions, norms and activations, with a branch, and a linear head."""
+    channels, layers = draw(st.integers(1, 3)), []
+    first = channels
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["conv", "depthwise", "batch", "group", "pool", "tanh"]))
+        if kind == "conv":
+            width = draw(st.integers(1, 5))
+            kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+            stride = draw(st.integers(1, 2))
+            padding = draw(st.integers(0, 2)) + dilation * (kernel - 1) // 2
+            layers.append(
+                nn.Conv2d(
+                    *(channels, width, kernel, stride, padding, dilation),
+                    bias=draw(st.booleans()),
+                )
+            )
+            channels = width
+        elif kind == "depthwise":
+            layers.append(nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=channels))
+            channels *= 2
+        else:
+            layers.append(
+                {
+                    "batch": lambda: nn.BatchNorm2d(channels),  # noqa: B023
+                    "group": lambda: nn.GroupNorm(1, channels),  # noqa: B023
+                    "pool": lambda: nn.AvgPool2d(3, 1, 1),
+                    "tanh": nn.Tanh,
+                }[kind]()
+            )
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 3))
+    return nn.Sequential(*layers, head), first
+
+
+@settings(deadline=None, max_examples=40)
+@given(architectures(), st.integers(0, 100), st.integers(1, 6), st.integers(4, 9))
+def test_random_architectures(architecture, seed, batch, size):
+    model, channels = architecture
+    torch.manual_seed(seed)
+    model = settled(model).double()
+    inputs, targets = torch.randn(6, channels, size, size).double(), torch.randint(3, (6,))
+    batches = list(zip(inputs.split(batch), targets.split(batch), strict=True))
+    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
+    agree(found, oracle(model, inputs, targets), 1e-9)
+
+
+# Networks ---------------------------------------------------------------------------------------
+
+
+def darts_cell():
+    import random
+
+    space = Space.full(FULL)
+    genotype = space.sample(1, random.Random(3), without=[])[0]
+    return build_cells(genotype, channels=3, labels=10, seed=0)
+
+
+from ftd.config import SpaceSettings  # noqa: E402
+
+FULL = SpaceSettings(nodes=[3], channels=[4])
+NETWORKS = {
+    name: (lambda name=name: networks.build(name, channels=3, size=32, labels=10, seed=0))
+    for name in ("vgg16", "resnet18", "densenet121", "small-cnn")
+} | {"cell of DARTS operations": darts_cell}
+
+
+def smooth(model):
+    """SiLU for ReLU: a ReLU's input within rounding of zero switches, in whatever method."""
+    for parent in list(model.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.ReLU):
+                setattr(parent, name, nn.SiLU())
+    return model
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_networks_of_the_paper(monkeypatch, make):
+    only_formulas(monkeypatch)
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(3, 3, 32, 32), torch.arange(3)
+    check(smooth(make()), inputs, targets, batch=2)
+    model = make().eval()
+    expected = oracle(model, inputs, targets)
+    batches = [(inputs.double(), targets)]
+    found = fisher.fisher_diagonal(model.double(), batches, loss=F.cross_entropy)
+    agree(found, expected, 1e-9)
+
+
+def test_equals_backpack(recwarn):
+    from backpack import backpack, extend
+    from backpack.extensions import SumGradSquared
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4)),
+    ).eval()
+    inputs, targets = torch.randn(12, 1, 8, 8), torch.randint(4, (12,))
+    found = fisher.fisher_diagonal(model, [(inputs, targets)], loss=F.cross_entropy)
+    extended = extend(copy.deepcopy(model), use_converter=False)
+    loss = extend(nn.CrossEntropyLoss(reduction="sum"))(extended(inputs), targets)
+    with backpack(SumGradSquared()):
+        loss.backward()
+    expected = {
+        name: value.sum_grad_squared.double() / 12 for name, value in extended.named_parameters()
+    }
+    agree(found, expected)
+
+
+# Estimators -------------------------------------------------------------------------------------
+
+
+def case():
+    torch.manual_seed(0)
+    model = networks.build("small-cnn", channels=1, size=8, labels=4, seed=0).eval()
+    return model, torch.randn(23, 1, 8, 8), torch.randint(4, (23,))
+
+
+def test_expected_is_the_mean_over_labels():
+    model, inputs, _ = case()
+    shares = copy.deepcopy(model).double()(inputs.double()).softmax(1).detach()
+    expected = dict.fromkeys(dict(model.named_parameters()), 0.0)
+    for x, share in zip(inputs, shares, strict=True):
+        for label in range(4):
+            found = oracle(model, x[None], torch.tensor([label]))
+            expected = {name: expected[name] + share[label] * v / 23 for name, v in found.items()}
+    batches = zip(inputs.split(9), torch.zeros(23).long().split(9), strict=True)
+    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, estimator="expected")
+    agree(found, expected)
+
+
+def test_sampled_draws_from_the_model_and_tends_to_the_expectation():
+    model, inputs, targets = case()
+
+    def run(estimator, seed=0, repeats=1):
+        batches = [(inputs, targets)] * repeats
+        return fisher.fisher_diagonal(
+            model, batches, loss=F.cross_entropy, estimator=estimator, seed=seed
+        )
+
+    first, again = run("sampled"), run("sampled")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(run("sampled")["head.bias"], run("sampled", 1)["head.bias"])
+    many, expected = run("sampled", repeats=200), run("expected")
+    for name, value in expected.items():
+        assert (many[name] - value).abs().max() < 0.1 * value.max(), name
+
+
+@pytest.mark.parametrize("make", [image_layers, batch_statistics], ids=["formulas", "general"])
+def test_microbatches_are_squares_of_mean_gradients(make, capfd):
+    torch.manual_seed(0)
+    model = settled(make())
+    size = 8 if make is image_layers else 4
+    inputs, targets = torch.randn(23, 1, size, size), torch.randint(4, (23,))
+    expected = dict.fromkeys(dict(model.named_parameters()), 0.0)
+    twin = copy.deepcopy(model).double()
+    for x, y in zip(inputs.double().split(5)[:4], targets.split(5), strict=False):
+        twin.zero_grad()
+        F.cross_entropy(twin(x), y).backward()
+        for name, value in twin.named_parameters():
+            expected[name] = expected[name] + value.grad**2 / 4
+    batches = zip(inputs.split(7), targets.split(7), strict=True)
+    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, microbatch=5)
+    agree(found, expected)
+    assert "a last micro-batch of 3 instead of 5 is dropped" in capfd.readouterr().err
+
+
+# Promises ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("labels", [2, 4, 7])
 def test_other_label_counts_pad_or_keep_the_logits(labels):
-    torch.manual_seed(0)
-    inputs, targets = torch.randn(11, 1, 8, 8), torch.arange(11) % labels
-    model = MODELS["small-cnn"]()
-    check(model, inputs, targets % 4 if labels < 4 else targets, fisher.task_loss(labels))
+    model, inputs, _ = case()
+    order = fisher.index_order(4, labels)
+    check(model, inputs, torch.arange(23) % labels, fisher.task_loss(order))
     logits = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     expected = F.cross_entropy(F.pad(logits, (0, max(0, labels - 4))), torch.tensor([1]))
-    assert fisher.task_loss(labels)(logits, torch.tensor([1])) == expected
+    assert fisher.task_loss(order)(logits, torch.tensor([1])) == expected
 
 
-@pytest.mark.parametrize("budget", [1, 10_000, 10**9])
-def test_chunks_and_batches_change_nothing_but_rounding(monkeypatch, budget):
-    monkeypatch.setattr(fisher, "_GRADIENT_BYTES", budget)
+@pytest.mark.parametrize("budget", [1, 3_000, 10**9])
+@pytest.mark.parametrize("make", [image_layers, Recurrent], ids=["formulas", "general"])
+def test_chunks_and_batches_change_nothing_but_rounding(monkeypatch, budget, make):
+    monkeypatch.setattr(engine, "CPU_BUDGET", budget)
     torch.manual_seed(0)
-    inputs, targets = torch.randn(12, 1, 8, 8), torch.randint(4, (12,))
+    model = settled(make())
+    shape = (12, 1, 8, 8) if make is image_layers else (12, 3, 3)
+    inputs, targets = torch.randn(shape), torch.randint(4, (12,))
     for batch in (1, 5, 12):
-        check(MODELS["small-cnn"](), inputs, targets, F.cross_entropy, batch)
+        check(model, inputs, targets, batch=batch)
 
 
-def test_leaves_the_model_as_it_was():
-    model = MODELS["norms and groups"]().eval()
+def test_leaves_everything_as_it_was():
+    model = settled(image_layers())
+    model[0].weight.requires_grad_(False)
+    model[3].bias.grad = torch.ones(6)
+    calls = []
+    model[4].register_forward_hook(lambda *_: calls.append(1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batches = [(torch.randn(4, 1, 8, 8), torch.randint(4, (4,)))]
-    fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
+    hooks = [len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in model]
+    threads = torch.get_num_threads()
+    inputs, targets = torch.randn(4, 1, 8, 8), torch.randint(4, (4,))
+    with torch.no_grad():
+        found = fisher.fisher_diagonal(model, [(inputs, targets)], loss=F.cross_entropy)
+        assert not torch.is_grad_enabled()
+    agree(found, oracle(model, inputs, targets))  # the frozen weight included
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(value.grad is None and value.requires_grad for value in model.parameters())
+    assert [p.requires_grad for p in model.parameters()] == [False] + [True] * (
+        len(list(model.parameters())) - 1
+    )
+    assert torch.equal(model[3].bias.grad, torch.ones(6)) and model[0].bias.grad is None
+    assert hooks == [len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in model]
+    assert calls and threads == torch.get_num_threads() and not model.training
+
+
+def test_leaves_the_model_as_it_was_after_an_error():
+    model, inputs, targets = case()
+    with pytest.raises(IndexError):
+        fisher.fisher_diagonal(model, [(inputs, targets + 9)], loss=F.cross_entropy)
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(layer._forward_hooks for layer in model.modules())
+
+
+def test_frozen_parameters_of_the_general_path():
+    model = Twice()
+    model.inner.requires_grad_(False)
+    check(model, torch.randn(6, 4), torch.arange(6) % 5)
 
 
 def test_refuses_training_mode_and_no_samples():
-    model = MODELS["small-cnn"]()
-    with pytest.raises(UserError, match="training mode"):
+    model, _, _ = case()
+    with pytest.raises(UserError, match="the model is in training mode"):
         fisher.fisher_diagonal(model.train(), [], loss=F.cross_entropy)
+    model.eval().body[1].train()
+    with pytest.raises(UserError, match=r"body\.1 is in training mode"):
+        fisher.fisher_diagonal(model, [], loss=F.cross_entropy)
     with pytest.raises(UserError, match="no samples"):
         fisher.fisher_diagonal(model.eval(), [], loss=F.cross_entropy)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"estimator": "exact"}, "unknown estimator 'exact'"),
+        ({"microbatch": 0}, "microbatch 0"),
+        ({"microbatch": 2, "estimator": "expected"}, "microbatch 2"),
+    ],
+)
+def test_refuses_wrong_arguments(keys, message):
+    with pytest.raises(UserError, match=message):
+        fisher.fisher_diagonal(case()[0], [], loss=F.cross_entropy, **keys)
+
+
+def test_a_label_beyond_the_outputs_is_an_error():
+    model, inputs, targets = case()
+    with pytest.raises(IndexError):
+        fisher.fisher_diagonal(model, [(inputs, targets + 4)], loss=F.cross_entropy)
+
+
+def test_nan_is_kept_for_the_trace_to_name():
+    model, inputs, targets = case()
+    inputs[3, 0, 0, 0] = float("nan")
+    found = fisher.fisher_diagonal(model, [(inputs, targets)], loss=F.cross_entropy)
+    with pytest.raises(UserError, match="trace is nan"):
+        fisher.unit_trace(found, "probe a on task b")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.bfloat16, 0.2)],
+    ids=["double", "half"],
+)
+def test_other_precisions(dtype, tolerance):
+    model, inputs, targets = case()
+    expected = oracle(model, inputs, targets)
+    model = copy.deepcopy(model).to(dtype)
+    found = fisher.fisher_diagonal(model, [(inputs.to(dtype), targets)], loss=F.cross_entropy)
+    agree(found, expected, tolerance)
+
+
+def test_inputs_of_any_layout():
+    model, inputs, targets = case()
+    wide = torch.zeros(23, 1, 8, 16)
+    wide[..., ::2] = inputs
+    check(model, wide[..., ::2], targets)
+    check(model, inputs.transpose(2, 3).contiguous().transpose(2, 3), targets)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])

@@ -39,7 +39,7 @@ def test_building_leaves_the_random_state_alone():
 
 
 def test_unknown_network():
-    with pytest.raises(UserError, match="unknown network 'vgg'; known: small-cnn"):
+    with pytest.raises(UserError, match="unknown network 'vgg'; did you mean 'vgg16'"):
         networks.build("vgg", channels=1, size=8, labels=2, seed=0)
 
 

@@ -15,6 +15,7 @@ from ftd.errors import UserError
 from ftd.macs import forward_macs
 from ftd.search import cells, fuse
 from ftd.search.space import Genotype, Skeleton, Space
+from ftd.target import Classes
 
 SMALL = Space(("none", "skip_connect", "sep_conv_3x3"), (Skeleton(3, 1, 2), Skeleton(3, 2, 2)))
 
@@ -231,7 +232,8 @@ def test_alpha_learns_which_candidate_is_right():
     optimizer = torch.optim.Adam([alpha], 0.1)
     generator = torch.Generator().manual_seed(0)
     losses = [
-        fuse._alpha_epoch(alpha, logits, targets, FAST, generator, optimizer) for _ in range(20)
+        fuse._alpha_epoch(alpha, logits, targets, Classes(3), FAST, generator, optimizer)
+        for _ in range(20)
     ]
     assert losses[-1] < losses[0] and alpha.softmax(0)[1] > 0.7
     expected = sum(w * c for w, c in zip(alpha.softmax(0), logits, strict=True))

@@ -82,7 +82,8 @@ def test_even_choice(sizes, count):
 BAD = {
     "unknown class": ({"a": [0], "b": [12]}, r"tasks\.bad\.labels\.b: .* no class 12"),
     "unknown name": ({"a": [0], "b": ["tne"]}, r"no class 'tne'"),
-    "one class by number and name": ({"a": [3], "b": ["3"]}, "is in two labels, 'a' and 'b'"),
+    "one class by number and name": ({"a": [3], "b": ["3"]}, "class '3' is listed before, in 'a'"),
+    "all at once": ({"a": [0], "b": [12, 13]}, r"no class 12.*\n.*no class 13"),
     "no rest": ({"a": [0, 1, 2, 3, 4], "b": [5, 6, 7, 8, 9], "c": "rest"}, "no class is left"),
 }
 
@@ -96,9 +97,29 @@ def test_bad_labels(make_slice, labels, message):
         slice._members("bad", task, {c: str(c) for c in range(10)})
 
 
+CLASSES = {0: "crane", 1: "2", 2: "crane", 3: "owl"}
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("crane", "has 2 classes named 'crane', 0 and 2: give the number"),
+        (2, "has a class of number 2, 'crane', and another of name '2', number 1"),
+        (7, "has no class 7"),
+    ],
+)
+def test_an_ambiguous_class_is_refused(item, message):
+    with pytest.raises(ValueError, match=message):
+        slice._class_number(item, CLASSES)
+
+
+def test_a_class_is_found_by_number_and_by_name():
+    assert [slice._class_number(item, CLASSES) for item in (0, "2", "owl", 3)] == [0, 1, 3, 3]
+
+
 def test_a_part_without_a_label_is_an_error():
     label, part = np.array([0, 1, 0, 1, 0, 1, 0]), np.repeat(PARTS, [2, 2, 2, 1])
-    with pytest.raises(UserError, match="part 'test' has no image of label 'b'"):
+    with pytest.raises(UserError, match="no image is left for part 'test' of 'b'"):
         slice._check_filled("bad", ["a", "b"], label, part)
 
 

@@ -1,10 +1,9 @@
 """Stage *search*: find an architecture for a task in its nearest learned task's space."""
 
-import json
 from pathlib import Path
 
 from ftd import artifacts, slice, versions
-from ftd.config import Search, settings_json
+from ftd.config import Search
 from ftd.search import fuse
 from ftd.search.space import Genotype, Space
 from ftd.seeds import seed_of
@@ -66,11 +65,8 @@ def run(
         "survived": result.survived,
         "search_macs": result.macs,
         "search_seconds": result.seconds,
-        "settings": json.loads(settings_json(settings)),
         "slice": artifacts.digest(task_slice),
-        "version": versions.STAGES["search"],
-        "packages": versions.packages(),
-    }
+    } | versions.record("search", settings)
     artifacts.write_table(trace_out, pa.Table.from_pylist(result.trace), {"task": name})
     artifacts.write_json(genotype_out, facts)
     resume.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ survived ``patience`` generations.
 """
 
 import hashlib
+import math
 import random
 import time
 from dataclasses import dataclass, field
@@ -15,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from ftd import artifacts
+from ftd import artifacts, versions
 from ftd.config import Search
+from ftd.errors import UserError
 from ftd.macs import BACKWARD, forward_macs
 from ftd.progress import log
 from ftd.search.cells import build
 from ftd.search.space import Genotype, Space
 from ftd.seeds import seed_of
 from ftd.slice import TaskData
+from ftd.target import Classes
 from ftd.training import EVAL_BATCH, train_epoch
 
 CONVERGED = 0.01
@@ -78,11 +80,11 @@ def search(
             state of other settings is ignored. The caller removes it when the result is safe.
 
     Raises:
-        UserError: a training loss that is not finite.
+        UserError: a loss that is not finite.
     """
     key = hashlib.sha256(
         artifacts.canonical(
-            [space.to_json(), settings.model_dump(mode="json"), seed, data.task.facts]
+            [space.to_json(), seed, data.task.facts, versions.record("search", settings)]
         ).encode()
     ).hexdigest()
     result = _resumed(resume, key) or SearchResult()
@@ -120,10 +122,15 @@ def _generation(
     what: str,
 ) -> int:
     """Train one set of candidates; extends the trace, returns the winner's position."""
-    shape, labels = data.task.image_shape, len(data.task.labels)
+    shape, target = data.task.image_shape, data.task.target
     number = result.generations
     models = nn.ModuleList(
-        build(genotype, channels=shape[0], labels=labels, seed=seed_of("weights", seed, number, c))
+        build(
+            genotype,
+            channels=shape[0],
+            labels=target.outputs,
+            seed=seed_of("weights", seed, number, c),
+        )
         for c, genotype in enumerate(candidates)
     ).to(data.device)
     macs = sum(forward_macs(model, shape) for model in models)
@@ -135,7 +142,7 @@ def _generation(
 
     def relaxed_loss(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = torch.stack([model(images) for model in models])
-        return F.cross_entropy(fused(alpha.detach(), logits), targets)
+        return target.loss(fused(alpha.detach(), logits), targets)
 
     def record(alternation: int, phase: str, epoch: int, loss: float) -> None:
         result.trace.append(
@@ -162,7 +169,11 @@ def _generation(
         logits, targets = _val_logits(models, data)
         result.macs += macs * data.count("val")
         for epoch in range(settings.alpha_epochs):
-            loss = _alpha_epoch(alpha, logits, targets, settings, generator, alpha_optimizer)
+            loss = _alpha_epoch(
+                alpha, logits, targets, target, settings, generator, alpha_optimizer
+            )
+            if not math.isfinite(loss):
+                raise UserError(f"{what}: the loss on val became {loss}; lower its learning_rate")
             record(alternation, "alpha", epoch, loss)
         if alternation and (alpha.detach().softmax(0) - before).abs().max() < CONVERGED:
             break
@@ -189,6 +200,7 @@ def _alpha_epoch(
     alpha: torch.Tensor,
     logits: torch.Tensor,
     targets: torch.Tensor,
+    target: Classes,
     settings: Search,
     generator: torch.Generator,
     optimizer: torch.optim.Optimizer,
@@ -198,7 +210,7 @@ def _alpha_epoch(
     order = torch.randperm(len(targets), generator=generator).to(targets.device)
     for rows in order.split(settings.batch_size):
         optimizer.zero_grad()
-        loss = F.cross_entropy(fused(alpha, logits[:, rows]), targets[rows])
+        loss = target.loss(fused(alpha, logits[:, rows]), targets[rows])
         loss.backward()
         optimizer.step()
         total += float(loss.detach()) * len(rows)

@@ -1,0 +1,144 @@
+"""Stage *fisher*: the diagonal of a probe's empirical Fisher information on a task's data."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ftd import artifacts, probe, slice, versions
+from ftd.config import Fisher
+from ftd.errors import UserError
+from ftd.fisher.diagonal import Diagonal, Loss, fisher_diagonal
+from ftd.networks import HEAD
+from ftd.training import setup
+
+BATCH = 256
+Order = list[int | None]  # by label: the output that stands for it, if one does
+
+
+def index_order(outputs: int, labels: int) -> Order:
+    """Label *l* is output *l*; labels beyond the outputs have none (the paper's convention)."""
+    return [*range(outputs)] + [None] * max(0, labels - outputs)
+
+
+def matched_order(model: nn.Module, data: slice.TaskData) -> Order:
+    """Labels matched to outputs: the assignment with the greatest total agreement.
+
+    Agreement of output o and label l is the mean softmax probability of o over the ``fisher``
+    images with label l (Le et al., *Task Affinity with Maximum Bipartite Matching*, 2022).
+    Surplus outputs follow, in their own order.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    sums: torch.Tensor | float = 0.0
+    labels = len(data.task.labels)
+    with torch.inference_mode():
+        for images, targets in data.batches("fisher", BATCH):
+            shares = model(images).double().softmax(1)
+            sums = sums + F.one_hot(targets, labels).T.double() @ shares
+        counts = F.one_hot(data.labels("fisher"), labels).sum(0)
+    agreement = (sums / counts[:, None]).cpu().numpy()
+    order: Order = [None] * labels
+    for label, output in zip(*linear_sum_assignment(agreement, maximize=True), strict=True):
+        order[int(label)] = int(output)
+    return order + [output for output in range(agreement.shape[1]) if output not in order]
+
+
+def task_loss(order: Order) -> Loss:
+    """Cross entropy with logit *l* taken from output ``order[l]``, 0 where that is ``None``."""
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        index = [outputs.shape[1] if item is None else item for item in order]
+        return F.cross_entropy(F.pad(outputs, (0, 1))[:, index], targets)
+
+    return loss
+
+
+def reorder_head(diagonal: Diagonal, order: Order) -> Diagonal:
+    """The head's rows in the order of the labels; zeros for labels without an output."""
+    result = dict(diagonal)
+    for name in (f"{HEAD}.weight", f"{HEAD}.bias"):
+        rows = diagonal[name]
+        index = [len(rows) if item is None else item for item in order]
+        result[name] = torch.cat([rows, rows.new_zeros(1, *rows.shape[1:])])[index]
+    return result
+
+
+def on_task(
+    model: nn.Module, data: slice.TaskData, settings: Fisher, label_space: str = "index"
+) -> Diagonal:
+    """A probe's diagonal on the ``fisher`` part of a task, its head's rows in the task's order."""
+    model = model.to(data.device)
+    labels = len(data.task.labels)
+    if label_space == "matching":
+        order = matched_order(model, data)
+    else:
+        order = index_order(model.head.out_features, labels)
+    diagonal = fisher_diagonal(
+        model,
+        data.batches("fisher", BATCH),
+        loss=task_loss(order),
+        estimator=settings.estimator,
+        microbatch=settings.microbatch,
+    )
+    return reorder_head(diagonal, order)
+
+
+def unit_trace(diagonal: Diagonal, what: str) -> Diagonal:
+    """The diagonal divided by its sum over all parameters.
+
+    Raises:
+        UserError: the trace is zero or not finite; ``what`` names probe and task.
+    """
+    trace = float(sum(value.sum() for value in diagonal.values()))
+    if not 0 < trace < float("inf"):
+        raise UserError(
+            f"{what}: the Fisher information's trace is {trace}; the probe has collapsed or "
+            "diverged: change the probe settings (learning_rate, epochs) and train it again"
+        )
+    return {name: value / trace for name, value in diagonal.items()}
+
+
+def pad_heads(first: Diagonal, second: Diagonal) -> tuple[Diagonal, Diagonal]:
+    """Pad the smaller head's rows with zeros to the larger head's shape."""
+
+    def padded(diagonal: Diagonal, other: Diagonal) -> Diagonal:
+        result = dict(diagonal)
+        for name in diagonal:
+            missing = len(other[name]) - len(diagonal[name]) if name.startswith(f"{HEAD}.") else 0
+            if missing > 0:
+                rows = diagonal[name].new_zeros((missing, *diagonal[name].shape[1:]))
+                result[name] = torch.cat([diagonal[name], rows])
+        return result
+
+    return padded(first, second), padded(second, first)
+
+
+def run(
+    probe_weights: Path, task_slice: Path, images: Path, *, settings: Fisher, out: Path
+) -> None:
+    """Extract F_bb, a probe's diagonal on its own task; write it as safetensors (float64).
+
+    Raises:
+        UserError: unreadable input, or a zero or non-finite trace.
+    """
+    setup()
+    model, facts = probe.load(probe_weights)
+    data = slice.TaskData(slice.read(task_slice), images, {"fisher": settings.samples})
+    diagonal = on_task(model, data, settings)
+    what = f"probe {facts['task']}, network {facts['network']}, trial {facts['trial']}"
+    unit_trace(diagonal, f"{what} on its own task")
+    artifacts.write_tensors(
+        out,
+        diagonal,
+        {
+            "task": facts["task"],
+            "network": facts["network"],
+            "trial": facts["trial"],
+            "samples": data.count("fisher"),
+            "probe": artifacts.digest(probe_weights),
+            "slice": artifacts.digest(task_slice),
+        }
+        | versions.record("fisher", settings),
+    )

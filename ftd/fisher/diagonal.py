@@ -1,0 +1,448 @@
+"""The Fisher diagonal of any network, exactly, close to the cost of one backward pass.
+
+The network runs forward and backward over whole batches, without the gradients of its weights:
+each layer with a formula (``ftd.fisher.layers``) is tapped, and turns its input and its output's
+gradient into squared gradients, a unit each, as the backward pass comes by. Parameters that no
+formula covers take a general path, ``torch.func`` over units, on their own.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.overrides import TorchFunctionMode
+
+from ftd.errors import UserError
+from ftd.fisher import layers
+from ftd.progress import log
+
+Diagonal = dict[str, torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ESTIMATORS = ("empirical", "sampled", "expected")
+
+_FORMULAS: dict[type[nn.Module], layers.Formula] = {
+    nn.Linear: layers.linear,
+    nn.Conv2d: layers.conv2d,
+    nn.BatchNorm1d: layers.batch_norm,
+    nn.BatchNorm2d: layers.batch_norm,
+    nn.BatchNorm3d: layers.batch_norm,
+    nn.LayerNorm: layers.layer_norm,
+    nn.GroupNorm: layers.group_norm,
+    nn.Embedding: layers.embedding,
+}
+# Dimensions of a batch that a formula understands; other inputs take the general path.
+_DIMENSIONS = {nn.Conv2d: (4,), nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
+# Bytes built beside an ordinary forward and backward pass; on a CPU, what its caches hold.
+CPU_BUDGET = 2**20
+GPU_BUDGET = 2**29
+
+
+def fisher_diagonal(
+    model: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    loss: Loss,
+    estimator: str = "empirical",
+    microbatch: int = 1,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Diagonal:
+    """Mean over samples of the squared gradient of each sample's own loss, by parameter.
+
+    The diagonal of the empirical Fisher information F = 1/|X| Σ g gᵀ (Le et al. 2022, section
+    III) for any module: exact, one gradient per sample, frozen parameters included. What is
+    built at once beside an ordinary pass over a batch is of the order of ``CPU_BUDGET`` or
+    ``GPU_BUDGET`` bytes, or of one unit's share of one layer where that is more; sums over
+    batches are float64. The model is left as it was found.
+
+    Args:
+        model: in evaluation mode (a sample's loss must not depend on its batch).
+        batches: (inputs [B, …], targets [B, …]), any number of them, of any sizes.
+        loss: (outputs, targets) → scalar; a sample's loss is that of the batch holding it alone.
+        estimator: ``"empirical"`` (the data's labels), ``"sampled"`` (a label drawn from the
+            model's softmax) or ``"expected"`` (the mean over all labels under it). The last two
+            need outputs [B, classes].
+        microbatch: samples to a unit. More than one gives the squares of the micro-batches' mean
+            gradients, as the paper's released code does; a short last one is dropped.
+        seed: of the labels drawn.
+        device: where to compute; ``None``: where the model is.
+
+    Returns:
+        float64 tensors, keyed and shaped as ``model.named_parameters()``.
+
+    Raises:
+        UserError: a model (or a part of it) in training mode, unknown estimator, no samples.
+    """
+    _check(model, estimator, microbatch)
+    home = next((value.device for value in model.parameters()), torch.device("cpu"))
+    device = torch.device(device) if device else home
+    generator = torch.Generator(device).manual_seed(seed)
+    with _borrowed(model, home, device):
+        engine = _Engine(model, loss, _Labels(estimator, generator), microbatch, budget_of(device))
+        for inputs, targets in _whole_units(batches, microbatch, device):
+            engine.add(inputs, targets)
+        if not engine.units:
+            raise UserError(f"fisher_diagonal: no samples (a unit has {microbatch})")
+        return {name: value / engine.units for name, value in engine.total.items()}
+
+
+def budget_of(device: torch.device) -> int:
+    """Bytes that may be built beside an ordinary pass over a batch."""
+    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+
+
+def _check(model: nn.Module, estimator: str, microbatch: int) -> None:
+    training = [name or "the model" for name, part in model.named_modules() if part.training]
+    if training:
+        raise UserError(
+            f"fisher_diagonal: {training[0]} is in training mode; call model.eval() first"
+        )
+    if estimator not in ESTIMATORS:
+        raise UserError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
+    if microbatch < 1 or (microbatch > 1 and estimator == "expected"):
+        raise UserError(
+            f"microbatch {microbatch} with estimator {estimator!r}: expected at least 1, and 1 "
+            "for the expectation over labels"
+        )
+
+
+@contextmanager
+def _borrowed(model: nn.Module, home: torch.device, device: torch.device) -> Iterator[None]:
+    """The model on ``device`` and without gradients of its parameters; both undone at the end."""
+    flags = [(value, value.requires_grad) for value in model.parameters()]
+    if home != device:
+        model.to(device)
+    try:
+        model.requires_grad_(False)
+        with torch.enable_grad():
+            yield
+    finally:
+        if home != device:
+            model.to(home)
+        for value, flag in flags:
+            value.requires_grad_(flag)
+
+
+def _whole_units(
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]], size: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of a multiple of ``size`` samples; what is left over waits for the next batch."""
+    kept: tuple[torch.Tensor, ...] | None = None
+    for batch in batches:
+        batch = tuple(value.to(device) for value in batch)
+        if kept is not None:
+            batch = tuple(torch.cat(pair) for pair in zip(kept, batch, strict=True))
+        whole = len(batch[0]) // size * size
+        if whole:
+            yield batch[0][:whole], batch[1][:whole]
+        kept = tuple(value[whole:] for value in batch) if whole < len(batch[0]) else None
+    if kept is not None:
+        log(f"fisher_diagonal: a last micro-batch of {len(kept[0])} instead of {size} is dropped")
+
+
+@dataclass
+class _Labels:
+    """The labels that losses are taken at, under an estimator."""
+
+    estimator: str
+    generator: torch.Generator
+
+    def of(
+        self, outputs: torch.Tensor, targets: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Pairs of labels [B] and their weights [B] (``None``: 1) for outputs [B, classes]."""
+        if self.estimator == "empirical":
+            return [(targets, None)]
+        shares = outputs.detach().double().softmax(1)
+        if self.estimator == "sampled":
+            return [(torch.multinomial(shares, 1, generator=self.generator)[:, 0], None)]
+        every = torch.arange(shares.shape[1], device=shares.device)
+        return [(label.expand(len(shares)), shares[:, label]) for label in every]
+
+
+class _Uncovered(Exception):
+    """Layers that are not used as their formulas need."""
+
+    def __init__(self, modules: Iterable[nn.Module]):
+        self.modules = set(modules)
+
+
+class _Engine:
+    """Sums of squares over batches, and which layers are tapped."""
+
+    def __init__(self, model: nn.Module, loss: Loss, labels: _Labels, microbatch: int, budget: int):
+        self.model, self.loss, self.labels = model, loss, labels
+        self.microbatch, self.budget = microbatch, budget
+        self.parameters = {name: value.detach() for name, value in model.named_parameters()}
+        self.total = {
+            name: torch.zeros_like(value, dtype=torch.float64)
+            for name, value in self.parameters.items()
+        }
+        self.units = 0
+        self.tapped = _tappable(model)
+        self.checked = False
+
+    def add(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add a batch of whole units; layers found to be misused leave the taps for good."""
+        while True:
+            try:
+                found = self._squares(inputs, targets)
+                break
+            except _Uncovered as error:
+                self._untap(error.modules)
+        for name, value in found.items():
+            self.total[name] += value
+        self.units += len(inputs) // self.microbatch
+
+    def _squares(self, inputs: torch.Tensor, targets: torch.Tensor) -> Diagonal:
+        if not self.checked and len(inputs) > self.microbatch:
+            self._check_apart(inputs, targets)
+            self.checked = True
+        found: Diagonal = {}
+        choices = [(targets, None)]
+        if self.tapped:
+            choices = self._by_formulas(inputs, targets, found)
+        elif self.labels.estimator != "empirical":
+            with torch.no_grad():
+                alone = [self.model(unit) for unit in inputs.split(self.microbatch)]
+            choices = self.labels.of(torch.cat(alone), targets)
+        self._by_general_path(inputs, choices, found)
+        return found
+
+    def _by_formulas(
+        self, inputs: torch.Tensor, targets: torch.Tensor, found: Diagonal
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """One pass forward, one backward for each choice of labels; returns these choices."""
+
+        def visit(module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> None:
+            for key, value in self._formula(module, x, g).items():
+                name = self.tapped[module].get(key)
+                if name is None:
+                    continue
+                found[name] = found[name] + value if name in found else value
+
+        taps = _Taps(self.tapped, visit)
+        outputs = taps.forward(self.model, inputs)
+        choices = self.labels.of(outputs, targets)
+        for index, (labels, weights) in enumerate(choices):
+            losses = self._losses(outputs, labels)
+            if weights is not None:
+                losses = losses * weights.sqrt().to(losses.dtype)
+            taps.backward(losses.sum(), keep=index + 1 < len(choices))
+        return choices
+
+    def _formula(self, module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> layers.Squares:
+        """A layer's squares, a chunk of units at a time."""
+        if g.dtype in (torch.float16, torch.bfloat16):
+            g = g.float()
+        if x.is_floating_point():
+            x = x.to(g.dtype)
+        units = len(x) // self.microbatch
+        rows = self.microbatch * max(1, self.budget // (g.nbytes // units + 1))
+        found: layers.Squares = {}
+        for xs, gs in zip(x.split(rows), g.split(rows), strict=True):
+            count = len(xs) // self.microbatch
+            for key, value in _FORMULAS[type(module)](module, xs, gs, count, self.budget).items():
+                found[key] = found[key] + value if key in found else value
+        return found
+
+    def _losses(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Each unit's own loss [U]."""
+        return _per_unit(self.loss, self._apart(outputs), self._apart(labels))
+
+    def _apart(self, values: torch.Tensor) -> torch.Tensor:
+        return values.unflatten(0, (-1, self.microbatch))
+
+    def _check_apart(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Two units must not see each other, and lie along the first dimension of every layer."""
+        size = self.microbatch
+        mixed = []
+
+        def visit(module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> None:
+            if g[size:].count_nonzero():
+                mixed.append(module)
+
+        while True:
+            taps = _Taps(self.tapped, visit)
+            try:
+                both = taps.forward(self.model, inputs[: 2 * size])
+                break
+            except _Uncovered as error:
+                self._untap(error.modules)
+        taps.backward(both[:size].double().square().sum(), keep=False)
+        with torch.no_grad():
+            alone = self.model(inputs[:size])
+        close = torch.finfo(both.dtype).eps ** 0.5
+        if (both[:size] - alone).abs().max() > close * alone.abs().max():
+            mixed = list(self.tapped)
+        self._untap(mixed)
+
+    def _untap(self, modules: Iterable[nn.Module]) -> None:
+        self.tapped = {m: owned for m, owned in self.tapped.items() if m not in set(modules)}
+
+    def _by_general_path(self, inputs, choices, found: Diagonal) -> None:
+        """Squares of the parameters that no tap covers, a chunk of units at a time."""
+        covered = {name for owned in self.tapped.values() for name in owned.values()}
+        chosen = {name: p for name, p in self.parameters.items() if name not in covered}
+        if not chosen:
+            return
+        fixed = {name: p for name, p in self.parameters.items() if name in covered}
+
+        def unit_loss(chosen, x, y):
+            return self.loss(functional_call(self.model, fixed | chosen, (x,)), y)
+
+        def gradients(x, y):
+            return grad(unit_loss)(chosen, x, y)
+
+        step = max(1, self.budget // sum(value.nbytes for value in chosen.values()))
+        for labels, weights in choices:
+            parts = [self._apart(inputs).split(step), self._apart(labels).split(step)]
+            shares = weights.split(step) if weights is not None else [None] * len(parts[0])
+            for x, y, share in zip(*parts, shares, strict=True):
+                for name, gradient in _per_unit(gradients, x, y).items():
+                    squares = gradient.to(
+                        torch.promote_types(gradient.dtype, torch.float32)
+                    ).square()
+                    if share is not None:
+                        squares = squares * share.to(squares.dtype).view(
+                            -1, *[1] * (squares.dim() - 1)
+                        )
+                    value = squares.sum(0)
+                    found[name] = found[name] + value if name in found else value
+
+
+def _per_unit(function: Callable, *arguments: torch.Tensor) -> Any:
+    """``function`` of each unit, stacked; one after the other where ``vmap`` cannot."""
+    try:
+        return vmap(function)(*arguments)
+    except RuntimeError:
+        results = [function(*unit) for unit in zip(*arguments, strict=True)]
+    if isinstance(results[0], dict):
+        return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+    return torch.stack(results)
+
+
+def _tappable(model: nn.Module) -> dict[nn.Module, dict[str, str]]:
+    """Layers that a formula covers: ``{module: {"weight": its name in the model, …}}``.
+
+    A layer counts if it is of exactly a known class, holds no parameter but weight and bias, and
+    shares none of them.
+    """
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {}
+    for module in model.modules():
+        owned = dict(module.named_parameters(recurse=False))
+        if (
+            owned
+            and type(module) in _FORMULAS
+            and "forward" not in vars(module)
+            and owned.keys() <= {"weight", "bias"}
+            and all(uses[id(p)] == 1 for p in owned.values())
+            and not getattr(module, "max_norm", None)
+            and not getattr(module, "scale_grad_by_freq", False)
+            and getattr(module, "running_mean", owned) is not None
+        ):
+            found[module] = {key: names[id(p)] for key, p in owned.items()}
+    return found
+
+
+class _Taps(TorchFunctionMode):
+    """One forward and backward pass that shows ``visit`` each tapped layer's input and gradient.
+
+    As a function mode it also sees every use of a parameter, so that one used outside its own
+    layer (tied by hand, or read by a fused kernel) is noticed.
+    """
+
+    def __init__(self, tapped: dict[nn.Module, dict[str, str]], visit: Callable):
+        super().__init__()
+        self.tapped, self.visit = tapped, visit
+        self.owner = {id(p): m for m in tapped for p in m.parameters(recurse=False)}
+        self.misused: set[nn.Module] = set()
+        self.calls: Counter[nn.Module] = Counter()
+        self.inside: nn.Module | None = None
+        self.anchor = torch.zeros((), requires_grad=True)
+
+    def forward(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        """The model's outputs [B, …]; _Uncovered if a layer was not used as its formula needs."""
+        self.samples = len(inputs)
+        hooks = []
+        for module in self.tapped:
+            hooks.append(module.register_forward_pre_hook(self._enter_layer))
+            hooks.append(
+                module.register_forward_hook(self._leave_layer, prepend=True, with_kwargs=True)
+            )
+        try:
+            with self:
+                outputs = model(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.misused |= {module for module in self.tapped if self.calls[module] != 1}
+        if not isinstance(outputs, torch.Tensor) or len(outputs) != self.samples:
+            self.misused |= set(self.tapped)
+        if self.misused:
+            raise _Uncovered(self.misused)
+        return outputs
+
+    def backward(self, loss: torch.Tensor, *, keep: bool) -> None:
+        """Visit every tapped layer with the gradient of ``loss`` at its output."""
+        if loss.requires_grad:
+            torch.autograd.grad(loss, self.anchor, retain_graph=keep, allow_unused=True)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if next(_tensors(result), None) is not None:
+            for value in _tensors((args, kwargs or {})):
+                module = self.owner.get(id(value))
+                if module is not None and module is not self.inside:
+                    self.misused.add(module)
+        return result
+
+    def _enter_layer(self, module: nn.Module, args: tuple) -> None:
+        self.inside = module
+
+    def _leave_layer(self, module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor):
+        self.inside = None
+        self.calls[module] += 1
+        x = args[0] if args else kwargs["input"]
+        if len(x) != self.samples or x.dim() not in _DIMENSIONS.get(type(module), (x.dim(),)):
+            self.misused.add(module)
+            return output
+        return _Tap.apply(output, self.anchor, x, lambda x, g: self.visit(module, x, g))
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))
+
+
+class _Tap(torch.autograd.Function):
+    """A layer's output as it is; backward shows its gradient, beside the layer's input.
+
+    ``anchor`` makes every output part of the graph, though no parameter asks for a gradient. The
+    input is saved as autograd saves it, so that one changed in place afterwards is an error.
+    """
+
+    @staticmethod
+    def forward(ctx, output, anchor, x, visit):
+        ctx.save_for_backward(x)
+        ctx.visit = visit
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient):
+        with torch.no_grad():
+            ctx.visit(*ctx.saved_tensors, gradient)
+        return gradient, None, None, None

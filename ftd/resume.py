@@ -1,0 +1,87 @@
+"""Where a long training was when it was stopped: kept beside its result, gone with its end."""
+
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ftd import artifacts
+from ftd.errors import UserError
+from ftd.progress import log
+
+KEEP_EVERY = 60.0  # seconds of training that a kill may cost
+
+
+class Resume:
+    """A training's state on disk: weights, averaged weights, Adam's moments, random state, losses.
+
+    Args:
+        path: the file; ``None`` keeps nothing.
+        decides: all that decides the result; a state kept under other facts is not used.
+    """
+
+    def __init__(self, path: Path | None, decides: dict):
+        self.path, self.decides = path, artifacts.canonical(decides)
+        self.kept = time.monotonic()
+
+    @classmethod
+    def beside(cls, result: Path, decides: dict) -> "Resume":
+        """The state of the training that makes ``result``."""
+        return cls(result.with_name(f"{result.stem}.resume"), decides)
+
+    def load(
+        self,
+        models: dict[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> list[float]:
+        """Put a kept state back; returns the losses of the epochs it has behind it, or none."""
+        if self.path is None or not self.path.exists():
+            return []
+        try:
+            tensors, facts = artifacts.read_tensors(self.path)
+        except UserError as error:
+            log(f"{error}; starting anew")
+            return []
+        if facts.get("decides") != self.decides:
+            return []
+        for name, model in models.items():
+            model.load_state_dict(_below(tensors, name))
+        state = optimizer.state_dict()
+        moments = _below(tensors, "adam")
+        state["state"] = {
+            index: _below(moments, str(index)) for index in {int(k.split(".")[0]) for k in moments}
+        }
+        optimizer.load_state_dict(state)
+        generator.set_state(tensors["random"])
+        log(f"going on after {len(facts['losses'])} epochs")
+        return facts["losses"]
+
+    def keep(
+        self,
+        models: dict[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        losses: list[float],
+    ) -> None:
+        """Write the state, unless it was written a moment ago."""
+        if self.path is None or time.monotonic() - self.kept < KEEP_EVERY:
+            return
+        tensors = {"random": generator.get_state()}
+        for name, model in models.items():
+            tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{key}": value for key, value in moments.items()}
+        artifacts.write_tensors(self.path, tensors, {"decides": self.decides, "losses": losses})
+        self.kept = time.monotonic()
+
+    def done(self) -> None:
+        """The result is written: forget the state."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    start = f"{prefix}."
+    return {key[len(start) :]: v for key, v in tensors.items() if key.startswith(start)}
