@@ -328,6 +328,23 @@ def figure_seeds(
     figure.seeds_page(results, out)
 
 
+bench = typer.Typer(help="Measure speed; not part of the workflow.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("fisher")
+def bench_fisher(
+    out: Out,
+    batches: Annotated[int, typer.Option(min=1, help="Batches of each call.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds of all methods.")] = 3,
+) -> None:
+    """Time the Fisher diagonal against the floor and other ways to it."""
+    from ftd import bench
+
+    table = bench.fisher(out, batches=batches, rounds=rounds)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
 @app.command()
 def show(
     results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],

@@ -137,7 +137,8 @@ class Dataset(Section):
         columns = ("image", "label", "names")
         unused = () if from_files else ("train", "test")
         unused += () if self.loader == "parquet" else columns
-        given = [key for key in unused if key in self.model_fields_set]
+        fields = type(self).model_fields
+        given = [key for key in unused if getattr(self, key) != fields[key].default]
         if given:
             raise ValueError(f"loader {self.loader} takes no {' or '.join(map(repr, given))}")
         return self

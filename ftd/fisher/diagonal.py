@@ -38,7 +38,7 @@ _FORMULAS: dict[type[nn.Module], layers.Formula] = {
 # Dimensions of a batch that a formula understands; other inputs take the general path.
 _DIMENSIONS = {nn.Conv2d: (4,), nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
 # Bytes built beside an ordinary forward and backward pass; on a CPU, what its caches hold.
-CPU_BUDGET = 2**20
+CPU_BUDGET = 2**21
 GPU_BUDGET = 2**29
 
 
