@@ -7,6 +7,7 @@ metadata key, ``ftd``, that holds canonical JSON (one key: safetensors does not 
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ftd.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import torch
 
@@ -38,27 +40,56 @@ def digest(path: Path) -> str:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` atomically, creating its folder."""
-    path = Path(path)
+    with _replacing(Path(path)) as file:
+        file.write_bytes(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A new file beside ``path`` that takes its place once it is written and safe on disk."""
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            name = file.name
-            file.write(content)
-            file.flush()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        yield Path(name)
+        with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or check "
-            "the folder's permissions, then run again: finished files are kept"
+            f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); free space "
+            "or check the folder's permissions, then run again: finished files are kept"
         ) from error
     finally:
         if name and os.path.exists(name):
             os.unlink(name)
+
+
+@contextmanager
+def scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator["np.ndarray"]:
+    """A uint8 array on disk, gone afterwards: memory holds only what is being used of it.
+
+    Raises:
+        UserError: no space below ``folder``.
+    """
+    import numpy as np
+
+    size = math.prod(shape)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed below
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)  # or a full disk would kill the process
+    except OSError as error:
+        raise UserError(
+            f"{folder}: no room for {size / 2**20:.0f} MiB of decoded images "
+            f"({error.strerror or error}); free space, then run again"
+        ) from error
+    with file:
+        yield np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def _umask() -> int:
@@ -118,10 +149,11 @@ def table_facts(table: "pa.Table") -> dict:
 
 def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict) -> None:
     """Write named tensors and their facts as safetensors."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(content, metadata={KEY: canonical(facts)}))
+    with _replacing(Path(path)) as file:
+        save_file(content, file, metadata={KEY: canonical(facts)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:

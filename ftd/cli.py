@@ -276,6 +276,19 @@ def figure_matrix(
     figure.matrix(distances, nearest, network=network, statistic=statistic, out=out)
 
 
+@figure.command("layers")
+def figure_layers(
+    layers: Annotated[Path, typer.Option(help="Contributions by layer (Parquet).")],
+    nearest: Annotated[Path, typer.Option(help="Ranked sources (Parquet).")],
+    network: Annotated[str, typer.Option(help="Network of the probes.")],
+    out: Out,
+) -> None:
+    """Contributions to the squared distance by layer."""
+    from ftd import figure
+
+    figure.layers(layers, nearest, network=network, out=out)
+
+
 @figure.command("trace")
 def figure_trace(
     searches: Annotated[Path, typer.Argument(help="Folder of one method's searches.")],
@@ -345,6 +358,45 @@ def bench_fisher(
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
 
 
+reproduce = typer.Typer(help="Run the published task sets; write docs/.", no_args_is_help=True)
+app.add_typer(reproduce, name="reproduce")
+Cores = Annotated[int, typer.Option(min=1, help="Cores for the workflow.")]
+
+
+@reproduce.command("distances")
+def reproduce_distances(
+    dataset: Annotated[str, typer.Option(help="mnist, cifar10, cifar100 or imagenet.")],
+    effort: Annotated[str, typer.Option(help="Effort of the configuration.")] = "small",
+    seeds: Annotated[str, typer.Option(help="JSON: base seeds.")] = "[0]",
+    config_file: Annotated[
+        list[Path] | None, typer.Option(help="Further configuration, e.g. another loader.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="key=value, e.g. data_root=/data.")
+    ] = None,
+    cores: Cores = 2,
+) -> None:
+    """Distances of a published task set beside the published ones."""
+    from ftd import reproduce
+
+    reproduce.distances(
+        dataset,
+        effort=effort,
+        seeds=_json(seeds, "--seeds"),
+        configs=config_file or [],
+        settings=setting or [],
+        cores=cores,
+    )
+
+
+@reproduce.command("consistency")
+def reproduce_consistency(cores: Cores = 2) -> None:
+    """Spread of the distances against training length, samples and averaging."""
+    from ftd import reproduce
+
+    reproduce.consistency(cores=cores)
+
+
 @app.command()
 def show(
     results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],
@@ -359,17 +411,24 @@ def show(
 
 def main() -> None:
     """Entry point: user errors end in one message and status 1, never in a traceback."""
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # unwinds, so nothing half-written stays
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
     except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if end.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
             print("interrupted: finished artifacts are kept, run again to go on", file=sys.stderr)
         raise
+
+
+def _stop(number: int, _frame: object) -> None:
+    """Unwind, so that nothing half-written stays; again in a second, if an import swallowed it."""
+    signal.signal(signal.SIGALRM, lambda *_: _stop(number, None))
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

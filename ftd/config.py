@@ -61,8 +61,8 @@ def split_network(name: str) -> tuple[str, str, float]:
     """
     if re.fullmatch(r"torchvision-[a-z]\w*", name):
         return "torchvision", name.removeprefix("torchvision-"), 1.0
-    model, _, width = name.partition("-x")
-    if model not in NETWORKS or (width and not re.fullmatch(r"(\d*\.)?\d+", width)):
+    model, mark, width = name.partition("-x")
+    if model not in NETWORKS or (mark and not re.fullmatch(r"(\d*\.)?\d+", width)):
         raise ValueError(
             f"unknown network {name!r}{did_you_mean(name, NETWORKS)}; all but torchvision's take "
             "a width behind them, as in 'resnet18-x0.25'"
@@ -365,7 +365,6 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
     """
     errors = [line for path in files for line in _duplicate_keys(Path(path))]
     errors += _unknown_effort(raw)
-    raw = with_effort(raw)
     config = None
     try:
         config = Config.model_validate(raw)
@@ -378,11 +377,19 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
     return config
 
 
-def with_effort(raw: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the changes of the chosen effort, if it is a known one."""
-    efforts = raw.get("efforts")
-    chosen = efforts.get(raw.get("effort")) if isinstance(efforts, dict) else None
-    return _merged(raw, chosen) if isinstance(chosen, dict) else raw
+def resolve(raw: dict[str, Any], overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The configuration with the chosen effort's changes made, and ``overrides`` above them.
+
+    An unknown effort is left for ``parse`` to name.
+    """
+    efforts, chosen = raw.get("efforts"), raw.get("effort")
+    if not isinstance(efforts, dict) or not isinstance(efforts.get(chosen), dict):
+        return raw
+    return _merged(_merged(_without_effort(raw), efforts[chosen]), _without_effort(overrides or {}))
+
+
+def _without_effort(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in raw.items() if key not in ("effort", "efforts")}
 
 
 def _merged(base: Any, changes: Any) -> Any:
@@ -411,7 +418,7 @@ def load(path: Path) -> Config:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
-    return parse(raw, [path])
+    return parse(resolve(raw), [path])
 
 
 def settings_json(section: Section | dict[str, Any]) -> str:

@@ -1,15 +1,19 @@
 """Stage *dataset*: decode a data set once and cut it into the parts that all its tasks share."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL.Image import Image as Picture
 
 from ftd import artifacts, loaders, versions
 from ftd.config import Dataset, Image, Parts
 from ftd.errors import UserError
 from ftd.progress import progress
 from ftd.seeds import seed_of
+
+_CHUNK = 4096  # images held in memory at once
 
 PARTS = ("train", "fisher", "val", "test")
 
@@ -35,7 +39,33 @@ def run(
         UserError: missing, damaged or unfitting data; a cut that leaves a part empty.
     """
     splits = loaders.open_splits(name, settings, Path(data_root))
-    images, classes = _decode(name, splits, settings, image)
+    sources = [source for source in (splits.train, splits.test) if source]
+    total = sum(source.count for source in sources)
+    if not splits.train.count:
+        raise UserError(f"data set {name}: no images found; check datasets.{name}.train")
+    shape = (total, image.channels, image.size, image.size)
+    with artifacts.scratch_array(Path(images_out).parent, shape) as images:
+        pairs = (pair for source in sources for pair in source.images)
+        classes = _decode(name, pairs, images, settings.fit)
+        _check_classes(name, classes, splits.train.count)
+        parts = _parts(name, settings, classes, splits, seed)
+        mean, std = _moments(images, np.flatnonzero(parts == "train"))
+        _write_images(images_out, images, name)
+    facts = {
+        "dataset": name,
+        "images": artifacts.digest(images_out),
+        "classes": {int(c): splits.names.get(int(c), str(c)) for c in np.unique(classes)},
+        "image": image.model_dump(),
+        "mean": mean,
+        "std": std,
+        "seed": seed,
+    }
+    _write_cut(table_out, classes, parts, facts | versions.record("dataset", settings))
+
+
+def _parts(
+    name: str, settings: Dataset, classes: np.ndarray, splits: loaders.Splits, seed: int
+) -> np.ndarray:
     is_test = np.arange(len(classes)) >= splits.train.count
     try:
         parts = cut(classes, is_test if splits.test else None, settings.parts, seed_of("cut", seed))
@@ -47,29 +77,17 @@ def run(
                 f"data set {name}: part {part!r} gets no image of {len(classes)}; "
                 f"change datasets.{name}.parts"
             )
-    mean, std = _moments(images[parts == "train"])
-    _write(
-        name,
-        images,
-        classes,
-        parts,
-        images_out,
-        table_out,
-        facts={
-            "dataset": name,
-            "classes": {int(c): splits.names.get(int(c), str(c)) for c in np.unique(classes)},
-            "image": image.model_dump(),
-            "mean": mean,
-            "std": std,
-            "seed": seed,
-        }
-        | versions.record("dataset", settings),
-    )
+    return parts
 
 
-def _write(name, images, classes, parts, images_out, table_out, facts) -> None:
-    import pyarrow as pa
+def _write_images(path: Path, images: np.ndarray, name: str) -> None:
     import torch
+
+    artifacts.write_tensors(path, {"images": torch.from_numpy(images)}, {"dataset": name})
+
+
+def _write_cut(path: Path, classes: np.ndarray, parts: np.ndarray, facts: dict) -> None:
+    import pyarrow as pa
 
     table = pa.table(
         {
@@ -78,8 +96,7 @@ def _write(name, images, classes, parts, images_out, table_out, facts) -> None:
             "part": pa.array([part or None for part in parts], pa.string()).dictionary_encode(),
         }
     )
-    artifacts.write_tensors(images_out, {"images": torch.from_numpy(images)}, {"dataset": name})
-    artifacts.write_table(table_out, table, facts | {"images": artifacts.digest(images_out)})
+    artifacts.write_table(path, table, facts)
 
 
 def cut(classes: np.ndarray, is_test: np.ndarray | None, parts: Parts, seed: int) -> np.ndarray:
@@ -131,9 +148,13 @@ def _assign(result: np.ndarray, order: np.ndarray, wanted: dict[str, float | int
         start = end
 
 
-def _moments(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of uint8 images scaled to [0, 1]."""
-    histogram = [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
+def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of some uint8 images, scaled to [0, 1]."""
+    histogram = np.zeros((images.shape[1], 256), np.int64)
+    for chunk in np.array_split(rows, len(rows) // _CHUNK + 1):
+        pixels = images[chunk]
+        for channel, counts in enumerate(histogram):
+            counts += np.bincount(pixels[:, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255
     mean = [float((h * levels).sum() / h.sum()) for h in histogram]
     var = [
@@ -143,37 +164,35 @@ def _moments(images: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _decode(
-    name: str, splits: loaders.Splits, settings: Dataset, image: Image
-) -> tuple[np.ndarray, np.ndarray]:
-    sources = [source for source in (splits.train, splits.test) if source]
-    total = sum(source.count for source in sources)
-    if not splits.train.count:
-        raise UserError(f"data set {name}: no images found; check datasets.{name}.train")
-    images = np.empty((total, image.channels, image.size, image.size), np.uint8)
-    classes = np.empty(total, np.int64)
-    pairs = (pair for source in sources for pair in source.images)
-    for row, (picture, label) in enumerate(progress(pairs, f"decoding {name}", total)):
-        images[row] = _pixels(picture, image, settings.fit, f"data set {name}, image {row}")
+    name: str, pairs: Iterable[tuple[Picture, int]], images: np.ndarray, fit: str
+) -> np.ndarray:
+    """Fill ``images`` [N, C, H, W] with decoded pictures; returns their classes [N], int64."""
+    classes = np.empty(len(images), np.int64)
+    for row, (picture, label) in enumerate(progress(pairs, f"decoding {name}", len(images))):
+        images[row] = _pixels(picture, images.shape[1:], fit, f"data set {name}, image {row}")
         classes[row] = label
-    strange = set(classes[splits.train.count :]) - set(classes[: splits.train.count])
+    return classes
+
+
+def _check_classes(name: str, classes: np.ndarray, trained: int) -> None:
+    strange = set(classes[trained:]) - set(classes[:trained])
     if strange:
         raise UserError(
             f"data set {name}: test images of class {min(strange)}, which no train image has"
         )
-    return images, classes
 
 
-def _pixels(picture, image: Image, fit: str, where: str) -> np.ndarray:
+def _pixels(picture: Picture, shape: tuple[int, int, int], fit: str, where: str) -> np.ndarray:
     """One image as uint8 [channels, size, size], or an error that says why it does not fit."""
     from PIL import ImageOps
 
+    channels, side, _ = shape
     if picture.mode.startswith(("I", "F")):
         raise UserError(f"{where}: {picture.mode} pixels; convert the images to 8 bits a channel")
     grey = picture.mode in ("1", "L", "LA")
-    if image.channels == 1 and not grey:
+    if channels == 1 and not grey:
         raise UserError(f"{where}: a colour image; set image.channels to 3")
-    picture = picture.convert("L" if image.channels == 1 else "RGB")
-    side = image.size
+    picture = picture.convert("L" if channels == 1 else "RGB")
     if picture.size != (side, side):
         width, height = picture.size
         if fit == "resize":
@@ -188,4 +207,4 @@ def _pixels(picture, image: Image, fit: str, where: str) -> np.ndarray:
                 f"or give the data set 'fit: pad' (smaller images) or 'fit: resize'"
             )
     pixels = np.asarray(picture)
-    return pixels[None] if image.channels == 1 else pixels.transpose(2, 0, 1)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -16,6 +16,7 @@ import pandas as pd  # noqa: E402
 from ftd import artifacts  # noqa: E402
 from ftd.errors import UserError  # noqa: E402
 
+_SOURCES_SHOWN = 5
 STATISTICS = {"mean": "mean", "std": "standard deviation"}
 
 
@@ -29,14 +30,9 @@ def matrix(distances: Path, nearest: Path, *, network: str, statistic: str, out:
     """
     if statistic not in STATISTICS:
         raise UserError(f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}")
-    order = artifacts.table_facts(artifacts.read_table(nearest, columns=[]))["order"]
-    table = artifacts.read_table(distances).to_pandas()
-    table = table[table["network"] == network]
-    if table.empty:
-        raise UserError(f"{distances}: no distances of network {network!r}")
-    groups = table.groupby(["source", "target"])["squared_distance"]
-    values = (groups.mean() if statistic == "mean" else groups.std().fillna(0.0)).unstack()
-    values = values.loc[order, order].to_numpy()
+    order = _order(nearest)
+    table = _of_network(distances, network)
+    values = dict(zip(("mean", "std"), matrices(table, order), strict=True))[statistic].to_numpy()
 
     trials = table["trial"].nunique()
     side = 1.6 + 0.75 * len(order)
@@ -59,6 +55,72 @@ def matrix(distances: Path, nearest: Path, *, network: str, statistic: str, out:
     axes.set_ylabel("source task")
     axes.set_title(f"Squared distance, {STATISTICS[statistic]}\n{network}, {trials} trial(s)")
     figure.colorbar(picture, ax=axes, shrink=0.8)
+    _save(figure, out)
+
+
+def matrices(distances: pd.DataFrame, order: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean and standard deviation (ddof 1; 0 for one trial) of one network's squared distances.
+
+    Both have ``order`` as rows (source) and columns (target).
+    """
+    groups = distances.groupby(["source", "target"])["squared_distance"]
+    mean, std = groups.mean().unstack(), groups.std().fillna(0.0).unstack()
+    return mean.loc[order, order], std.loc[order, order]
+
+
+def markdown_matrix(mean: pd.DataFrame, std: pd.DataFrame, nearest: pd.DataFrame) -> list[str]:
+    """Lines of a Markdown table, mean ± std, with each target's nearest source below."""
+    order = list(mean.columns)
+    best = nearest[nearest["rank"] == 1].set_index("target")
+    lines = ["| | " + " | ".join(order) + " |", "|---|" + "---|" * len(order)]
+    for source in order:
+        cells = [f"{mean.loc[source, t]:.4f} ± {std.loc[source, t]:.4f}" for t in order]
+        lines.append(f"| {source} | " + " | ".join(cells) + " |")
+    chosen = [f"{best.loc[t, 'source']} ({best.loc[t, 'agreement']:.0%} of trials)" for t in order]
+    return [*lines, "| **nearest source** | " + " | ".join(chosen) + " |", ""]
+
+
+def _order(nearest: Path) -> list[str]:
+    """Task names as they arrive."""
+    return artifacts.table_facts(artifacts.read_table(nearest, columns=[]))["order"]
+
+
+def _of_network(path: Path, network: str) -> pd.DataFrame:
+    table = artifacts.read_table(path).to_pandas()
+    table = table[table["network"] == network]
+    if table.empty:
+        raise UserError(f"{path}: no distances of network {network!r}")
+    return table
+
+
+def layers(contributions: Path, nearest: Path, *, network: str, out: Path) -> None:
+    """Contributions to the squared distance by layer, a panel a target, its nearest sources.
+
+    Raises:
+        UserError: unreadable tables, or no contributions of this network.
+    """
+    table = _of_network(contributions, network)
+    ranks = artifacts.read_table(nearest).to_pandas()
+    ranks = ranks[(ranks["network"] == network) & (ranks["rank"] <= _SOURCES_SHOWN)]
+    names = list(dict.fromkeys(table["layer"]))
+    mean = table.groupby(["target", "source", "layer"])["contribution"].mean()
+    order = _order(nearest)
+    figure, panels = plt.subplots(
+        len(order),
+        1,
+        figsize=(3 + 0.25 * len(names), 1.8 * len(order)),
+        squeeze=False,
+        sharex=True,
+        layout="constrained",
+    )
+    for target, axes in zip(order, panels[:, 0], strict=True):
+        for source in ranks[ranks["target"] == target]["source"]:
+            axes.plot(range(len(names)), mean[target, source][names], ".-", lw=0.8, label=source)
+        axes.set_title(f"to {target}", loc="left")
+        axes.set_ylim(0)
+        axes.legend(fontsize="small", title="from", loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[-1, 0].set_xticks(range(len(names)), names, rotation=90, fontsize="small")
+    figure.supylabel("share of the squared distance")
     _save(figure, out)
 
 
@@ -151,12 +213,7 @@ def _seed_section(
         facts for t in trials for facts in _probe_facts(folder / "index" / network / f"{t}.json")
     ]
     first = probes[0]
-    groups = distances.groupby(["source", "target"])
-    mean, std = (
-        getattr(groups["squared_distance"], name)().unstack().loc[order, order].fillna(0.0)
-        for name in ("mean", "std")
-    )
-    best = nearest[(nearest["network"] == network) & (nearest["rank"] == 1)].set_index("target")
+    mean, std = matrices(distances, order)
     settings = ", ".join(f"{key} {value}" for key, value in first["settings"].items())
     lines = [
         f"## Base seed {first['seed']}, {network}",
@@ -170,14 +227,8 @@ def _seed_section(
         "",
         "Squared distance, mean ± standard deviation over trials (rows: source, columns: target):",
         "",
-        "| | " + " | ".join(order) + " |",
-        "|---|" + "---|" * len(order),
+        *markdown_matrix(mean, std, nearest[nearest["network"] == network]),
     ]
-    for source in order:
-        cells = [f"{mean.loc[source, t]:.4f} ± {std.loc[source, t]:.4f}" for t in order]
-        lines.append(f"| {source} | " + " | ".join(cells) + " |")
-    chosen = [f"{best.loc[t, 'source']} ({best.loc[t, 'agreement']:.0%} of trials)" for t in order]
-    lines += ["| **nearest source** | " + " | ".join(chosen) + " |", ""]
     return lines
 
 

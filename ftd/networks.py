@@ -42,7 +42,7 @@ def build(network: str, *, channels: int, size: int, labels: int, seed: int) -> 
             body, features = _small_cnn(channels, size, width)
         else:
             body, features = _BODIES[model](channels, width)
-            body = _at_least(body, size)
+            body = _at_least(body, size).to(memory_format=torch.channels_last)
     return nn.Sequential(OrderedDict(body=body, head=_head(features, labels, seed)))
 
 

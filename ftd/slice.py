@@ -224,27 +224,29 @@ class TaskData:
 
         self.task = task
         self.device = device or default_device()
-        pixels = artifacts.read_tensors(images)[0]["images"]
-        self._parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        pixels = artifacts.read_tensors(images)[0]["images"]  # mapped: read as it is used
+        self._parts: dict[str, _Part] = {}
         for name, limit in parts.items():
             rows = np.flatnonzero(task.part == name)
             if limit is not None and len(rows) > limit:
                 rng = np.random.default_rng(seed_of("limit", name))
                 rows = np.sort(stratified(task.label, rows, rng)[:limit])
             index = torch.from_numpy(task.index[rows])
-            labels = torch.from_numpy(task.label[rows].astype(np.int64))
-            self._parts[name] = pixels[index].to(self.device), labels.to(self.device)
+            labels = torch.from_numpy(task.label[rows].astype(np.int64)).to(self.device)
+            self._parts[name] = _Part(pixels, index, labels)
+            if self.device.type == "cuda":
+                self._parts[name] = self._parts[name].on(self.device)
         shape = (-1, 1, 1)
         self._mean = torch.tensor(task.facts["mean"], device=self.device).view(shape)
         self._std = torch.tensor(task.facts["std"], device=self.device).view(shape)
 
     def count(self, part: str) -> int:
         """Number of images in a part."""
-        return len(self._parts[part][1])
+        return len(self._parts[part].labels)
 
     def labels(self, part: str) -> "torch.Tensor":
         """Labels [N] of a part, int64."""
-        return self._parts[part][1]
+        return self._parts[part].labels
 
     def batches(
         self, part: str, size: int, generator: "torch.Generator | None" = None
@@ -256,14 +258,35 @@ class TaskData:
         """
         import torch
 
-        images, labels = self._parts[part]
-        count = len(labels)
+        images = self._parts[part]
+        count = len(images.labels)
         if generator is None:
             order = torch.arange(count)
         else:
             order = torch.randperm(count, generator=generator)
-        batches = list(order.to(self.device).split(size))
+        batches = list(order.split(size))
         if generator is not None and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
         for rows in batches:
-            yield (images[rows].float() / 255 - self._mean) / self._std, labels[rows]
+            at = images.index[rows.to(images.index.device)]
+            batch = images.pixels[at].to(self.device).float() / 255
+            batch = (batch - self._mean) / self._std
+            yield batch.contiguous(memory_format=torch.channels_last), images.labels[rows]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images of one part: rows ``index`` of ``pixels``, uint8 [N, C, H, W], and their labels."""
+
+    pixels: "torch.Tensor"
+    index: "torch.Tensor"
+    labels: "torch.Tensor"
+
+    def on(self, device: "torch.device") -> "_Part":
+        """The same with its images on a GPU, if they take no more than half of what is free."""
+        import torch
+
+        if len(self.index) * self.pixels[0].nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        rows = torch.arange(len(self.index), device=device)
+        return _Part(self.pixels[self.index].to(device), rows, self.labels)

@@ -9,8 +9,10 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from ftd import versions
-from ftd.config import parse as parse_config, settings_json
+from ftd.config import parse as parse_config, resolve, settings_json
 from ftd.errors import UserError
+
+config = resolve(config, dict(workflow.config_settings.config))
 
 try:
     EXPERIMENT = parse_config(config, workflow.configfiles)

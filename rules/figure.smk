@@ -24,6 +24,29 @@ rule matrix_figure:
         " --out {output:q} > {log:q} 2>&1"
 
 
+rule layer_figure:
+    input:
+        layers="<results>/layers.parquet",
+        nearest="<results>/nearest.parquet",
+    output:
+        report(
+            "<results>/figures/layers-{network}.svg",
+            caption="../report/layers.rst",
+            category="Distances",
+            labels={"network": "{network}", "statistic": "by layer"},
+        ),
+    log:
+        "<logs>/figures/layers-{network}.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure layers --layers {input.layers:q} --nearest {input.nearest:q}"
+        " --network {wildcards.network} --out {output:q} > {log:q} 2>&1"
+
+
 rule probe_page:
     input:
         indexes=indexes,
@@ -118,6 +141,10 @@ rule figures:
             "<results>/figures/{network}-{statistic}.svg",
             network=EXPERIMENT.networks,
             statistic=["mean", "std"],
+        ),
+        collect(
+            "<results>/figures/layers-{network}.svg",
+            network=EXPERIMENT.networks if EXPERIMENT.distance.layers else [],
         ),
         collect(
             "<results>/figures/trace-{method}-{seed}.svg",

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from ftd import artifacts, networks, probe
+from ftd import artifacts, networks, probe, resume, slice, training
 from ftd.config import Probe
 from ftd.errors import UserError
 
@@ -45,7 +45,7 @@ def test_unknown_network():
 
 @pytest.fixture
 def train(make_slice, digits, tmp_path):
-    def run(folder="a", trial=0, **settings):
+    def run(folder="a", trial=0, pretrained=None, **settings):
         out = tmp_path / folder
         task = make_slice("zero", {"other": "rest", "zero": [0]})
         probe.run(
@@ -57,9 +57,11 @@ def train(make_slice, digits, tmp_path):
             settings=Probe(**settings),
             weights_out=out / "zero.safetensors",
             facts_out=out / "zero.json",
+            pretrained=pretrained,
         )
         return out
 
+    run.folder = lambda name: tmp_path / name
     return run
 
 
@@ -102,3 +104,82 @@ def test_damaged_weights_are_named(train, tmp_path):
         probe.load(path)
     with pytest.raises(UserError, match="no such file; run the stage"):
         probe.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("average", [False, True], ids=["", "averaging"])
+def test_a_stopped_training_goes_on_to_the_same_weights(train, monkeypatch, average):
+    whole = (train("a", epochs=4, average=average) / "zero.safetensors").read_bytes()
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0.0)
+    epoch, calls = training.train_epoch, []
+
+    def stop_in_the_fourth(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return epoch(*arguments)
+
+    monkeypatch.setattr(training, "train_epoch", stop_in_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        train("b", epochs=4, average=average)
+    folder = train.folder("b")
+    assert [path.name for path in folder.iterdir()] == ["zero.resume"]
+    train("b", epochs=4, average=average)
+    assert len(calls) == 5  # one more epoch was left
+    assert (folder / "zero.safetensors").read_bytes() == whole
+    assert not (folder / "zero.resume").exists()
+
+
+def test_a_state_of_other_settings_or_a_damaged_one_is_not_taken_up(train, monkeypatch, capfd):
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(resume.Resume, "done", lambda self: None)
+    folder = train("a", epochs=2)
+    assert artifacts.read_json(train("a", epochs=1) / "zero.json")["epochs"] == 1
+    (folder / "zero.resume").write_bytes(b"torn")
+    first = (train("a", epochs=2) / "zero.safetensors").read_bytes()
+    assert "starting anew" in capfd.readouterr().err
+    assert (train("b", epochs=2) / "zero.safetensors").read_bytes() == first
+
+
+def test_averaging_is_the_mean_of_the_late_steps(make_slice, digits):
+    task = slice.read(make_slice("zero", {"other": "rest", "zero": [0]}))
+    data = slice.TaskData(task, digits / "digits.safetensors", {"train": None})
+
+    def fit(average):
+        model = start(2)
+        keys = {"epochs": 3, "batch_size": 50, "learning_rate": 1e-3, "seed": 0, "what": ""}
+        seen = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                torch.optim.Adam,
+                "step",
+                lambda self: (handle_step(self), seen.append(model.head.bias.detach().clone())),
+            )
+            training.fit(model, data, **keys, resume=resume.Resume(None, {}), average=average)
+        return model.head.bias.detach(), seen
+
+    handle_step = torch.optim.Adam.step
+    plain, seen = fit(False)
+    assert torch.equal(plain, seen[-1])
+    averaged, again = fit(True)
+    late = again[len(again) // 3 :]  # of three epochs, the second and the third
+    torch.testing.assert_close(averaged, torch.stack(late).mean(0))
+
+
+def test_stopping_early_at_epsilon(train):
+    facts = artifacts.read_json(train(epochs=60, stop_early=True) / "zero.json")
+    assert facts["reached"] and facts["epochs"] < 60
+    with pytest.raises(ValueError, match="exclude each other"):
+        Probe(stop_early=True, average=True)
+
+
+def test_a_pretrained_body_is_the_start(train, tmp_path):
+    body = start(2, seed=9).body.state_dict()
+    artifacts.write_tensors(tmp_path / "body.safetensors", body, {})
+    path = tmp_path / "body.safetensors"
+    out = train("p", pretrained=path, epochs=1, learning_rate=1e-12)
+    weights, facts = artifacts.read_tensors(out / "zero.safetensors")
+    torch.testing.assert_close(weights["body.0.weight"], body["0.weight"])
+    assert facts["pretrained"] == artifacts.digest(path)
+    artifacts.write_tensors(path, {"0.weight": torch.zeros(2)}, {})
+    with pytest.raises(UserError, match=r"body\.safetensors: not the body of small-cnn: "):
+        train("q", pretrained=path, epochs=1)

@@ -1,0 +1,191 @@
+"""Evidence: run the published task sets through the workflow, and set the results beside them.
+
+This module stands above the workflow: it starts ``snakemake`` as a user would, keeps the tables
+it made under ``docs/distances/`` and writes ``docs/distances.md`` from them.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ftd import artifacts, figure, published
+from ftd.errors import UserError
+from ftd.progress import log
+
+TABLES = Path("docs/distances")
+PAGE = Path("docs/distances.md")
+CONSISTENCY = {
+    **{f"{n}-epochs": [f"probe={{epochs: {n}}}"] for n in (1, 5, 20, 80)},
+    **{f"{n}-epochs-averaged": [f"probe={{epochs: {n}, average: true}}"] for n in (5, 20, 80)},
+    **{f"{n}-samples": [f"fisher={{samples: {n}}}"] for n in (20, 100)},
+}
+"""What is varied: names and the settings that ``--config`` takes."""
+
+
+def distances(
+    dataset: str,
+    *,
+    effort: str,
+    seeds: list[int],
+    configs: list[Path],
+    settings: list[str],
+    cores: int,
+) -> None:
+    """Compute the distances of ``config/<dataset>.yaml`` for every base seed; write the evidence.
+
+    What is finished is not computed again; run from the repository's folder.
+
+    Args:
+        effort: the effort of the configuration, e.g. ``small`` or ``paper``.
+        seeds: base seeds, an experiment each.
+        configs: further configuration files, e.g. with another loader.
+        settings: ``key=value`` for Snakemake's ``--config``, e.g. ``data_root=…``.
+
+    Raises:
+        UserError: no such configuration, or a workflow that failed.
+    """
+    for seed in seeds:
+        name = f"{dataset}-{effort}-{seed}"
+        own = [f"experiment={name}", f"effort={effort}", f"seed={seed}"]
+        _workflow(Path("config") / f"{dataset}.yaml", configs, [*settings, *own], cores)
+        _keep(Path("results") / name, name)
+    write_distances_page()
+
+
+def consistency(*, cores: int) -> None:
+    """Distances of the digits against training length, Fisher samples and weight averaging.
+
+    Raises:
+        UserError: not run from the repository's folder, or a workflow that failed.
+    """
+    for name, settings in CONSISTENCY.items():
+        own = [f"experiment=consistency-{name}", *settings]
+        _workflow(Path("config/config.yaml"), [], own, cores)
+        _keep(Path("results") / f"consistency-{name}", f"consistency-{name}")
+    write_consistency_page()
+
+
+def _workflow(config: Path, more: list[Path], settings: list[str], cores: int) -> None:
+    if not config.exists() or not Path("Snakefile").exists():
+        raise UserError(f"{config}: not found; run from the repository's folder")
+    command = [sys.executable, "-m", "snakemake", "selection", "--cores", str(cores)]
+    command += ["--configfile", str(config), *map(str, more), "--config", *settings]
+    log(" ".join(command))
+    if subprocess.run(command).returncode:
+        raise UserError(f"{config}: the workflow failed; see its messages above")
+
+
+def _keep(results: Path, name: str) -> None:
+    """Copy an experiment's tables, and its probes' facts as one table."""
+    import pyarrow as pa
+
+    for table in ("distances", "nearest", "layers"):
+        source = results / f"{table}.parquet"
+        artifacts.write_bytes(TABLES / f"{name}-{table}.parquet", source.read_bytes())
+    keys = ("network", "trial", "task", "seed", "val_accuracy", "reached", "epochs", "seconds")
+    facts = [artifacts.read_json(path) for path in sorted(results.glob("probes/*/*/*.json"))]
+    rows = [{key: fact[key] for key in keys} for fact in facts]
+    same = {key: facts[0][key] for key in ("settings", "packages")}
+    artifacts.write_table(TABLES / f"{name}-probes.parquet", pa.Table.from_pylist(rows), same)
+
+
+def write_distances_page() -> None:
+    """``docs/distances.md`` and a heat map of each matrix, from the tables that are kept."""
+    text = [
+        "# Distances of the published task sets",
+        "",
+        "Made by `ftd reproduce distances`, from the tables in `docs/distances/`. Squared",
+        "distances, mean ± standard deviation over trials; rows: source, columns: target. The",
+        "published matrices are those of Le et al. 2022 (10 trials, full networks and data). The",
+        "rank correlation is Spearman's, of the 12 entries off the diagonal.",
+        "",
+    ]
+    for dataset in published.MATRICES:
+        for path in sorted(TABLES.glob(f"{dataset}-*-distances.parquet")):
+            text += _experiment(dataset, path.name.removesuffix("-distances.parquet"))
+    artifacts.write_bytes(PAGE, "\n".join(text).encode())
+
+
+def _experiment(dataset: str, name: str) -> list[str]:
+    """One experiment's sections, a network each."""
+    distances, nearest, probes = _tables(name)
+    order = artifacts.table_facts(artifacts.read_table(TABLES / f"{name}-nearest.parquet"))["order"]
+    facts = artifacts.table_facts(artifacts.read_table(TABLES / f"{name}-probes.parquet"))
+    lines = []
+    for network, rows in distances.groupby("network"):
+        out = TABLES / f"{name}-{network}.svg"
+        tables = [TABLES / f"{name}-{kind}.parquet" for kind in ("distances", "nearest")]
+        figure.matrix(*tables, network=network, statistic="mean", out=out)
+        mean, std = figure.matrices(rows, order)
+        own = probes[probes["network"] == network]
+        settings = ", ".join(f"{key} {value}" for key, value in facts["settings"].items())
+        lines += [
+            f"## {name}, {network}",
+            "",
+            f"{rows['trial'].nunique()} trials; probes: {settings}; torch "
+            f"{facts['packages']['torch']}. `val` accuracy by task: "
+            + ", ".join(f"{t} {own[own['task'] == t]['val_accuracy'].mean():.3f}" for t in order)
+            + ".",
+            "",
+            *figure.markdown_matrix(mean, std, nearest[nearest["network"] == network]),
+            f"Nearest sources of tasks 0 to {len(order) - 1}: "
+            f"**{_listed(published.nearest(mean.to_numpy()))}**; largest standard deviation "
+            f"{std.to_numpy().max():.3f}.",
+            "",
+            "| published | nearest sources | rank correlation |",
+            "|---|---|---|",
+        ]
+        for other, matrix in published.MATRICES[dataset].items():
+            found = _rank_correlation(mean.to_numpy(), matrix)
+            lines.append(f"| {other} | {_listed(published.nearest(matrix))} | {found:.2f} |")
+        lines += ["", f"![distances](distances/{out.name})", ""]
+    return lines
+
+
+def _tables(name: str) -> tuple[pd.DataFrame, ...]:
+    kinds = ("distances", "nearest", "probes")
+    return tuple(artifacts.read_table(TABLES / f"{name}-{k}.parquet").to_pandas() for k in kinds)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's, of the entries off the diagonal."""
+    from scipy.stats import spearmanr
+
+    off = ~np.eye(len(first), dtype=bool)
+    return float(spearmanr(first[off], second[off]).statistic)
+
+
+def write_consistency_page() -> None:
+    """``docs/consistency.md`` from the tables that are kept."""
+    rows = []
+    for name in CONSISTENCY:
+        distances, _, probes = _tables(f"consistency-{name}")
+        facts = artifacts.read_table(TABLES / f"consistency-{name}-nearest.parquet")
+        mean, std = figure.matrices(distances, artifacts.table_facts(facts)["order"])
+        off = ~np.eye(len(mean), dtype=bool)
+        rows.append(
+            f"| {name} | {probes['val_accuracy'].mean():.3f} | {mean.to_numpy()[off].mean():.3f} "
+            f"| {std.to_numpy()[off].mean():.4f} | {std.to_numpy().max():.4f} "
+            f"| {_listed(published.nearest(mean.to_numpy()))} |"
+        )
+    text = [
+        "# Consistency of the distance",
+        "",
+        "Made by `ftd reproduce consistency`: the default experiment (8×8 digits, four tasks,",
+        "small CNN, 5 trials) with one setting changed at a time; the default is 20 epochs, all",
+        "449 or fewer images of the `fisher` part, no averaging. The spread is the standard",
+        "deviation over trials, of a squared distance.",
+        "",
+        "| changed | `val` accuracy | mean squared distance | mean spread | largest | nearest |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+    artifacts.write_bytes(Path("docs/consistency.md"), "\n".join(text).encode())

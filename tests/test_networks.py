@@ -1,0 +1,101 @@
+"""Probe networks: the published ones, narrow ones, torchvision's; the common start on each."""
+
+import pytest
+import torch
+from torchvision import models
+
+from ftd import networks
+from ftd.config import split_network
+from ftd.errors import UserError
+
+SMALL = ["small-cnn", "vgg16-x0.125", "resnet18-x0.125", "densenet121-x0.25", "small-cnn-x2"]
+
+
+def start(network, labels=10, channels=3, size=32, seed=5):
+    return networks.build(network, channels=channels, size=size, labels=labels, seed=seed)
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("network", [*SMALL, "torchvision-mobilenet_v3_small"])
+def test_common_start_across_head_sizes(network):
+    two, ten = start(network, 2).state_dict(), start(network, 10).state_dict()
+    assert list(two) == list(ten)
+    for name in two:
+        if name.startswith("head."):
+            assert torch.equal(two[name], ten[name][:2]), name
+        else:
+            assert torch.equal(two[name], ten[name]), name
+    other = start(network, 2, seed=6).state_dict()
+    changed = [name for name in two if not torch.equal(two[name], other[name])]
+    assert any(name.startswith("body.") for name in changed) and "head.weight" in changed
+
+
+@pytest.mark.parametrize("network", SMALL)
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (3, 64)])
+def test_takes_images_of_every_data_set(network, channels, size):
+    model = start(network, 7, channels, size).eval()
+    assert model(torch.zeros(2, channels, size, size)).shape == (2, 7)
+
+
+def test_sizes_of_the_published_networks():
+    assert count(start("vgg16")) == pytest.approx(14.73e6, rel=1e-3)
+    reference = models.resnet18(num_classes=10)
+    stem = 64 * 3 * (7 * 7 - 3 * 3)  # 3×3 in place of 7×7
+    assert count(start("resnet18")) == count(reference) - stem
+    reference = models.densenet121(num_classes=10)
+    assert count(start("densenet121")) == count(reference) - stem
+
+
+def test_resnet18_computes_what_torchvision_s_does():
+    reference = models.resnet18(num_classes=10).eval()
+    reference.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    reference.maxpool = torch.nn.Identity()
+    model = start("resnet18").eval()
+    weights = [v for k, v in reference.state_dict().items() if not k.startswith("fc.")]
+    body = model.body.state_dict()
+    model.body.load_state_dict(dict(zip(body, weights, strict=True)))
+    model.head.load_state_dict(reference.fc.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), reference(images))
+
+
+def test_a_quarter_of_the_channels_is_about_a_sixteenth_of_the_weights():
+    ratio = count(start("resnet18-x0.25")) / count(start("resnet18"))
+    assert 1 / 17 < ratio < 1 / 15
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("resnet", "unknown network 'resnet'; did you mean 'resnet18'"),
+        ("resnet18-x", "unknown network 'resnet18-x'|width"),
+        ("resnet18-x0", "width must lie in"),
+        ("resnet18-x1e3", "unknown network"),
+        ("torchvision-resnet9000", "no classification model 'resnet9000'"),
+        ("torchvision-squeezenet1_0", "it ends in no linear layer"),
+        ("torchvision-vit_b_16", "no images of 32×32"),
+    ],
+)
+def test_networks_that_cannot_be(network, message):
+    with pytest.raises(UserError, match=message):
+        start(network)
+
+
+def test_torchvision_models_take_colour_images():
+    with pytest.raises(UserError, match="takes images of 3 channels"):
+        start("torchvision-resnet18", channels=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("small-cnn", ("own", "small-cnn", 1.0)),
+        ("resnet18-x0.25", ("own", "resnet18", 0.25)),
+        ("torchvision-resnet50", ("torchvision", "resnet50", 1.0)),
+    ],
+)
+def test_names(name, parts):
+    assert split_network(name) == parts
