@@ -231,11 +231,12 @@ class Fisher(Section):
     samples: int | None = Field(None, ge=1)
     estimator: Literal["empirical", "sampled", "expected"] = "empirical"
     microbatch: int = Field(1, ge=1)
+    structure: Literal["diagonal", "kronecker"] = "diagonal"
 
     @model_validator(mode="after")
     def _combination(self) -> "Fisher":
-        if self.estimator == "expected" and self.microbatch > 1:
-            raise ValueError("the expected estimator takes no microbatch")
+        if self.microbatch > 1 and (self.estimator == "expected" or self.structure == "kronecker"):
+            raise ValueError("microbatch goes with neither expected nor kronecker")
         return self
 
 

@@ -14,27 +14,17 @@ from ftd.progress import log, progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ftd.fisher import Diagonal
+    from ftd.fisher.kronecker import Information
 
 
-def contributions(f_ab: "Diagonal", f_bb: "Diagonal") -> dict[str, float]:
-    """Each layer's share ½ Σ (√F_ab − √F_bb)² of the squared distance of unit-trace diagonals.
-
-    Shapes must agree; see ``ftd.fisher.pad_heads`` and ``unit_trace``.
-    """
-    found: dict[str, float] = {}
-    for name in f_bb:
-        layer = name.rpartition(".")[0] or name
-        difference = f_ab[name].double().sqrt() - f_bb[name].double().sqrt()
-        found[layer] = found.get(layer, 0.0) + 0.5 * float(difference.square().sum())
-    return found
-
-
-def squared_distance(f_ab: "Diagonal", f_bb: "Diagonal") -> float:
+def squared_distance(f_ab: "Information", f_bb: "Information") -> float:
     """d² = ½ Σ (√F_ab − √F_bb)² of two unit-trace diagonals, in [0, 1].
 
-    The squared Fréchet distance for diagonal matrices (Le et al. 2022, section III).
+    The squared Fréchet distance for diagonal matrices (Le et al. 2022, section III); with
+    Kronecker factors, that of the blocks they stand for. Shapes must agree.
     """
+    from ftd.fisher.kronecker import contributions
+
     return total_of(contributions(f_ab, f_bb))
 
 
@@ -44,9 +34,9 @@ def total_of(contributions: dict[str, float]) -> float:
 
 
 def on_common_ground(
-    f_ab: "Diagonal", f_bb: "Diagonal", what: str
-) -> tuple["Diagonal", "Diagonal"]:
-    """Two raw diagonals with heads padded to one size, each of unit trace.
+    f_ab: "Information", f_bb: "Information", what: str
+) -> tuple["Information", "Information"]:
+    """Two raw informations with heads padded to one size, each of unit trace.
 
     Raises:
         UserError: a zero or non-finite trace; ``what`` names probe and task.
@@ -159,6 +149,7 @@ class _Column:
         """d²[source, target] by layer; F_ab is not kept."""
         from ftd import probe
         from ftd.fisher import on_task
+        from ftd.fisher.kronecker import contributions
 
         entry = self.probes[source]
         path = self.folder / entry["path"]

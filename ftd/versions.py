@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 STAGES = {
     "dataset": 1,
     "slice": 1,
-    "probe": 1,
-    "fisher": 1,
-    "distance": 1,
+    "probe": 2,
+    "fisher": 2,
+    "distance": 2,
     "select": 1,
-    "search": 1,
-    "train": 1,
+    "search": 2,
+    "train": 2,
     "compare": 1,
     "figure": 1,
 }

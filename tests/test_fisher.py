@@ -1,6 +1,9 @@
 """Fisher diagonals against a plain per-sample autograd loop in double precision."""
 
 import copy
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -619,3 +622,44 @@ def test_inputs_of_any_layout():
 def test_a_degenerate_trace_names_probe_and_task(value):
     with pytest.raises(UserError, match=r"probe a on task b: .*trace"):
         fisher.unit_trace({"w": torch.full((3,), value)}, "probe a on task b")
+
+
+MEMORY = """
+import sys
+import torch
+import torch.nn.functional as F
+from ftd import fisher, networks
+from ftd.bench import _peak, _reset_peak
+from ftd.fisher.diagonal import CPU_BUDGET
+
+torch.set_num_threads(1)
+cpu = torch.device("cpu")
+model = networks.build("densenet121", channels=3, size=32, labels=10, seed=0).eval()
+batch = [(torch.randn(32, 3, 32, 32), torch.arange(32) % 10)]
+if sys.argv[1] == "ordinary":  # forward and backward to the images
+    model.requires_grad_(False)
+    def run():
+        F.cross_entropy(model(batch[0][0].clone().requires_grad_()), batch[0][1]).backward()
+else:
+    def run():
+        fisher.fisher_diagonal(model, batch, loss=F.cross_entropy)
+run()
+before = _reset_peak(cpu)
+run()
+size = sum(p.numel() for p in model.parameters())
+print((_peak(cpu) - before) * 2**20, size * 4, CPU_BUDGET)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's /proc")
+def test_memory_beyond_an_ordinary_pass_is_bounded():
+    def run(what):
+        command = [sys.executable, "-c", MEMORY, what]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return (float(value) for value in done.stdout.split())
+
+    ordinary, size, budget = run("ordinary")
+    ours, _, _ = run("ours")
+    # float64 sums and float32 sums of one batch, and a few buffers of the budget; 32 gradients of
+    # single samples alone would be 32 times the parameters
+    assert ours - ordinary < 4 * size + 16 * budget, (ours, ordinary, size)

@@ -1,4 +1,4 @@
-"""Stage *fisher*: the diagonal of a probe's empirical Fisher information on a task's data."""
+"""Stage *fisher*: the Fisher information of a probe on a task's data, its diagonal by default."""
 
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from torch import nn
 from ftd import artifacts, probe, slice, versions
 from ftd.config import Fisher
 from ftd.errors import UserError
-from ftd.fisher.diagonal import Diagonal, Loss, fisher_diagonal
+from ftd.fisher import kronecker
+from ftd.fisher.diagonal import Loss, fisher_diagonal
+from ftd.fisher.kronecker import Information
 from ftd.networks import HEAD
 from ftd.training import setup
 
@@ -55,64 +57,65 @@ def task_loss(order: Order) -> Loss:
     return loss
 
 
-def reorder_head(diagonal: Diagonal, order: Order) -> Diagonal:
+def reorder_head(information: Information, order: Order) -> Information:
     """The head's rows in the order of the labels; zeros for labels without an output."""
-    result = dict(diagonal)
-    for name in (f"{HEAD}.weight", f"{HEAD}.bias"):
-        rows = diagonal[name]
+    result = dict(information)
+    for name in _HEAD_ROWS & information.keys():
+        rows = information[name]
         index = [len(rows) if item is None else item for item in order]
         result[name] = torch.cat([rows, rows.new_zeros(1, *rows.shape[1:])])[index]
+        if name.endswith(":B"):  # [outputs, outputs]
+            result[name] = F.pad(result[name], (0, 1))[:, index]
     return result
+
+
+_HEAD_ROWS = {f"{HEAD}.weight", f"{HEAD}.bias", f"{HEAD}:B"}
 
 
 def on_task(
     model: nn.Module, data: slice.TaskData, settings: Fisher, label_space: str = "index"
-) -> Diagonal:
-    """A probe's diagonal on the ``fisher`` part of a task, its head's rows in the task's order."""
+) -> Information:
+    """A probe's Fisher information on a task's ``fisher`` part, the head in the task's order."""
     model = model.to(data.device)
     labels = len(data.task.labels)
     if label_space == "matching":
         order = matched_order(model, data)
     else:
         order = index_order(model.head.out_features, labels)
-    diagonal = fisher_diagonal(
-        model,
-        data.batches("fisher", BATCH),
-        loss=task_loss(order),
-        estimator=settings.estimator,
-        microbatch=settings.microbatch,
-    )
-    return reorder_head(diagonal, order)
+    batches = data.batches("fisher", BATCH)
+    same = {"loss": task_loss(order), "estimator": settings.estimator}
+    if settings.structure == "kronecker":
+        found = kronecker.information(model, batches, **same)
+    else:
+        found = fisher_diagonal(model, batches, microbatch=settings.microbatch, **same)
+    return reorder_head(found, order)
 
 
-def unit_trace(diagonal: Diagonal, what: str) -> Diagonal:
-    """The diagonal divided by its sum over all parameters.
+def unit_trace(information: Information, what: str) -> Information:
+    """The information with a diagonal that sums to 1 over all parameters.
 
     Raises:
         UserError: the trace is zero or not finite; ``what`` names probe and task.
     """
+    diagonal = kronecker.diagonal_of(information)
     trace = float(sum(value.sum() for value in diagonal.values()))
     if not 0 < trace < float("inf"):
         raise UserError(
             f"{what}: the Fisher information's trace is {trace}; the probe has collapsed or "
             "diverged: change the probe settings (learning_rate, epochs) and train it again"
         )
-    return {name: value / trace for name, value in diagonal.items()}
+    return information | {name: value / trace for name, value in diagonal.items()}
 
 
-def pad_heads(first: Diagonal, second: Diagonal) -> tuple[Diagonal, Diagonal]:
-    """Pad the smaller head's rows with zeros to the larger head's shape."""
+def pad_heads(first: Information, second: Information) -> tuple[Information, Information]:
+    """Pad the smaller head with zeros to the larger head's shape."""
+    larger = max(len(first[f"{HEAD}.bias"]), len(second[f"{HEAD}.bias"]))
 
-    def padded(diagonal: Diagonal, other: Diagonal) -> Diagonal:
-        result = dict(diagonal)
-        for name in diagonal:
-            missing = len(other[name]) - len(diagonal[name]) if name.startswith(f"{HEAD}.") else 0
-            if missing > 0:
-                rows = diagonal[name].new_zeros((missing, *diagonal[name].shape[1:]))
-                result[name] = torch.cat([diagonal[name], rows])
-        return result
+    def padded(information: Information) -> Information:
+        rows = len(information[f"{HEAD}.bias"])
+        return reorder_head(information, index_order(rows, larger))
 
-    return padded(first, second), padded(second, first)
+    return padded(first), padded(second)
 
 
 def run(
@@ -126,12 +129,12 @@ def run(
     setup()
     model, facts = probe.load(probe_weights)
     data = slice.TaskData(slice.read(task_slice), images, {"fisher": settings.samples})
-    diagonal = on_task(model, data, settings)
+    found = on_task(model, data, settings)
     what = f"probe {facts['task']}, network {facts['network']}, trial {facts['trial']}"
-    unit_trace(diagonal, f"{what} on its own task")
+    unit_trace(found, f"{what} on its own task")
     artifacts.write_tensors(
         out,
-        diagonal,
+        found,
         {
             "task": facts["task"],
             "network": facts["network"],

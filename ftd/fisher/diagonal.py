@@ -25,7 +25,7 @@ Diagonal = dict[str, torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ESTIMATORS = ("empirical", "sampled", "expected")
 
-_FORMULAS: dict[type[nn.Module], layers.Formula] = {
+FORMULAS: dict[type[nn.Module], layers.Formula] = {
     nn.Linear: layers.linear,
     nn.Conv2d: layers.conv2d,
     nn.BatchNorm1d: layers.batch_norm,
@@ -78,17 +78,46 @@ def fisher_diagonal(
     Raises:
         UserError: a model (or a part of it) in training mode, unknown estimator, no samples.
     """
+    return means_of_units(
+        model,
+        batches,
+        FORMULAS,
+        loss=loss,
+        estimator=estimator,
+        microbatch=microbatch,
+        seed=seed,
+        device=device,
+    )
+
+
+def means_of_units(
+    model: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    formulas: dict[type[nn.Module], layers.Formula],
+    *,
+    loss: Loss,
+    estimator: str,
+    microbatch: int,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Diagonal:
+    """``fisher_diagonal`` with formulas of one's own for some layers.
+
+    What a formula gives beside the squares of ``weight`` and ``bias``, e.g. ``A``, is averaged
+    in the same way and named ``<layer>:A``.
+    """
     _check(model, estimator, microbatch)
     home = next((value.device for value in model.parameters()), torch.device("cpu"))
     device = torch.device(device) if device else home
     generator = torch.Generator(device).manual_seed(seed)
     with _borrowed(model, home, device):
-        engine = _Engine(model, loss, _Labels(estimator, generator), microbatch, budget_of(device))
+        labels = _Labels(estimator, generator)
+        engine = _Engine(model, loss, labels, microbatch, budget_of(device), formulas)
         for inputs, targets in _whole_units(batches, microbatch, device):
             engine.add(inputs, targets)
         if not engine.units:
             raise UserError(f"fisher_diagonal: no samples (a unit has {microbatch})")
-        return {name: value / engine.units for name, value in engine.total.items()}
+        return {name: value.div_(engine.units) for name, value in engine.total.items()}
 
 
 def budget_of(device: torch.device) -> int:
@@ -175,9 +204,17 @@ class _Uncovered(Exception):
 class _Engine:
     """Sums of squares over batches, and which layers are tapped."""
 
-    def __init__(self, model: nn.Module, loss: Loss, labels: _Labels, microbatch: int, budget: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        labels: _Labels,
+        microbatch: int,
+        budget: int,
+        formulas: dict[type[nn.Module], layers.Formula],
+    ):
         self.model, self.loss, self.labels = model, loss, labels
-        self.microbatch, self.budget = microbatch, budget
+        self.microbatch, self.budget, self.formulas = microbatch, budget, formulas
         self.parameters = {name: value.detach() for name, value in model.named_parameters()}
         self.total = {
             name: torch.zeros_like(value, dtype=torch.float64)
@@ -196,7 +233,10 @@ class _Engine:
             except _Uncovered as error:
                 self._untap(error.modules)
         for name, value in found.items():
-            self.total[name] += value
+            if name in self.total:
+                self.total[name] += value
+            else:
+                self.total[name] = value.double()
         self.units += len(inputs) // self.microbatch
 
     def _squares(self, inputs: torch.Tensor, targets: torch.Tensor) -> Diagonal:
@@ -221,9 +261,10 @@ class _Engine:
 
         def visit(module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> None:
             for key, value in self._formula(module, x, g).items():
-                name = self.tapped[module].get(key)
-                if name is None:
+                owned = self.tapped[module]
+                if key in ("weight", "bias") and key not in owned:
                     continue
+                name = owned.get(key) or f"{owned['weight'].rpartition('.')[0]}:{key}"
                 found[name] = found[name] + value if name in found else value
 
         taps = _Taps(self.tapped, visit)
@@ -244,10 +285,11 @@ class _Engine:
             x = x.to(g.dtype)
         units = len(x) // self.microbatch
         rows = self.microbatch * max(1, self.budget // (g.nbytes // units + 1))
+        formula = self.formulas[type(module)]
         found: layers.Squares = {}
         for xs, gs in zip(x.split(rows), g.split(rows), strict=True):
             count = len(xs) // self.microbatch
-            for key, value in _FORMULAS[type(module)](module, xs, gs, count, self.budget).items():
+            for key, value in formula(module, xs, gs, count, self.budget).items():
                 found[key] = found[key] + value if key in found else value
         return found
 
@@ -340,7 +382,7 @@ def _tappable(model: nn.Module) -> dict[nn.Module, dict[str, str]]:
         owned = dict(module.named_parameters(recurse=False))
         if (
             owned
-            and type(module) in _FORMULAS
+            and type(module) in FORMULAS
             and "forward" not in vars(module)
             and owned.keys() <= {"weight", "bias"}
             and all(uses[id(p)] == 1 for p in owned.values())

@@ -78,6 +78,12 @@ def conv2d(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budge
     return {"weight": squares.flatten(0, 1).permute(0, 3, 1, 2), "bias": bias}
 
 
+def unfolded(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """What an ungrouped convolution multiplies: [N, H', W', kernel h · kernel w · C]."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return _windows(layer, F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)).flatten(3)
+
+
 def _unfolded_squares(
     layer: nn.Conv2d, plain: torch.Tensor, image: torch.Tensor, units: int, budget: int
 ) -> torch.Tensor:
