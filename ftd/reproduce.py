@@ -17,6 +17,7 @@ from ftd.progress import log
 
 TABLES = Path("docs/distances")
 PAGE = Path("docs/distances.md")
+CONSISTENCY_PAGE = Path("docs/consistency.md")
 CONSISTENCY = {
     **{f"{n}-epochs": [f"probe={{epochs: {n}}}"] for n in (1, 5, 20, 80)},
     **{f"{n}-epochs-averaged": [f"probe={{epochs: {n}, average: true}}"] for n in (5, 20, 80)},
@@ -188,4 +189,4 @@ def write_consistency_page() -> None:
         *rows,
         "",
     ]
-    artifacts.write_bytes(Path("docs/consistency.md"), "\n".join(text).encode())
+    artifacts.write_bytes(CONSISTENCY_PAGE, "\n".join(text).encode())

@@ -20,12 +20,76 @@ def changed(path: str, value) -> dict:
     return raw
 
 
-@pytest.mark.parametrize("name", ["config", "mnist"])
-def test_shipped_configurations_are_valid(name):
+MNIST_TASKS = {
+    "zero": {"other": "rest", "zero": [0]},
+    "six": {"other": "rest", "six": [6]},
+    "zero-to-three": {"zero": [0], "one": [1], "two": [2], "three": [3], "other": "rest"},
+    "ten-digits": "all",
+}
+CIFAR10_TASKS = {
+    "car-cat-ship": {"other": "rest", "car-cat-ship": [1, 3, 8]},
+    "cat-ship-truck": {"other": "rest", "cat-ship-truck": [3, 8, 9]},
+    "bird-frog-horse": {"bird": [2], "frog": [6], "horse": [7], "other": "rest"},
+    "ten-classes": "all",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks"),
+    [("config", MNIST_TASKS), ("mnist", MNIST_TASKS), ("cifar10", CIFAR10_TASKS)],
+)
+def test_shipped_configurations_hold_the_published_tasks(name, tasks):
     experiment = config.load(ROOT / "config" / f"{name}.yaml")
-    assert list(experiment.tasks) == ["zero", "six", "zero-to-three", "ten-digits"]
+    assert {task: keys.labels for task, keys in experiment.tasks.items()} == tasks
+    assert [list(labels) for labels in tasks.values()] == [
+        list(task.labels) for task in experiment.tasks.values()
+    ]
     assert [task.is_indicator for task in experiment.tasks.values()] == [True, True, False, False]
-    assert experiment.trials == 5 and experiment.probe.epsilon == 0.1
+    assert experiment.trials == 5
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "imagenet"])
+def test_every_effort_is_valid(name):
+    raw = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    small, paper = (config.parse(config.resolve(raw | {"effort": e})) for e in ("small", "paper"))
+    assert small.experiment == name and paper.experiment == f"{name}-paper"
+    assert len(small.tasks) == 4 and small.tasks == paper.tasks
+    assert small.trials == 5 and paper.trials == 10 and len(paper.networks) == 3
+
+
+def test_cifar100_s_task_sizes():
+    tasks = config.load(ROOT / "config" / "cifar100.yaml").tasks
+    assert [len(task.labels) for task in tasks.values()] == [2, 2, 11, 21]
+    vehicles = tasks["vehicles"].labels["vehicle"]
+    assert [*tasks["each-vehicle"].labels] == [*vehicles, "other"]
+    assert [*tasks["each-of-twenty"].labels] == [
+        *vehicles, *tasks["household"].labels["household"], "other",
+    ]  # fmt: skip
+
+
+# Efforts ----------------------------------------------------------------------------------------
+
+EFFORTS = {"effort": "small", "efforts": {"small": {"trials": 2, "probe": {"epochs": 7}}}}
+
+
+def test_an_effort_changes_the_file_and_the_command_line_both():
+    raw = TINY | EFFORTS | {"trials": 9}
+    experiment = config.parse(config.resolve(raw))
+    assert experiment.trials == 2 and experiment.probe.epochs == 7
+    assert experiment.effort is None and experiment.fisher.samples == 40  # all else stays
+    experiment = config.parse(config.resolve(raw, {"trials": 4, "effort": "small"}))
+    assert experiment.trials == 4 and experiment.probe.epochs == 7
+
+
+def test_an_unknown_effort_is_named():
+    with pytest.raises(UserError, match=r"effort: unknown effort 'smal'; did you mean 'small'"):
+        config.parse(config.resolve(TINY | EFFORTS | {"effort": "smal"}))
+
+
+def test_an_error_in_an_effort_is_an_error_of_the_key():
+    raw = TINY | {"effort": "small", "efforts": {"small": {"trails": 2}}}
+    with pytest.raises(UserError, match="trails: unknown key; did you mean 'trials'"):
+        config.parse(config.resolve(raw))
 
 
 BAD = {
@@ -41,6 +105,35 @@ BAD = {
         "x",
         "loader sklearn-digits takes no 'train'",
     ),
+    "key that the loader does not take": (
+        "datasets/digits/names",
+        "x",
+        "loader sklearn-digits takes no 'names'",
+    ),
+    "data set as a list": ("tasks/zero/dataset", ["digits"], "tasks.zero.dataset"),
+    "unknown key of a task named dataset": (
+        "tasks/dataset",
+        {"dataset": "digits", "labels": "all", "lables": 1},
+        "tasks.dataset.lables: unknown key; did you mean 'labels'?",
+    ),
+    "unknown key of a data set named image": (
+        "datasets/image",
+        {"loader": "sklearn-digits", "lodaer": 1},
+        "datasets.image.lodaer: unknown key; did you mean 'loader'?",
+    ),
+    "class twice in a label": ("tasks/three/labels/a", [0, 0], "listed twice in label 'a'"),
+    "pretrained network that is not used": (
+        "pretrained",
+        {"vgg16": "x"},
+        "pretrained.vgg16: no such network",
+    ),
+    "estimator": ("fisher/estimator", "exact", "fisher.estimator: input should be"),
+    "micro-batches of an expectation": (
+        "fisher",
+        {"estimator": "expected", "microbatch": 5},
+        "microbatch goes with neither",
+    ),
+    "width of nothing": ("networks", ["resnet18-x0"], "width must lie in (0, 16]"),
     "unknown network": ("networks", ["small-cn"], "did you mean 'small-cnn'?"),
     "network twice": ("networks", ["small-cnn", "small-cnn"], "'small-cnn' is listed twice"),
     "empty label": ("tasks/zero/labels/zero", [], "label 'zero' is empty"),

@@ -1,0 +1,75 @@
+"""Evidence pages: published matrices, and pages made from kept tables."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from ftd import artifacts, published, reproduce
+from ftd.errors import UserError
+
+TASKS = ["a", "b", "c", "d"]
+
+
+def test_published_nearest_sources_are_those_the_paper_names():
+    for dataset, matrices in published.MATRICES.items():
+        expected = [2, 0, 3, 2] if dataset == "cifar100" else [1, 0, 3, 2]
+        for network in ("vgg16", "resnet18", "densenet121"):
+            assert matrices[network].shape == (4, 4)
+            assert published.nearest(matrices[network]) == expected, (dataset, network)
+
+
+def keep(name, matrix, trials=2):
+    """Tables as an experiment leaves them, with a spread of 0.01 between two trials."""
+    rows = [
+        {
+            **{"network": "small-cnn", "trial": trial, "source": TASKS[i], "target": TASKS[j]},
+            "squared_distance": float(matrix[i, j] + (0.01 * trial if i != j else 0)),
+        }
+        for (i, j) in np.ndindex(4, 4)
+        for trial in range(trials)
+    ]
+    from ftd.select import nearest
+
+    table = nearest(pd.DataFrame(rows), TASKS)
+    probes = [{"network": "small-cnn", "task": task, "val_accuracy": 0.9} for task in TASKS]
+    facts = {"settings": {"epochs": 3}, "packages": {"torch": "9.9"}, "order": TASKS}
+    for kind, content in (("distances", rows), ("probes", probes)):
+        artifacts.write_table(
+            reproduce.TABLES / f"{name}-{kind}.parquet", pa.Table.from_pylist(content), facts
+        )
+    artifacts.write_table(
+        reproduce.TABLES / f"{name}-nearest.parquet", pa.Table.from_pandas(table), facts
+    )
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_distances_page(tmp_path):
+    published_matrix = published.MATRICES["mnist"]["resnet18"]
+    keep("mnist-small-0", published_matrix)
+    reproduce.write_distances_page()
+    text = reproduce.PAGE.read_text()
+    assert "## mnist-small-0, small-cnn" in text and "torch 9.9" in text
+    assert "2 trials; probes: epochs 3" in text and "a 0.900, b 0.900" in text
+    assert "Nearest sources of tasks 0 to 3: **1, 0, 3, 2**" in text
+    assert "| resnet18 | 1, 0, 3, 2 | 1.00 |" in text
+    assert f"{published_matrix[0, 1] + 0.005:.4f} ± 0.0071" in text
+    assert (reproduce.TABLES / "mnist-small-0-small-cnn.svg").exists()
+
+
+def test_the_consistency_page():
+    for number, name in enumerate(reproduce.CONSISTENCY):
+        keep(f"consistency-{name}", published.MATRICES["mnist"]["vgg16"] + 0.001 * number)
+    reproduce.write_consistency_page()
+    text = reproduce.CONSISTENCY_PAGE.read_text()
+    for name in reproduce.CONSISTENCY:
+        assert f"| {name} | 0.900 |" in text
+
+
+def test_elsewhere_than_in_the_repository_it_says_so():
+    with pytest.raises(UserError, match="run from the repository's folder"):
+        reproduce.consistency(cores=1)
