@@ -165,7 +165,7 @@ def _backpack(model: nn.Module) -> Callable | None:
 
 def _measured(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Seconds, and MiB at the peak above what was held before; NaN where ``run`` fails."""
-    before = _reset_peak(device)
+    before = reset_peak(device)
     began = time.perf_counter()
     try:
         run()
@@ -174,10 +174,10 @@ def _measured(run: Callable[[], object], device: torch.device) -> tuple[float, f
         return float("nan"), float("nan")
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began, _peak(device) - before
+    return time.perf_counter() - began, peak_of(device) - before
 
 
-def _reset_peak(device: torch.device) -> float:
+def reset_peak(device: torch.device) -> float:
     """Start measuring the peak; MiB held now. On Linux or a GPU, else NaN."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -187,10 +187,10 @@ def _reset_peak(device: torch.device) -> float:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return float("nan")
-    return _peak(device)
+    return peak_of(device)
 
 
-def _peak(device: torch.device) -> float:
+def peak_of(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -629,7 +629,7 @@ import sys
 import torch
 import torch.nn.functional as F
 from ftd import fisher, networks
-from ftd.bench import _peak, _reset_peak
+from ftd.bench import peak_of, reset_peak
 from ftd.fisher.diagonal import CPU_BUDGET
 
 torch.set_num_threads(1)
@@ -644,10 +644,10 @@ else:
     def run():
         fisher.fisher_diagonal(model, batch, loss=F.cross_entropy)
 run()
-before = _reset_peak(cpu)
+before = reset_peak(cpu)
 run()
 size = sum(p.numel() for p in model.parameters())
-print((_peak(cpu) - before) * 2**20, size * 4, CPU_BUDGET)
+print((peak_of(cpu) - before) * 2**20, size * 4, CPU_BUDGET)
 """
 
 
