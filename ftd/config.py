@@ -383,7 +383,7 @@ def resolve(raw: dict[str, Any], overrides: dict[str, Any] | None = None) -> dic
 
     An unknown effort is left for ``parse`` to name.
     """
-    efforts, chosen = raw.get("efforts"), raw.get("effort")
+    efforts, chosen = raw.get("efforts"), str(raw.get("effort"))
     if not isinstance(efforts, dict) or not isinstance(efforts.get(chosen), dict):
         return raw
     return _merged(_merged(_without_effort(raw), efforts[chosen]), _without_effort(overrides or {}))
@@ -402,7 +402,7 @@ def _merged(base: Any, changes: Any) -> Any:
 
 def _unknown_effort(raw: dict[str, Any]) -> list[str]:
     efforts, chosen = raw.get("efforts") or {}, raw.get("effort")
-    if chosen is None or not isinstance(efforts, dict) or chosen in efforts:
+    if chosen is None or not isinstance(efforts, dict) or str(chosen) in efforts:
         return []
     return [f"effort: unknown effort {chosen!r}{did_you_mean(chosen, efforts)}"]
 

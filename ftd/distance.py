@@ -30,7 +30,7 @@ def squared_distance(f_ab: "Information", f_bb: "Information") -> float:
 
 def total_of(contributions: dict[str, float]) -> float:
     """The squared distance whose layers' shares these are."""
-    return min(1.0, math.fsum(contributions.values()))  # rounding may exceed 1
+    return min(1.0, max(0.0, math.fsum(contributions.values())))  # but for rounding
 
 
 def on_common_ground(

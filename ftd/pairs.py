@@ -44,7 +44,7 @@ class PairStore:
             try:
                 entry = json.loads(line)
                 value = float(entry["squared_distance"])
-                self._known[entry["key"]] = Pair(value, entry.get("layers", {}))
+                self._known[entry["key"]] = Pair(value, dict(entry.get("layers", [])))
             except (ValueError, KeyError, TypeError):
                 break  # torn by a kill: what follows it is not trusted
             if not line.endswith(b"\n"):
@@ -61,7 +61,7 @@ class PairStore:
         """Append one pair and make it durable."""
         entry = {"key": key, "source": source, "squared_distance": squared_distance}
         if layers:
-            entry["layers"] = layers
+            entry["layers"] = list(layers.items())  # canonical JSON would sort a mapping
         self._file.write(canonical(entry).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -4,6 +4,7 @@ This module stands above the workflow: it starts ``snakemake`` as a user would, 
 it made under ``docs/distances/`` and writes ``docs/distances.md`` from them.
 """
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,15 @@ def _workflow(config: Path, more: list[Path], settings: list[str], cores: int) -
     command = [sys.executable, "-m", "snakemake", "selection", "--cores", str(cores)]
     command += ["--configfile", str(config), *map(str, more), "--config", *settings]
     log(" ".join(command))
-    if subprocess.run(command).returncode:
+    process = subprocess.Popen(command)
+    try:
+        process.wait()
+    except BaseException:  # stopped: let Snakemake stop its jobs and give up its lock
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode:
         raise UserError(f"{config}: the workflow failed; see its messages above")
 
 
@@ -87,7 +96,13 @@ def _keep(results: Path, name: str) -> None:
         source = results / f"{table}.parquet"
         artifacts.write_bytes(TABLES / f"{name}-{table}.parquet", source.read_bytes())
     keys = ("network", "trial", "task", "seed", "val_accuracy", "reached", "epochs", "seconds")
-    facts = [artifacts.read_json(path) for path in sorted(results.glob("probes/*/*/*.json"))]
+    order = artifacts.table_facts(artifacts.read_table(results / "nearest.parquet"))["order"]
+    pairs = artifacts.read_table(results / "distances.parquet", ["network", "trial"]).to_pandas()
+    facts = [
+        artifacts.read_json(results / "probes" / network / str(trial) / f"{task}.json")
+        for network, trial in pairs.drop_duplicates().itertuples(index=False)
+        for task in order
+    ]
     rows = [{key: fact[key] for key in keys} for fact in facts]
     same = {key: facts[0][key] for key in ("settings", "packages")}
     artifacts.write_table(TABLES / f"{name}-probes.parquet", pa.Table.from_pylist(rows), same)

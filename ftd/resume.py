@@ -55,6 +55,9 @@ class Resume:
         }
         optimizer.load_state_dict(state)
         generator.set_state(tensors["random"])
+        torch.set_rng_state(tensors["random_cpu"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random_cuda"])
         log(f"going on after {len(facts['losses'])} epochs")
         return facts["losses"]
 
@@ -68,7 +71,9 @@ class Resume:
         """Write the state, unless it was written a moment ago."""
         if self.path is None or time.monotonic() - self.kept < KEEP_EVERY:
             return
-        tensors = {"random": generator.get_state()}
+        tensors = {"random": generator.get_state(), "random_cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["random_cuda"] = torch.cuda.get_rng_state()
         for name, model in models.items():
             tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
         for index, moments in optimizer.state_dict()["state"].items():

@@ -89,7 +89,37 @@ def fit(
     Raises:
         UserError: a loss or a final weight is not finite.
     """
-    generator = torch.Generator().manual_seed(seed)
+    devices = [data.device] if data.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)  # of dropout and the like
+        return _fit(
+            model,
+            data,
+            epochs,
+            batch_size,
+            learning_rate,
+            torch.Generator().manual_seed(seed),
+            what,
+            resume,
+            anneal,
+            stop_at,
+            average,
+        )
+
+
+def _fit(
+    model: nn.Module,
+    data: "TaskData",
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    generator: torch.Generator,
+    what: str,
+    resume: Resume,
+    anneal: bool,
+    stop_at: float | None,
+    average: bool,
+) -> list[float]:
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     mean = AveragedModel(model) if average else None
     models = {"model": model} | ({"mean": mean} if mean else {})

@@ -183,3 +183,29 @@ def test_a_pretrained_body_is_the_start(train, tmp_path):
     artifacts.write_tensors(path, {"0.weight": torch.zeros(2)}, {})
     with pytest.raises(UserError, match=r"body\.safetensors: not the body of small-cnn: "):
         train("q", pretrained=path, epochs=1)
+
+
+def test_dropout_goes_on_to_the_same_weights_too(train, monkeypatch):
+    build = networks.build
+
+    def with_dropout(*arguments, **keys):
+        model = build(*arguments, **keys)
+        model.body.append(torch.nn.Dropout(0.5))
+        return model
+
+    monkeypatch.setattr(networks, "build", with_dropout)
+    whole = (train("a", epochs=3) / "zero.safetensors").read_bytes()
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0.0)
+    epoch, calls = training.train_epoch, []
+
+    def stop_in_the_second(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(*arguments)
+
+    monkeypatch.setattr(training, "train_epoch", stop_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train("b", epochs=3)
+    torch.manual_seed(77)  # whatever the process drew before
+    assert (train("b", epochs=3) / "zero.safetensors").read_bytes() == whole

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,7 +11,7 @@ from ftd import artifacts, probe, slice, versions
 from ftd.config import Fisher
 from ftd.errors import UserError
 from ftd.fisher import kronecker
-from ftd.fisher.diagonal import Loss, fisher_diagonal
+from ftd.fisher.diagonal import fisher_diagonal
 from ftd.fisher.kronecker import Information
 from ftd.networks import HEAD
 from ftd.training import setup
@@ -40,21 +41,30 @@ def matched_order(model: nn.Module, data: slice.TaskData) -> Order:
             shares = model(images).double().softmax(1)
             sums = sums + F.one_hot(targets, labels).T.double() @ shares
         counts = F.one_hot(data.labels("fisher"), labels).sum(0)
-    agreement = (sums / counts[:, None]).cpu().numpy()
+    agreement = (sums / counts[:, None].clamp_min(1)).cpu().numpy()
+    if not np.isfinite(agreement).all():
+        raise UserError(
+            f"task {data.task.facts['task']}: a probe's outputs on it are not finite, so labels "
+            "cannot be matched; lower probe.learning_rate"
+        )
     order: Order = [None] * labels
     for label, output in zip(*linear_sum_assignment(agreement, maximize=True), strict=True):
         order[int(label)] = int(output)
     return order + [output for output in range(agreement.shape[1]) if output not in order]
 
 
-def task_loss(order: Order) -> Loss:
-    """Cross entropy with logit *l* taken from output ``order[l]``, 0 where that is ``None``."""
+class InOrder(nn.Module):
+    """A network with logit *l* taken from output ``order[l]``, 0 where that is ``None``."""
 
-    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        index = [outputs.shape[1] if item is None else item for item in order]
-        return F.cross_entropy(F.pad(outputs, (0, 1))[:, index], targets)
+    def __init__(self, network: nn.Module, order: Order):
+        super().__init__()
+        self.network, self.order = network, order
+        self.training = False
 
-    return loss
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs = self.network(images)
+        index = [outputs.shape[1] if item is None else item for item in self.order]
+        return F.pad(outputs, (0, 1))[:, index]
 
 
 def reorder_head(information: Information, order: Order) -> Information:
@@ -83,11 +93,13 @@ def on_task(
     else:
         order = index_order(model.head.out_features, labels)
     batches = data.batches("fisher", BATCH)
-    same = {"loss": task_loss(order), "estimator": settings.estimator}
+    same = {"loss": F.cross_entropy, "estimator": settings.estimator}
     if settings.structure == "kronecker":
-        found = kronecker.information(model, batches, **same)
+        found = kronecker.information(InOrder(model, order), batches, **same)
     else:
-        found = fisher_diagonal(model, batches, microbatch=settings.microbatch, **same)
+        same["microbatch"] = settings.microbatch
+        found = fisher_diagonal(InOrder(model, order), batches, **same)
+    found = {name.removeprefix("network."): value for name, value in found.items()}
     return reorder_head(found, order)
 
 

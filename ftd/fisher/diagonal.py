@@ -144,13 +144,19 @@ def _check(model: nn.Module, estimator: str, microbatch: int) -> None:
 def _borrowed(model: nn.Module, home: torch.device, device: torch.device) -> Iterator[None]:
     """The model on ``device`` and without gradients of its parameters; both undone at the end."""
     flags = [(value, value.requires_grad) for value in model.parameters()]
-    if home != device:
-        model.to(device)
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    tf32 = [backend.allow_tf32 for backend in backends]
     try:
+        if home != device:
+            model.to(device)
         model.requires_grad_(False)
-        with torch.enable_grad():
+        for backend in backends:
+            backend.allow_tf32 = False  # ten bits are not exact
+        with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
+        for backend, flag in zip(backends, tf32, strict=True):
+            backend.allow_tf32 = flag
         if home != device:
             model.to(home)
         for value, flag in flags:
@@ -164,6 +170,7 @@ def _whole_units(
     kept: tuple[torch.Tensor, ...] | None = None
     for batch in batches:
         batch = tuple(value.to(device) for value in batch)
+        batch = tuple(value.clone() if value.is_inference() else value for value in batch)
         if kept is not None:
             batch = tuple(torch.cat(pair) for pair in zip(kept, batch, strict=True))
         whole = len(batch[0]) // size * size
@@ -232,6 +239,14 @@ class _Engine:
                 break
             except _Uncovered as error:
                 self._untap(error.modules)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if not self.tapped:
+                    raise
+                reason = str(error).partition("\n")[0]
+                log(f"fisher_diagonal: formulas do not fit this network ({reason})")
+                self._untap(list(self.tapped))
         for name, value in found.items():
             if name in self.total:
                 self.total[name] += value
@@ -279,23 +294,22 @@ class _Engine:
 
     def _formula(self, module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> layers.Squares:
         """A layer's squares, a chunk of units at a time."""
-        if g.dtype in (torch.float16, torch.bfloat16):
-            g = g.float()
-        if x.is_floating_point():
-            x = x.to(g.dtype)
+        dtype = torch.promote_types(g.dtype, torch.float32)
         units = len(x) // self.microbatch
-        rows = self.microbatch * max(1, self.budget // (g.nbytes // units + 1))
+        rows = self.microbatch * max(1, self.budget // (max(g.nbytes, x.nbytes) // units + 1))
         formula = self.formulas[type(module)]
         found: layers.Squares = {}
         for xs, gs in zip(x.split(rows), g.split(rows), strict=True):
             count = len(xs) // self.microbatch
+            gs = gs.to(dtype)
+            xs = xs.to(dtype) if xs.is_floating_point() else xs
             for key, value in formula(module, xs, gs, count, self.budget).items():
                 found[key] = found[key] + value if key in found else value
         return found
 
     def _losses(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Each unit's own loss [U]."""
-        return _per_unit(self.loss, self._apart(outputs), self._apart(labels))
+        return _each(self.loss, self._apart(outputs), self._apart(labels))
 
     def _apart(self, values: torch.Tensor) -> torch.Tensor:
         return values.unflatten(0, (-1, self.microbatch))
@@ -309,20 +323,33 @@ class _Engine:
             if g[size:].count_nonzero():
                 mixed.append(module)
 
-        while True:
-            taps = _Taps(self.tapped, visit)
+        pair = self._trial(inputs[: 2 * size], visit)
+        with torch.no_grad():
+            alone = self._trial(inputs[:size], visit)
+        if pair is None or alone is None:
+            return
+        (pair, outputs), (alone, single_outputs) = pair, alone
+        generator = torch.Generator().manual_seed(0)
+        first = outputs[:size].double()
+        weights = torch.randn(first.shape, generator=generator, dtype=torch.float64)
+        pair.backward((first * weights.to(first.device)).sum(), keep=False)
+        shown = [(pair.inputs[module], alone.inputs[module]) for module in self.tapped]
+        for together, single in [*shown, (outputs.detach(), single_outputs)]:
+            close = torch.finfo(single.dtype).eps ** 0.5 if single.is_floating_point() else 0
+            difference = (together[:size] - single).abs().max()
+            if difference > close * single.abs().max():
+                mixed = list(self.tapped)
+        self._untap(mixed)
+
+    def _trial(self, inputs: torch.Tensor, visit: Callable) -> tuple["_Taps", torch.Tensor] | None:
+        """A forward pass with whatever layers can be tapped; ``None`` if there are none."""
+        while self.tapped:
+            taps = _Taps(self.tapped, visit, keep_inputs=True)
             try:
-                both = taps.forward(self.model, inputs[: 2 * size])
-                break
+                return taps, taps.forward(self.model, inputs)
             except _Uncovered as error:
                 self._untap(error.modules)
-        taps.backward(both[:size].double().square().sum(), keep=False)
-        with torch.no_grad():
-            alone = self.model(inputs[:size])
-        close = torch.finfo(both.dtype).eps ** 0.5
-        if (both[:size] - alone).abs().max() > close * alone.abs().max():
-            mixed = list(self.tapped)
-        self._untap(mixed)
+        return None
 
     def _untap(self, modules: Iterable[nn.Module]) -> None:
         self.tapped = {m: owned for m, owned in self.tapped.items() if m not in set(modules)}
@@ -341,12 +368,19 @@ class _Engine:
         def gradients(x, y):
             return grad(unit_loss)(chosen, x, y)
 
-        step = max(1, self.budget // sum(value.nbytes for value in chosen.values()))
+        def gradients_of(x, y):
+            try:
+                return vmap(gradients)(x, y)
+            except RuntimeError:  # vmap or torch.func cannot: one backward pass a unit
+                each = [self._plain_gradients(list(chosen), *unit) for unit in zip(x, y)]  # noqa: B905
+                return {name: torch.stack([one[name] for one in each]) for name in chosen}
+
+        step = max(1, self.budget // max(1, sum(value.nbytes for value in chosen.values())))
         for labels, weights in choices:
             parts = [self._apart(inputs).split(step), self._apart(labels).split(step)]
             shares = weights.split(step) if weights is not None else [None] * len(parts[0])
             for x, y, share in zip(*parts, shares, strict=True):
-                for name, gradient in _per_unit(gradients, x, y).items():
+                for name, gradient in gradients_of(x, y).items():
                     squares = gradient.to(
                         torch.promote_types(gradient.dtype, torch.float32)
                     ).square()
@@ -357,16 +391,32 @@ class _Engine:
                     value = squares.sum(0)
                     found[name] = found[name] + value if name in found else value
 
+    def _plain_gradients(
+        self, names: list[str], x: torch.Tensor, y: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Gradients of one unit's loss by ordinary autograd."""
+        own = dict(self.model.named_parameters())
+        chosen = [own[name] for name in names]
+        for value in chosen:
+            value.requires_grad_(True)
+        try:
+            loss = self.loss(self.model(x), y)
+            found = torch.autograd.grad(loss, chosen, allow_unused=True)
+        finally:
+            for value in chosen:
+                value.requires_grad_(False)
+        return {
+            name: torch.zeros_like(value) if gradient is None else gradient.to_dense()
+            for name, value, gradient in zip(names, chosen, found, strict=True)
+        }
 
-def _per_unit(function: Callable, *arguments: torch.Tensor) -> Any:
+
+def _each(function: Callable, *arguments: torch.Tensor) -> torch.Tensor:
     """``function`` of each unit, stacked; one after the other where ``vmap`` cannot."""
     try:
         return vmap(function)(*arguments)
     except RuntimeError:
-        results = [function(*unit) for unit in zip(*arguments, strict=True)]
-    if isinstance(results[0], dict):
-        return {name: torch.stack([result[name] for result in results]) for name in results[0]}
-    return torch.stack(results)
+        return torch.stack([function(*unit) for unit in zip(*arguments, strict=True)])
 
 
 def _tappable(model: nn.Module) -> dict[nn.Module, dict[str, str]]:
@@ -401,9 +451,13 @@ class _Taps(TorchFunctionMode):
     layer (tied by hand, or read by a fused kernel) is noticed.
     """
 
-    def __init__(self, tapped: dict[nn.Module, dict[str, str]], visit: Callable):
+    def __init__(
+        self, tapped: dict[nn.Module, dict[str, str]], visit: Callable, keep_inputs: bool = False
+    ):
         super().__init__()
-        self.tapped, self.visit = tapped, visit
+        self.tapped, self.visit, self.keep_inputs = tapped, visit, keep_inputs
+        self.inputs: dict[nn.Module, torch.Tensor] = {}
+        self.visits: Counter[nn.Module] | None = None  # none before the backward pass
         self.owner = {id(p): m for m in tapped for p in m.parameters(recurse=False)}
         self.misused: set[nn.Module] = set()
         self.calls: Counter[nn.Module] = Counter()
@@ -430,12 +484,22 @@ class _Taps(TorchFunctionMode):
             self.misused |= set(self.tapped)
         if self.misused:
             raise _Uncovered(self.misused)
-        return outputs
+        return outputs  # not kept: the graph holds these taps, and would hold itself
 
     def backward(self, loss: torch.Tensor, *, keep: bool) -> None:
         """Visit every tapped layer with the gradient of ``loss`` at its output."""
+        self.visits = Counter()
         if loss.requires_grad:
             torch.autograd.grad(loss, self.anchor, retain_graph=keep, allow_unused=True)
+        if twice := [module for module, count in self.visits.items() if count > 1]:
+            raise _Uncovered(twice)
+
+    def _visit(self, module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> None:
+        if self.visits is None:  # the network takes gradients in its forward pass
+            self.misused.add(module)
+            return
+        self.visits[module] += 1
+        self.visit(module, x, g)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -456,7 +520,9 @@ class _Taps(TorchFunctionMode):
         if len(x) != self.samples or x.dim() not in _DIMENSIONS.get(type(module), (x.dim(),)):
             self.misused.add(module)
             return output
-        return _Tap.apply(output, self.anchor, x, lambda x, g: self.visit(module, x, g))
+        if self.keep_inputs:
+            self.inputs[module] = x.detach().clone()
+        return _Tap.apply(output, self.anchor, x, lambda x, g: self._visit(module, x, g))
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

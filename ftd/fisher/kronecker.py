@@ -6,6 +6,7 @@ the layer's block, rescaled to the trace of its exact diagonal (KFAC-expand: Mar
 2015, Eschenhagen et al. 2023). Everything else, normalisation layers among it, stays diagonal.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -47,8 +48,13 @@ def _conv2d(
     found = layers.conv2d(layer, x, g, units, budget)
     if layer.groups > 1:
         return found
-    inputs = layers.unfolded(layer, x)
-    return found | _factors(layer, inputs.reshape(-1, inputs.shape[-1]), g.movedim(1, -1))
+    size = math.prod(layer.kernel_size)
+    for xs, gs in zip(x.split(-(-len(x) // size)), g.split(-(-len(x) // size)), strict=True):
+        inputs = layers.unfolded(layer, xs)
+        factors = _factors(layer, inputs.reshape(-1, inputs.shape[-1]), gs.movedim(1, -1))
+        for key, value in factors.items():
+            found[key] = found[key] + value if key in found else value
+    return found
 
 
 def _factors(layer: nn.Module, x: torch.Tensor, g: torch.Tensor) -> layers.Squares:
@@ -76,8 +82,8 @@ def contributions(f_ab: Information, f_bb: Information) -> dict[str, float]:
     factors is a diagonal block: ½ Σ (√F₁ − √F₂)².
     """
     found: dict[str, float] = {}
-    for layer in dict.fromkeys(map(layer_of, f_bb)):
-        names = [name for name in diagonal_of(f_bb) if layer_of(name) == layer]
+    for layer in dict.fromkeys(map(layer_of, f_ab)):  # in the network's order
+        names = [name for name in diagonal_of(f_ab) if layer_of(name) == layer]
         if f"{layer}:A" in f_bb:
             first, second = (float(sum(f[name].sum() for name in names)) for f in (f_ab, f_bb))
             fidelity = 1.0

@@ -95,7 +95,8 @@ def _unfolded_squares(
     plain = plain.permute(0, 2, 3, 1).reshape(units, -1, plain.shape[1])
     rows = plain.shape[2] // groups
     total = plain.new_zeros(groups, rows, columns)
-    step = samples * max(1, budget // (windows[0].numel() * samples * image.element_size()))
+    built = max(windows[0].numel() * samples, total.numel() if groups > 1 else 0)  # by a unit
+    step = samples * max(1, budget // (built * image.element_size()))
     for first in range(0, len(image), step):
         part = windows[first : first + step]
         ps = plain[first // samples : (first + len(part)) // samples]
