@@ -224,6 +224,18 @@ def test_a_state_of_other_settings_is_ignored(data, tmp_path):
     assert other.genotype == run_fuse(data, seed=1).genotype
 
 
+def test_a_search_that_diverges_says_so(data, tmp_path, monkeypatch):
+    state = tmp_path / "resume.json"
+    with pytest.raises(UserError, match=r"test: the training loss became .*lower its"):
+        run_fuse(data, resume=state, learning_rate=1e30, weight_epochs=3)
+    logits = fuse._val_logits
+    broken = lambda models, data: (logits(models, data)[0] / 0, logits(models, data)[1])  # noqa: E731
+    monkeypatch.setattr(fuse, "_val_logits", broken)
+    with pytest.raises(UserError, match=r"test: the loss on val became nan; lower its"):
+        run_fuse(data, resume=state)
+    assert not state.exists()
+
+
 def test_alpha_learns_which_candidate_is_right():
     targets = torch.arange(90) % 3
     right = 5.0 * nn.functional.one_hot(targets, 3)
