@@ -58,6 +58,7 @@ def test_the_distances_page(tmp_path):
     assert "Nearest sources of tasks 0 to 3: **1, 0, 3, 2**" in text
     assert "| resnet18 | 1, 0, 3, 2 | 1.00 |" in text
     assert f"{published_matrix[0, 1] + 0.005:.4f} ± 0.0071" in text
+    assert "Published, vgg16:" in text and "| b | 0.1366 | 0.0000 | 0.7222 | 0.7993 |" in text
     assert (reproduce.TABLES / "mnist-small-0-small-cnn.svg").exists()
 
 
