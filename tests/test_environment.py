@@ -15,6 +15,7 @@ CONDA_NAMES = {
     "snakemake": "snakemake-minimal",
 }
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+PIP_ONLY = {"backpack-for-pytorch"}  # perhaps in no conda channel
 OPTIONAL = {"backpack"}  # for the benchmark
 NOT_IMPORTED = {"snakemake", "pygments"}  # the runner, and what its report needs
 
@@ -30,10 +31,15 @@ def test_conda_environment_has_the_same_packages_and_bounds():
         if isinstance(item, str):
             name, bound = re.fullmatch(r"([a-z0-9_-]+)(.*)", item).groups()
             listed[name] = bound
-    assert environment["dependencies"][-1] == {"pip": ["-e ."]}
+    from_pypi = environment["dependencies"][-1]["pip"]
+    assert from_pypi == [
+        *(f"{i.name}{i.specifier}" for i in FOR_TESTS if i.name in PIP_ONLY),
+        "-e .",
+    ]
     wanted = {
         CONDA_NAMES.get(item.name, item.name): str(item.specifier)
         for item in (*REQUIRED.values(), *FOR_TESTS)
+        if item.name not in PIP_ONLY
     }
     wanted |= {"python": PROJECT["requires-python"], "pip": "", "make": ""}
     assert listed == wanted
