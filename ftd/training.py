@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,69 +90,49 @@ def fit(
     Raises:
         UserError: a loss or a final weight is not finite.
     """
-    devices = [data.device] if data.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)  # of dropout and the like
-        return _fit(
-            model,
-            data,
-            epochs,
-            batch_size,
-            learning_rate,
-            torch.Generator().manual_seed(seed),
-            what,
-            resume,
-            anneal,
-            stop_at,
-            average,
-        )
+    with _seeded(seed, data.device):
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+        mean = AveragedModel(model) if average else None
+        models = {"model": model} | ({"mean": mean} if mean else {})
+        losses = resume.load(models, optimizer, generator)
+        epoch = len(losses)
 
+        def join(*_) -> None:
+            if mean and 2 * epoch >= epochs - 1:
+                mean.update_parameters(model)
 
-def _fit(
-    model: nn.Module,
-    data: "TaskData",
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    generator: torch.Generator,
-    what: str,
-    resume: Resume,
-    anneal: bool,
-    stop_at: float | None,
-    average: bool,
-) -> list[float]:
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    mean = AveragedModel(model) if average else None
-    models = {"model": model} | ({"mean": mean} if mean else {})
-    losses = resume.load(models, optimizer, generator)
-    epoch = len(losses)
+        optimizer.register_step_post_hook(join)
+        half = torch.autocast(data.device.type, torch.bfloat16, enabled=data.device.type == "cuda")
 
-    def join(*_) -> None:
-        if mean and 2 * epoch >= epochs - 1:
-            mean.update_parameters(model)
+        def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            with half:
+                return data.task.target.loss(model(images), labels)
 
-    optimizer.register_step_post_hook(join)
-
-    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(data.device.type, torch.bfloat16, enabled=data.device.type == "cuda"):
-            return data.task.target.loss(model(images), labels)
-
-    for epoch in progress(range(len(losses), epochs), what):
-        if anneal:
-            rate = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-            optimizer.param_groups[0]["lr"] = rate
-        model.train()
-        losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
-        if stop_at is not None and accuracy(model, data, "val") >= stop_at:
-            break
-        resume.keep(models, optimizer, generator, losses)
-    if mean:
-        model.load_state_dict(mean.module.state_dict())
-        update_bn(data.batches("train", batch_size, generator), model)
+        for epoch in progress(range(len(losses), epochs), what):
+            if anneal:
+                rate = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+                optimizer.param_groups[0]["lr"] = rate
+            model.train()
+            losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
+            if stop_at is not None and accuracy(model, data, "val") >= stop_at:
+                break
+            resume.keep(models, optimizer, generator, losses)
+        if mean:
+            model.load_state_dict(mean.module.state_dict())
+            update_bn(data.batches("train", batch_size, generator), model)
     if not all(value.isfinite().all() for value in model.parameters()):
         raise UserError(f"{what}: its weights are no longer finite; lower its learning_rate")
     model.eval()
     return losses
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of dropout and the like from ``seed``; the process's own are left alone."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @torch.inference_mode()

@@ -58,11 +58,7 @@ def only_formulas(monkeypatch):
     monkeypatch.setattr(engine, "grad", None)
 
 
-def no_formulas(model):
-    return not engine._tappable(model)
-
-
-def settled(model, *shape):
+def settled(model):
     """Evaluation mode, with batch norms and scales that are not the trivial ones."""
     generator = torch.Generator().manual_seed(1)
     for layer in model.modules():
@@ -298,15 +294,15 @@ class ZeroHead(nn.Module):
 
 
 class Checkpointed(nn.Module):
-    def __init__(self, reentrant):
+    def __init__(self):
         super().__init__()
-        self.inner, self.head, self.reentrant = nn.Linear(4, 4), nn.Linear(4, 5), reentrant
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 5)
 
     def forward(self, x):
         from torch.utils.checkpoint import checkpoint
 
         inner = lambda x: self.inner(x).tanh()  # noqa: E731
-        return self.head(checkpoint(inner, x, use_reentrant=self.reentrant))
+        return self.head(checkpoint(inner, x, use_reentrant=False))
 
 
 class Doubled(torch.autograd.Function):
@@ -351,7 +347,7 @@ UNUSUAL = {
     "control flow on values": (NoVmap, lambda: torch.randn(6, 4)),
     "gradients in the forward pass": (Force, lambda: torch.randn(6, 4)),
     "a head of zeros": (ZeroHead, lambda: torch.randn(6, 4)),
-    "checkpoints": (lambda: Checkpointed(False), lambda: torch.randn(6, 4)),
+    "checkpoints": (Checkpointed, lambda: torch.randn(6, 4)),
     "an autograd function": (OwnFunction, lambda: torch.randn(6, 4)),
     "renormed embedding": (
         lambda: nn.Sequential(nn.Embedding(5, 4, max_norm=0.5), nn.Flatten(), nn.Linear(12, 5)),

@@ -256,7 +256,7 @@ class _Engine:
 
     def _squares(self, inputs: torch.Tensor, targets: torch.Tensor) -> Diagonal:
         if not self.checked and len(inputs) > self.microbatch:
-            self._check_apart(inputs, targets)
+            self._check_apart(inputs)
             self.checked = True
         found: Diagonal = {}
         choices = [(targets, None)]
@@ -314,7 +314,7 @@ class _Engine:
     def _apart(self, values: torch.Tensor) -> torch.Tensor:
         return values.unflatten(0, (-1, self.microbatch))
 
-    def _check_apart(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    def _check_apart(self, inputs: torch.Tensor) -> None:
         """Two units must not see each other, and lie along the first dimension of every layer."""
         size = self.microbatch
         mixed = []
