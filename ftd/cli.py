@@ -140,7 +140,6 @@ def distance(
     images: ImagesFile,
     store: Annotated[Path, typer.Option(help="Store of the target's finished pairs.")],
     out: Out,
-    fisher_settings: Annotated[str, typer.Option(help="JSON: settings of the Fisher.")] = "{}",
     settings: Settings = "{}",
 ) -> None:
     """Compute a column: the distances from every probe of the list to one target."""
@@ -151,7 +150,6 @@ def distance(
         fisher,
         slice,
         images,
-        fisher_settings=config.settings_from_json(config.Fisher, fisher_settings),
         settings=config.settings_from_json(config.Distance, settings),
         store=store,
         out=out,

@@ -325,7 +325,6 @@ class Config(Section):
     distance: Distance = Distance()
     search: Search = Search()
     train: Train = Train()
-    pathvars: dict[str, str] = {}
     effort: str | None = None
     efforts: dict[str, dict[str, Any]] = {}
 

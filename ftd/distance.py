@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,14 +71,14 @@ def run(
     task_slice: Path,
     images: Path,
     *,
-    fisher_settings: Fisher,
     settings: Distance,
     store: Path,
     out: Path,
 ) -> int:
     """Compute one column, d[a, target] for every probe *a* of the index; write it as Parquet.
 
-    Pairs already in ``store`` are taken from it; torch is imported only if one is missing.
+    F_ab is taken with the settings that F_bb was made with. Pairs already in ``store`` are taken
+    from it; torch is imported only if one is missing.
     Returns the number of pairs computed.
 
     Raises:
@@ -89,11 +90,15 @@ def run(
     decides = {
         "fisher": artifacts.digest(fisher),
         "slice": artifacts.digest(task_slice),
-        "fisher_settings": fisher_settings.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
         "version": versions.STAGES["distance"],
     }
-    _check_same_run(facts, probes, decides, index, fisher)
+    wanted = {"probe": probes.get(target, {}).get("sha256"), "slice": decides["slice"]}
+    for key, value in wanted.items():
+        if facts[key] != value:
+            raise UserError(
+                f"{fisher}: made from another {key} than the one given; run the stage fisher again"
+            )
     keys = {
         source: pair_key(probe=entry["sha256"], **decides)
         for source, entry in sorted(probes.items())
@@ -103,62 +108,42 @@ def run(
         missing = [source for source, key in keys.items() if pairs.get(key) is None]
         log(f"column {target}: {len(missing)} of {len(keys)} pairs missing")
         if missing:
-            column = _Column(target, index, probes, fisher, task_slice, images)
-            for source in progress(missing, f"column {target}", len(missing)):
-                found = column.contributions(source, fisher_settings, settings)
-                pairs.add(keys[source], source, total_of(found), found if settings.layers else {})
+            paths = {source: index.parent / probes[source]["path"] for source in missing}
+            for source, path in paths.items():
+                if artifacts.digest(path) != probes[source]["sha256"]:
+                    raise UserError(f"{path}: changed since the probes were listed; run again")
+            found = _contributions(paths, facts, fisher, task_slice, images, settings)
+            for source, layers in progress(found, f"column {target}", len(missing)):
+                pairs.add(keys[source], source, total_of(layers), layers if settings.layers else {})
         rows = {source: pairs.get(key) for source, key in keys.items()}
     _write_column(rows | {target: Pair(0.0, {})}, facts, settings, out)
     return len(missing)
 
 
-def _check_same_run(facts: dict, probes: dict, decides: dict, index: Path, fisher: Path) -> None:
-    """F_bb must be of the index's probe, the slice and the settings that F_ab is taken with."""
-    wanted = {
-        "probe": probes.get(facts["task"], {}).get("sha256"),
-        "slice": decides["slice"],
-        "settings": decides["fisher_settings"],
-    }
-    for key, value in wanted.items():
-        if facts[key] != value:
-            raise UserError(
-                f"{fisher}: made from another {key} than {index} and this column name; "
-                "run the stage fisher again"
-            )
+def _contributions(
+    paths: dict[str, Path],
+    facts: dict,
+    fisher: Path,
+    task_slice: Path,
+    images: Path,
+    settings: Distance,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each source with d²[source, target] by layer; F_bb and the data are loaded once."""
+    from ftd import probe, slice
+    from ftd.fisher import on_task
+    from ftd.fisher.kronecker import contributions
+    from ftd.training import setup
 
-
-class _Column:
-    """One target's data and F_bb, loaded once; the sources' probes stream by."""
-
-    def __init__(
-        self, target: str, index: Path, probes: dict, fisher: Path, task_slice: Path, images: Path
-    ):
-        from ftd import slice
-        from ftd.training import setup
-
-        setup()
-        self.target, self.folder, self.probes = target, index.parent, probes
-        samples = artifacts.read_tensor_facts(fisher)["settings"]["samples"]
-        self.data = slice.TaskData(slice.read(task_slice), images, {"fisher": samples})
-        f_bb, _ = artifacts.read_tensors(fisher)
-        self.f_bb = {name: value.to(self.data.device) for name, value in f_bb.items()}
-
-    def contributions(
-        self, source: str, fisher_settings: Fisher, settings: Distance
-    ) -> dict[str, float]:
-        """d²[source, target] by layer; F_ab is not kept."""
-        from ftd import probe
-        from ftd.fisher import on_task
-        from ftd.fisher.kronecker import contributions
-
-        entry = self.probes[source]
-        path = self.folder / entry["path"]
-        if artifacts.digest(path) != entry["sha256"]:
-            raise UserError(f"{path}: changed since the probes were listed; run again")
+    setup()
+    fisher_settings = Fisher.model_validate(facts["settings"])
+    data = slice.TaskData(slice.read(task_slice), images, {"fisher": fisher_settings.samples})
+    f_bb, _ = artifacts.read_tensors(fisher)
+    f_bb = {name: value.to(data.device) for name, value in f_bb.items()}
+    for source, path in paths.items():
         model, _ = probe.load(path)
-        f_ab = on_task(model, self.data, fisher_settings, settings.label_space)
-        what = f"distance from {source} to {self.target}, probe {path}"
-        return contributions(*on_common_ground(f_ab, self.f_bb, what))
+        f_ab = on_task(model, data, fisher_settings, settings.label_space)
+        what = f"distance from {source} to {facts['task']}, probe {path}"
+        yield source, contributions(*on_common_ground(f_ab, f_bb, what))
 
 
 _SCHEMA = {

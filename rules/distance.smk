@@ -35,14 +35,12 @@ rule distance:
         mem_mb=4000,
         runtime=240,
     params:
-        fisher=settings_json(EXPERIMENT.fisher),
         settings=settings_json(EXPERIMENT.distance),
         results=results_above(3),
         version=versions.STAGES["distance"],
     shell:
         "ftd distance --index {input.index:q} --fisher {input.fisher:q} --slice {input.slice:q}"
-        " --images {input.images:q} --fisher-settings {params.fisher:q}"
-        " --settings {params.settings:q}"
+        " --images {input.images:q} --settings {params.settings:q}"
         " --store {params.results:q}/pairs/{wildcards.network}/{wildcards.trial}/{wildcards.task}.jsonl"
         " --out {output:q} > {log:q} 2>&1"
 

@@ -139,7 +139,6 @@ class Trial:
             self.folder / "fisher" / f"{target}.safetensors",
             self.slices[target],
             self.images,
-            fisher_settings=Fisher(samples=50),
             settings=Distance(**settings),
             store=self.store,
             out=self.folder / out,
@@ -187,7 +186,7 @@ def test_a_column_is_the_formula_on_the_target_s_ground(trial):
 def test_finished_pairs_are_not_computed_again(trial, monkeypatch):
     trial.column()
     first = (trial.folder / "column.parquet").read_bytes()
-    monkeypatch.setattr(distance, "_Column", None)  # calling it would fail
+    monkeypatch.setattr(distance, "_contributions", None)  # calling it would fail
     assert trial.column() == 0
     assert (trial.folder / "column.parquet").read_bytes() == first
 
