@@ -1,6 +1,7 @@
 """Stage *figure*: heat maps, traces and tables of an experiment."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -68,14 +69,20 @@ def matrices(distances: pd.DataFrame, order: list[str]) -> tuple[pd.DataFrame, p
     return mean.loc[order, order], std.loc[order, order]
 
 
+def markdown_table(order: list[str], cell: Callable[[str, str], str]) -> list[str]:
+    """Lines of a Markdown table, rows: source, columns: target, of ``cell(source, target)``."""
+    lines = ["| | " + " | ".join(order) + " |", "|---|" + "---|" * len(order)]
+    for source in order:
+        cells = [cell(source, target) for target in order]
+        lines.append(f"| {source} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def markdown_matrix(mean: pd.DataFrame, std: pd.DataFrame, nearest: pd.DataFrame) -> list[str]:
     """Lines of a Markdown table, mean ± std, with each target's nearest source below."""
     order = list(mean.columns)
     best = nearest[nearest["rank"] == 1].set_index("target")
-    lines = ["| | " + " | ".join(order) + " |", "|---|" + "---|" * len(order)]
-    for source in order:
-        cells = [f"{mean.loc[source, t]:.4f} ± {std.loc[source, t]:.4f}" for t in order]
-        lines.append(f"| {source} | " + " | ".join(cells) + " |")
+    lines = markdown_table(order, lambda s, t: f"{mean.loc[s, t]:.4f} ± {std.loc[s, t]:.4f}")
     chosen = [f"{best.loc[t, 'source']} ({best.loc[t, 'agreement']:.0%} of trials)" for t in order]
     return [*lines, "| **nearest source** | " + " | ".join(chosen) + " |", ""]
 

@@ -158,16 +158,10 @@ def _experiment(dataset: str, name: str) -> list[str]:
             found = _rank_correlation(mean.to_numpy(), matrix)
             lines.append(f"| {other} | {_listed(published.nearest(matrix))} | {found:.2f} |")
         for other, matrix in published.MATRICES[dataset].items():
-            lines += ["", f"Published, {other}:", "", *_plain_matrix(matrix, order)]
+            values = pd.DataFrame(matrix, order, order)
+            table = figure.markdown_table(order, lambda s, t, v=values: f"{v.loc[s, t]:.4f}")
+            lines += ["", f"Published, {other}:", "", *table]
         lines += ["", f"![distances](distances/{out.name})", ""]
-    return lines
-
-
-def _plain_matrix(matrix: np.ndarray, order: list[str]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = ["| | " + " | ".join(order) + " |", "|---|" + "---|" * len(order)]
-    for source, row in zip(order, matrix, strict=True):
-        lines.append(f"| {source} | " + " | ".join(f"{value:.4f}" for value in row) + " |")
     return lines
 
 
