@@ -361,17 +361,22 @@ app.add_typer(reproduce, name="reproduce")
 Cores = Annotated[int, typer.Option(min=1, help="Cores for the workflow.")]
 
 
+MoreConfig = Annotated[
+    list[Path] | None,
+    typer.Option("--config-file", help="Further configuration, e.g. another loader."),
+]
+Setting = Annotated[
+    list[str] | None, typer.Option("--setting", help="key=value, e.g. data_root=/data.")
+]
+
+
 @reproduce.command("distances")
 def reproduce_distances(
-    dataset: Annotated[str, typer.Option(help="mnist, cifar10, cifar100 or imagenet.")],
+    dataset: Annotated[str, typer.Option(help="A file in config/, e.g. mnist or cifar10.")],
     effort: Annotated[str, typer.Option(help="Effort of the configuration.")] = "small",
     seeds: Annotated[str, typer.Option(help="JSON: base seeds.")] = "[0]",
-    config_file: Annotated[
-        list[Path] | None, typer.Option(help="Further configuration, e.g. another loader.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option(help="key=value, e.g. data_root=/data.")
-    ] = None,
+    config_file: MoreConfig = None,
+    setting: Setting = None,
     cores: Cores = 2,
 ) -> None:
     """Distances of a published task set beside the published ones."""
@@ -388,11 +393,16 @@ def reproduce_distances(
 
 
 @reproduce.command("consistency")
-def reproduce_consistency(cores: Cores = 2) -> None:
+def reproduce_consistency(
+    dataset: Annotated[str, typer.Option(help="A file in config/: config or cifar10.")] = "config",
+    config_file: MoreConfig = None,
+    setting: Setting = None,
+    cores: Cores = 2,
+) -> None:
     """Spread of the distances against training length, samples and averaging."""
     from ftd import reproduce
 
-    reproduce.consistency(cores=cores)
+    reproduce.consistency(dataset, configs=config_file or [], settings=setting or [], cores=cores)
 
 
 @app.command()

@@ -4,6 +4,8 @@ This module stands above the workflow: it starts ``snakemake`` as a user would, 
 it made under ``docs/distances/`` and writes ``docs/distances.md`` from them.
 """
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -20,11 +22,14 @@ TABLES = Path("docs/distances")
 PAGE = Path("docs/distances.md")
 CONSISTENCY_PAGE = Path("docs/consistency.md")
 CONSISTENCY = {
-    **{f"{n}-epochs": [f"probe={{epochs: {n}}}"] for n in (1, 5, 20, 80)},
-    **{f"{n}-epochs-averaged": [f"probe={{epochs: {n}, average: true}}"] for n in (5, 20, 80)},
-    **{f"{n}-samples": [f"fisher={{samples: {n}}}"] for n in (20, 100)},
+    "config": {
+        **{f"{n} epochs": {"probe": {"epochs": n}} for n in (1, 5, 20, 80)},
+        **{f"{n} epochs, averaged": {"probe": {"epochs": n, "average": True}} for n in (5, 20, 80)},
+        **{f"{n} Fisher samples": {"fisher": {"samples": n}} for n in (20, 100)},
+    },
+    "cifar10": {f"{n} epochs, averaged": {"probe": {"epochs": n}} for n in (1, 2, 3, 6)},
 }
-"""What is varied: names and the settings that ``--config`` takes."""
+"""By configuration file: what is varied, as a name and the settings that ``--config`` takes."""
 
 
 def distances(
@@ -57,17 +62,33 @@ def distances(
     write_distances_page()
 
 
-def consistency(*, cores: int) -> None:
-    """Distances of the digits against training length, Fisher samples and weight averaging.
+def consistency(
+    config: str = "config", *, configs: list[Path], settings: list[str], cores: int
+) -> None:
+    """Distances of ``config/<config>.yaml`` against training length, Fisher samples, averaging.
+
+    What is finished is not computed again; run from the repository's folder.
+
+    Args:
+        config: a key of `CONSISTENCY`.
+        configs: further configuration files, e.g. with another loader.
+        settings: ``key=value`` for Snakemake's ``--config``, e.g. ``data_root=…``.
 
     Raises:
-        UserError: not run from the repository's folder, or a workflow that failed.
+        UserError: an unknown configuration, another folder, or a workflow that failed.
     """
-    for name, settings in CONSISTENCY.items():
-        own = [f"experiment=consistency-{name}", *settings]
-        _workflow(Path("config/config.yaml"), [], own, cores)
-        _keep(Path("results") / f"consistency-{name}", f"consistency-{name}")
+    if config not in CONSISTENCY:
+        raise UserError(f"no consistency runs of {config!r}; known: {', '.join(CONSISTENCY)}")
+    for name, changed in CONSISTENCY[config].items():
+        experiment = _experiment_name(config, name)
+        own = [f"experiment={experiment}", *(f"{k}={json.dumps(v)}" for k, v in changed.items())]
+        _workflow(Path("config") / f"{config}.yaml", configs, [*settings, *own], cores)
+        _keep(Path("results") / experiment, experiment)
     write_consistency_page()
+
+
+def _experiment_name(config: str, name: str) -> str:
+    return f"consistency-{config}-{re.sub('[^a-z0-9]+', '-', name.lower())}"
 
 
 def _workflow(config: Path, more: list[Path], settings: list[str], cores: int) -> None:
@@ -128,13 +149,14 @@ def write_distances_page() -> None:
 def _experiment(dataset: str, name: str) -> list[str]:
     """One experiment's sections, a network each."""
     distances, nearest, probes = _tables(name)
-    order = artifacts.table_facts(artifacts.read_table(TABLES / f"{name}-nearest.parquet"))["order"]
+    order = _order(name)
     facts = artifacts.table_facts(artifacts.read_table(TABLES / f"{name}-probes.parquet"))
     lines = []
     for network, rows in distances.groupby("network"):
-        out = TABLES / f"{name}-{network}.svg"
         tables = [TABLES / f"{name}-{kind}.parquet" for kind in ("distances", "nearest")]
-        figure.matrix(*tables, network=network, statistic="mean", out=out)
+        drawn = {s: TABLES / f"{name}-{network}-{s}.svg" for s in figure.STATISTICS}
+        for statistic, out in drawn.items():
+            figure.matrix(*tables, network=network, statistic=statistic, out=out)
         mean, std = figure.matrices(rows, order)
         own = probes[probes["network"] == network]
         settings = ", ".join(f"{key} {value}" for key, value in facts["settings"].items())
@@ -161,13 +183,21 @@ def _experiment(dataset: str, name: str) -> list[str]:
             values = pd.DataFrame(matrix, order, order)
             table = figure.markdown_table(order, lambda s, t, v=values: f"{v.loc[s, t]:.4f}")
             lines += ["", f"Published, {other}:", "", *table]
-        lines += ["", f"![distances](distances/{out.name})", ""]
+        pictures = [
+            f"![{s} of the squared distances](distances/{p.name})" for s, p in drawn.items()
+        ]
+        lines += ["", *pictures, ""]
     return lines
 
 
 def _tables(name: str) -> tuple[pd.DataFrame, ...]:
     kinds = ("distances", "nearest", "probes")
     return tuple(artifacts.read_table(TABLES / f"{name}-{k}.parquet").to_pandas() for k in kinds)
+
+
+def _order(name: str) -> list[str]:
+    """Task names of an experiment that is kept, as they arrive."""
+    return artifacts.table_facts(artifacts.read_table(TABLES / f"{name}-nearest.parquet"))["order"]
 
 
 def _listed(numbers: list[int]) -> str:
@@ -184,28 +214,39 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 def write_consistency_page() -> None:
     """``docs/consistency.md`` from the tables that are kept."""
-    rows = []
-    for name in CONSISTENCY:
-        distances, _, probes = _tables(f"consistency-{name}")
-        facts = artifacts.read_table(TABLES / f"consistency-{name}-nearest.parquet")
-        mean, std = figure.matrices(distances, artifacts.table_facts(facts)["order"])
-        off = ~np.eye(len(mean), dtype=bool)
-        rows.append(
-            f"| {name} | {probes['val_accuracy'].mean():.3f} | {mean.to_numpy()[off].mean():.3f} "
-            f"| {std.to_numpy()[off].mean():.4f} | {std.to_numpy().max():.4f} "
-            f"| {_listed(published.nearest(mean.to_numpy()))} |"
-        )
     text = [
         "# Consistency of the distance",
         "",
-        "Made by `ftd reproduce consistency`: the default experiment (8×8 digits, four tasks,",
-        "small CNN, 5 trials) with one setting changed at a time; the default is 20 epochs, all",
-        "449 or fewer images of the `fisher` part, no averaging. The spread is the standard",
-        "deviation over trials, of a squared distance.",
-        "",
-        "| changed | `val` accuracy | mean squared distance | mean spread | largest | nearest |",
-        "|---|---|---|---|---|---|",
-        *rows,
+        "Made by `ftd reproduce consistency`: an experiment with one setting changed at a time.",
+        "The mean and the spread (standard deviation over trials) are of the squared distances",
+        "off the diagonal.",
         "",
     ]
+    for config, variants in CONSISTENCY.items():
+        names = {name: _experiment_name(config, name) for name in variants}
+        kept = {n: e for n, e in names.items() if (TABLES / f"{e}-probes.parquet").exists()}
+        if kept:
+            rows = [_consistency_row(name, experiment) for name, experiment in kept.items()]
+            text += [
+                f"## config/{config}.yaml",
+                "",
+                "| changed | trials | `val` accuracy by task | mean | mean spread | largest "
+                "| nearest sources of tasks 0 to 3 |",
+                "|---|---|---|---|---|---|---|",
+                *rows,
+                "",
+            ]
     artifacts.write_bytes(CONSISTENCY_PAGE, "\n".join(text).encode())
+
+
+def _consistency_row(name: str, experiment: str) -> str:
+    distances, _, probes = _tables(experiment)
+    order = _order(experiment)
+    mean, std = (table.to_numpy() for table in figure.matrices(distances, order))
+    off = ~np.eye(len(mean), dtype=bool)
+    accuracies = probes.groupby("task")["val_accuracy"].mean()[order]
+    return (
+        f"| {name} | {distances['trial'].nunique()} | {' '.join(f'{a:.3f}' for a in accuracies)} "
+        f"| {mean[off].mean():.3f} | {std[off].mean():.4f} | {std.max():.4f} "
+        f"| {_listed(published.nearest(mean))} |"
+    )

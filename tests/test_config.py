@@ -48,7 +48,7 @@ def test_shipped_configurations_hold_the_published_tasks(name, tasks):
     assert experiment.trials == 5
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "imagenet"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "imagenet", "tiny-imagenet"])
 def test_every_effort_is_valid(name):
     raw = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
     small, paper = (config.parse(config.resolve(raw | {"effort": e})) for e in ("small", "paper"))

@@ -59,18 +59,28 @@ def test_the_distances_page(tmp_path):
     assert "| resnet18 | 1, 0, 3, 2 | 1.00 |" in text
     assert f"{published_matrix[0, 1] + 0.005:.4f} ± 0.0071" in text
     assert "Published, vgg16:" in text and "| b | 0.1366 | 0.0000 | 0.7222 | 0.7993 |" in text
-    assert (reproduce.TABLES / "mnist-small-0-small-cnn.svg").exists()
+    assert (reproduce.TABLES / "mnist-small-0-small-cnn-mean.svg").exists()
+    assert (reproduce.TABLES / "mnist-small-0-small-cnn-std.svg").exists()
 
 
-def test_the_consistency_page():
-    for number, name in enumerate(reproduce.CONSISTENCY):
-        keep(f"consistency-{name}", published.MATRICES["mnist"]["vgg16"] + 0.001 * number)
+def test_the_consistency_page_shows_what_is_kept():
+    digits, cifar = reproduce.CONSISTENCY["config"], reproduce.CONSISTENCY["cifar10"]
+    for number, name in enumerate(digits):
+        matrix = published.MATRICES["mnist"]["vgg16"] + 0.001 * number
+        keep(reproduce._experiment_name("config", name), matrix)
     reproduce.write_consistency_page()
     text = reproduce.CONSISTENCY_PAGE.read_text()
-    for name in reproduce.CONSISTENCY:
-        assert f"| {name} | 0.900 |" in text
+    assert "## config/config.yaml" in text and "## config/cifar10.yaml" not in text
+    for name in digits:
+        assert f"| {name} | 2 | 0.900 0.900 0.900 0.900 | 0." in text
+    assert text.count("| 1, 0, 3, 2 |") == len(digits)
+    keep(reproduce._experiment_name("cifar10", next(iter(cifar))), matrix)
+    reproduce.write_consistency_page()
+    assert "## config/cifar10.yaml" in reproduce.CONSISTENCY_PAGE.read_text()
 
 
 def test_elsewhere_than_in_the_repository_it_says_so():
     with pytest.raises(UserError, match="run from the repository's folder"):
-        reproduce.consistency(cores=1)
+        reproduce.consistency(configs=[], settings=[], cores=1)
+    with pytest.raises(UserError, match="no consistency runs of 'mnist'; known: config, cifar10"):
+        reproduce.consistency("mnist", configs=[], settings=[], cores=1)
