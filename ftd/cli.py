@@ -377,6 +377,9 @@ def reproduce_distances(
     seeds: Annotated[str, typer.Option(help="JSON: base seeds.")] = "[0]",
     config_file: MoreConfig = None,
     setting: Setting = None,
+    note: Annotated[
+        str, typer.Option(help="A sentence for the page, e.g. how these images differ.")
+    ] = "",
     cores: Cores = 2,
 ) -> None:
     """Distances of a published task set beside the published ones."""
@@ -389,6 +392,7 @@ def reproduce_distances(
         configs=config_file or [],
         settings=setting or [],
         cores=cores,
+        note=note,
     )
 
 

@@ -27,7 +27,7 @@ CONSISTENCY = {
         **{f"{n} epochs, averaged": {"probe": {"epochs": n, "average": True}} for n in (5, 20, 80)},
         **{f"{n} Fisher samples": {"fisher": {"samples": n}} for n in (20, 100)},
     },
-    "cifar10": {f"{n} epochs, averaged": {"probe": {"epochs": n}} for n in (1, 2, 3, 6)},
+    "cifar10": {f"{n} epochs, averaged": {"probe": {"epochs": n}} for n in (1, 3)},
 }
 """By configuration file: what is varied, as a name and the settings that ``--config`` takes."""
 
@@ -40,6 +40,7 @@ def distances(
     configs: list[Path],
     settings: list[str],
     cores: int,
+    note: str = "",
 ) -> None:
     """Compute the distances of ``config/<dataset>.yaml`` for every base seed; write the evidence.
 
@@ -50,6 +51,7 @@ def distances(
         seeds: base seeds, an experiment each.
         configs: further configuration files, e.g. with another loader.
         settings: ``key=value`` for Snakemake's ``--config``, e.g. ``data_root=…``.
+        note: a sentence for the page, e.g. how this copy of the images differs.
 
     Raises:
         UserError: no such configuration, or a workflow that failed.
@@ -58,7 +60,7 @@ def distances(
         name = f"{dataset}-{effort}-{seed}"
         own = [f"experiment={name}", f"effort={effort}", f"seed={seed}"]
         _workflow(Path("config") / f"{dataset}.yaml", configs, [*settings, *own], cores)
-        _keep(Path("results") / name, name)
+        _keep(Path("results") / name, name, note)
     write_distances_page()
 
 
@@ -83,7 +85,7 @@ def consistency(
         experiment = _experiment_name(config, name)
         own = [f"experiment={experiment}", *(f"{k}={json.dumps(v)}" for k, v in changed.items())]
         _workflow(Path("config") / f"{config}.yaml", configs, [*settings, *own], cores)
-        _keep(Path("results") / experiment, experiment)
+        _keep(Path("results") / experiment, experiment, "")
     write_consistency_page()
 
 
@@ -109,24 +111,35 @@ def _workflow(config: Path, more: list[Path], settings: list[str], cores: int) -
         raise UserError(f"{config}: the workflow failed; see its messages above")
 
 
-def _keep(results: Path, name: str) -> None:
-    """Copy an experiment's tables, and its probes' facts as one table."""
+def _keep(results: Path, name: str, note: str) -> None:
+    """Copy an experiment's tables, and what made them: probes' facts and sizes of parts by task."""
     import pyarrow as pa
 
     for table in ("distances", "nearest", "layers"):
         source = results / f"{table}.parquet"
         artifacts.write_bytes(TABLES / f"{name}-{table}.parquet", source.read_bytes())
     keys = ("network", "trial", "task", "seed", "val_accuracy", "reached", "epochs", "seconds")
-    order = artifacts.table_facts(artifacts.read_table(results / "nearest.parquet"))["order"]
+    order = _order(name)
+    parts = {task: _part_sizes(results / "tasks" / f"{task}.parquet") for task in order}
     pairs = artifacts.read_table(results / "distances.parquet", ["network", "trial"]).to_pandas()
     facts = [
         artifacts.read_json(results / "probes" / network / str(trial) / f"{task}.json")
         for network, trial in pairs.drop_duplicates().itertuples(index=False)
         for task in order
     ]
-    rows = [{key: fact[key] for key in keys} for fact in facts]
-    same = {key: facts[0][key] for key in ("settings", "packages")}
-    artifacts.write_table(TABLES / f"{name}-probes.parquet", pa.Table.from_pylist(rows), same)
+    rows = [{key: fact[key] for key in keys} | parts[fact["task"]] for fact in facts]
+    same = {key: facts[0][key] for key in ("settings", "packages", "image")}
+    datasets = {
+        path.stem: artifacts.table_facts(artifacts.read_table(path, columns=[]))["settings"]
+        for path in sorted((results / "datasets").glob("*.parquet"))
+    }
+    made = {**same, "datasets": datasets, "note": note}
+    artifacts.write_table(TABLES / f"{name}-probes.parquet", pa.Table.from_pylist(rows), made)
+
+
+def _part_sizes(task: Path) -> dict[str, int]:
+    parts = artifacts.read_table(task, ["part"]).to_pandas()["part"]
+    return {part: int((parts == part).sum()) for part in ("train", "val", "fisher")}
 
 
 def write_distances_page() -> None:
@@ -163,10 +176,12 @@ def _experiment(dataset: str, name: str) -> list[str]:
         lines += [
             f"## {name}, {network}",
             "",
-            f"{rows['trial'].nunique()} trials; probes: {settings}; torch "
-            f"{facts['packages']['torch']}. `val` accuracy by task: "
-            + ", ".join(f"{t} {own[own['task'] == t]['val_accuracy'].mean():.3f}" for t in order)
-            + ".",
+            f"{rows['trial'].nunique()} trials; images {_image(facts)}; probes: {settings}; torch "
+            f"{facts['packages']['torch']}. {facts['note']}".rstrip(),
+            "",
+            "| task | `val` accuracy | trials that reached 1 − ε | train, val, fisher images |",
+            "|---|---|---|---|",
+            *(_probe_row(task, own[own["task"] == task]) for task in order),
             "",
             *figure.markdown_matrix(mean, std, nearest[nearest["network"] == network]),
             f"Nearest sources of tasks 0 to {len(order) - 1}: "
@@ -188,6 +203,21 @@ def _experiment(dataset: str, name: str) -> list[str]:
         ]
         lines += ["", *pictures, ""]
     return lines
+
+
+def _image(facts: dict) -> str:
+    """Size and where the images came from."""
+    size, channels = facts["image"]["size"], facts["image"]["channels"]
+    loaders = ", ".join(f"{name} by {data['loader']}" for name, data in facts["datasets"].items())
+    return f"{size}×{size}×{channels}, {loaders}"
+
+
+def _probe_row(task: str, probes: pd.DataFrame) -> str:
+    accuracy, parts = probes["val_accuracy"], probes.iloc[0][["train", "val", "fisher"]]
+    return (
+        f"| {task} | {accuracy.mean():.3f} ± {accuracy.std():.3f} "
+        f"| {probes['reached'].sum()} of {len(probes)} | {_listed(parts)} |"
+    )
 
 
 def _tables(name: str) -> tuple[pd.DataFrame, ...]:
@@ -224,6 +254,7 @@ def write_consistency_page() -> None:
     ]
     for config, variants in CONSISTENCY.items():
         names = {name: _experiment_name(config, name) for name in variants}
+        names |= {"nothing": f"{config}-small-0"}
         kept = {n: e for n, e in names.items() if (TABLES / f"{e}-probes.parquet").exists()}
         if kept:
             rows = [_consistency_row(name, experiment) for name, experiment in kept.items()]

@@ -32,8 +32,13 @@ def keep(name, matrix, trials=2):
     from ftd.select import nearest
 
     table = nearest(pd.DataFrame(rows), TASKS)
-    probes = [{"network": "small-cnn", "task": task, "val_accuracy": 0.9} for task in TASKS]
-    facts = {"settings": {"epochs": 3}, "packages": {"torch": "9.9"}, "order": TASKS}
+    fact = {"network": "small-cnn", "reached": True, "train": 90, "val": 20, "fisher": 10}
+    probes = [{**fact, "task": t, "val_accuracy": 0.9} for t in TASKS for _ in range(trials)]
+    facts = {
+        **{"settings": {"epochs": 3}, "packages": {"torch": "9.9"}, "order": TASKS},
+        **{"image": {"size": 28, "channels": 1}, "datasets": {"mnist": {"loader": "parquet"}}},
+        "note": "Copies.",
+    }
     for kind, content in (("distances", rows), ("probes", probes)):
         artifacts.write_table(
             reproduce.TABLES / f"{name}-{kind}.parquet", pa.Table.from_pylist(content), facts
@@ -54,7 +59,9 @@ def test_the_distances_page(tmp_path):
     reproduce.write_distances_page()
     text = reproduce.PAGE.read_text()
     assert "## mnist-small-0, small-cnn" in text and "torch 9.9" in text
-    assert "2 trials; probes: epochs 3" in text and "a 0.900, b 0.900" in text
+    assert "2 trials; images 28×28×1, mnist by parquet; probes: epochs 3" in text
+    assert "torch 9.9. Copies.\n" in text
+    assert "| b | 0.900 ± 0.000 | 2 of 2 | 90, 20, 10 |" in text
     assert "Nearest sources of tasks 0 to 3: **1, 0, 3, 2**" in text
     assert "| resnet18 | 1, 0, 3, 2 | 1.00 |" in text
     assert f"{published_matrix[0, 1] + 0.005:.4f} ± 0.0071" in text
