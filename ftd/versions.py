@@ -17,7 +17,7 @@ STAGES = {
     "dataset": 1,
     "slice": 1,
     "probe": 2,
-    "fisher": 2,
+    "fisher": 3,
     "distance": 2,
     "select": 1,
     "search": 2,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,6 +182,31 @@ def test_a_column_is_the_formula_on_the_target_s_ground(trial):
         layers = {e["layer"]: e["contribution"] for e in table.loc[source, "layers"]}
         assert list(layers) == ["body.0", "body.3", "head"]
         assert sum(layers.values()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_micro_batches_mix_the_classes_of_sorted_files(trial):
+    from dataclasses import replace
+
+    from ftd.slice import TaskData, read
+
+    ten = read(trial.slices["ten"])
+    rows = np.argsort(ten.label, kind="stable")
+    by_class = replace(ten, index=ten.index[rows], label=ten.label[rows], part=ten.part[rows])
+    model, _ = probe.load(trial.folder / "ten.safetensors")
+    traces = []
+    for task in (ten, by_class):
+        data = TaskData(task, trial.images, {"fisher": None})
+        found = fisher.on_task(model, data, Fisher(microbatch=20))
+        traces.append(sum(float(value.sum()) for value in found.values()))
+    assert traces[1] == pytest.approx(traces[0], rel=0.5)  # of one class only: many times as much
+
+
+@pytest.mark.parametrize(("size", "images"), [(8, 256), (32, 256), (224, 5), (1000, 1)])
+def test_batches_of_large_images_are_small(size, images):
+    data = SimpleNamespace(
+        device=torch.device("cpu"), task=SimpleNamespace(image_shape=(3, size, size))
+    )
+    assert fisher._batch_size(data) == images
 
 
 def test_finished_pairs_are_not_computed_again(trial, monkeypatch):

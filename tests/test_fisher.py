@@ -719,8 +719,8 @@ def test_nan_is_kept_for_the_trace_to_name():
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float64, 1e-12), (torch.bfloat16, 0.2)],
-    ids=["double", "half"],
+    [(torch.float64, 1e-12), (torch.float16, 0.1), (torch.bfloat16, 0.2)],
+    ids=["double", "half", "bfloat16"],
 )
 def test_other_precisions(dtype, tolerance):
     model, inputs, targets = case()

@@ -17,6 +17,7 @@ from ftd.networks import HEAD
 from ftd.training import setup
 
 BATCH = 256
+PIXELS = 2**18  # of a batch's images on a CPU: 256 images of 32×32, 5 of 224×224
 Order = list[int | None]  # by label: the output that stands for it, if one does
 
 
@@ -37,7 +38,7 @@ def matched_order(model: nn.Module, data: slice.TaskData) -> Order:
     sums: torch.Tensor | float = 0.0
     labels = len(data.task.labels)
     with torch.inference_mode():
-        for images, targets in data.batches("fisher", BATCH):
+        for images, targets in data.batches("fisher", _batch_size(data)):
             shares = model(images).double().softmax(1)
             sums = sums + F.one_hot(targets, labels).T.double() @ shares
         counts = F.one_hot(data.labels("fisher"), labels).sum(0)
@@ -67,6 +68,13 @@ class InOrder(nn.Module):
         return F.pad(outputs, (0, 1))[:, index]
 
 
+def _batch_size(data: slice.TaskData) -> int:
+    """Images to a batch: fewer of large ones, as their activations fill the memory."""
+    pixels = PIXELS if data.device.type == "cpu" else 16 * PIXELS
+    height, width = data.task.image_shape[1:]
+    return max(1, min(BATCH, pixels // (height * width)))
+
+
 def reorder_head(information: Information, order: Order) -> Information:
     """The head's rows in the order of the labels; zeros for labels without an output."""
     result = dict(information)
@@ -85,14 +93,18 @@ _HEAD_ROWS = {f"{HEAD}.weight", f"{HEAD}.bias", f"{HEAD}:B"}
 def on_task(
     model: nn.Module, data: slice.TaskData, settings: Fisher, label_space: str = "index"
 ) -> Information:
-    """A probe's Fisher information on a task's ``fisher`` part, the head in the task's order."""
+    """A probe's Fisher information on a task's ``fisher`` part, the head in the task's order.
+
+    Micro-batches are drawn at random (the same for every probe): files often lie class by class.
+    """
     model = model.to(data.device)
     labels = len(data.task.labels)
     if label_space == "matching":
         order = matched_order(model, data)
     else:
         order = index_order(model.head.out_features, labels)
-    batches = data.batches("fisher", BATCH)
+    shuffled = torch.Generator().manual_seed(0) if settings.microbatch > 1 else None
+    batches = data.batches("fisher", _batch_size(data), shuffled)
     same = {"loss": F.cross_entropy, "estimator": settings.estimator}
     if settings.structure == "kronecker":
         found = kronecker.information(InOrder(model, order), batches, **same)
