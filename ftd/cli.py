@@ -27,6 +27,13 @@ Settings = Annotated[
     str, typer.Option("--settings", help="JSON with keys of the stage's configuration section.")
 ]
 
+SomeTasks = Annotated[str, typer.Option("--tasks", help="JSON: tasks, if not all of them.")]
+
+
+def _tasks(tasks: str, selection: Path) -> list[str]:
+    """The tasks given, or all of the selection."""
+    return _json(tasks, "--tasks") or list(artifacts.read_json(selection))
+
 
 def _json(text: str, option: str) -> Any:
     try:
@@ -176,14 +183,18 @@ def select(
     networks: Annotated[str, typer.Option(help="JSON: probe networks; the first decides.")],
     nearest_out: Annotated[Path, typer.Option(help="Ranked sources to write (Parquet).")],
     selection_out: Annotated[Path, typer.Option(help="Selection to write (JSON).")],
+    seed: Seed = 0,
+    settings: Settings = "{}",
 ) -> None:
-    """Rank each task's sources and choose its nearest learned task."""
+    """Rank each task's sources and choose its nearest learned tasks."""
     from ftd import select
 
     select.run(
         distances,
         order=_json(order, "--order"),
         networks=_json(networks, "--networks"),
+        settings=config.settings_from_json(config.Select, settings),
+        seed=seed,
         nearest_out=nearest_out,
         selection_out=selection_out,
     )
@@ -198,6 +209,12 @@ def search(
     donors: Annotated[
         list[Path] | None, typer.Argument(help="Genotypes of the selected learned tasks.")
     ] = None,
+    method: Annotated[str, typer.Option(help="Search method, or a hand-designed network.")] = (
+        "ftd-nas"
+    ),
+    weights: Annotated[
+        Path | None, typer.Option(help="The first donor's trained weights (safetensors).")
+    ] = None,
     search_seed: Annotated[int, typer.Option(min=0, help="Seed of this search.")] = 0,
     seed: Seed = 0,
     settings: Settings = "{}",
@@ -209,6 +226,8 @@ def search(
         slice,
         images,
         donors or [],
+        method=method,
+        weights=weights,
         seed=seed,
         search_seed=search_seed,
         settings=config.settings_from_json(config.Search, settings),
@@ -248,12 +267,13 @@ def compare(
     methods: Annotated[str, typer.Option(help="JSON: search methods.")],
     seeds: Annotated[str, typer.Option(help="JSON: search seeds.")],
     out: Out,
+    tasks: SomeTasks = "null",
 ) -> None:
     """Join the metrics of all trained networks into one table."""
     from ftd import compare
 
-    tasks = list(artifacts.read_json(selection))
-    compare.run(final, tasks, _json(methods, "--methods"), _json(seeds, "--seeds"), out)
+    names = _tasks(tasks, selection)
+    compare.run(final, names, _json(methods, "--methods"), _json(seeds, "--seeds"), out)
 
 
 figure = typer.Typer(help="Draw figures and tables.", no_args_is_help=True)
@@ -293,12 +313,36 @@ def figure_trace(
     selection: Annotated[Path, typer.Option(help="The selection (JSON): the tasks there are.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the searches.")],
     out: Out,
+    tasks: SomeTasks = "null",
 ) -> None:
     """Losses and candidate weights of searches."""
     from ftd import figure
 
-    tasks = artifacts.read_json(selection)
-    figure.trace([searches / task / str(seed) / "trace.parquet" for task in tasks], out)
+    names = _tasks(tasks, selection)
+    figure.trace([searches / task / str(seed) / "trace.parquet" for task in names], out)
+
+
+@figure.command("cells")
+def figure_cells(
+    searches: Annotated[Path, typer.Argument(help="Folder of one method's searches.")],
+    selection: Annotated[Path, typer.Option(help="The selection (JSON): the tasks there are.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the searches.")],
+    out: Out,
+    tasks: SomeTasks = "null",
+) -> None:
+    """Drawings of the cells that searches found."""
+    from ftd import figure
+
+    names = _tasks(tasks, selection)
+    figure.cells([searches / task / str(seed) / "genotype.json" for task in names], out)
+
+
+@figure.command("scatter")
+def figure_scatter(comparison: Path, out: Out) -> None:
+    """Accuracy against search cost and parameters, with the Pareto front."""
+    from ftd import figure
+
+    figure.scatter(comparison, out)
 
 
 @figure.command("probes")
@@ -339,7 +383,9 @@ def figure_seeds(
     figure.seeds_page(results, out)
 
 
-bench = typer.Typer(help="Measure speed; not part of the workflow.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure speed and searches; not part of the workflow.", no_args_is_help=True
+)
 app.add_typer(bench, name="bench")
 
 
@@ -354,6 +400,38 @@ def bench_fisher(
 
     table = bench.fisher(out, batches=batches, rounds=rounds)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
+@bench.command("tabular")
+def bench_tabular(
+    table: Annotated[Path, typer.Option(help="Every architecture's results (Parquet).")],
+    layout: Annotated[str, typer.Option(help="nas-bench-201 or transnas-micro.")],
+    out: Out,
+    distances: Annotated[
+        Path | None, typer.Option(help="Distances that say which task is near (Parquet).")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=2, help="Random searches of a space.")] = 1000,
+    controller_seeds: Annotated[
+        int, typer.Option(min=0, help="Searches by ENAS's controller of a target and space.")
+    ] = 5,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Page to write of every bench-tabular-*.parquet beside the output."),
+    ] = None,
+) -> None:
+    """Search a published table in the full space and in near and far tasks' spaces."""
+    from ftd import bench
+
+    found = bench.tabular(
+        out,
+        table=table,
+        layout=layout,
+        distances=distances,
+        repetitions=repetitions,
+        controller_seeds=controller_seeds,
+        page=page,
+    )
+    print(found.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
 reproduce = typer.Typer(help="Run the published task sets; write docs/.", no_args_is_help=True)

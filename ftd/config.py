@@ -4,7 +4,6 @@ The model is the schema: ``config/README.md`` documents it, the workflow and the
 validate with it. Imports nothing heavy, since every cluster job parses the workflow again.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterable
@@ -15,62 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ftd.errors import UserError
-
-REST = "rest"
-NETWORKS = ("small-cnn", "vgg16", "resnet18", "densenet121", "torchvision-<model>")
-OPERATIONS = (
-    "none",
-    "skip_connect",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "sep_conv_7x7",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-    "conv_7x1_1x7",
-)
-LOADERS = ("sklearn-digits", "torchvision:<Class>", "imagefolder", "parquet")
-
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-def safe_name(name: str) -> str:
-    """``name``, if it can be one part of a path on any system; ``ValueError`` otherwise."""
-    if not _SAFE_NAME.fullmatch(name) or name.endswith("."):
-        raise ValueError(
-            f"expected a name of letters, digits, '.', '_' and '-' that starts with a letter or "
-            f"digit (it becomes part of a path), got {name!r}"
-        )
-    return name
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, or the words there are."""
-    known = [str(item) for item in known]
-    near = difflib.get_close_matches(str(word), known, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
-
-
-def split_network(name: str) -> tuple[str, str, float]:
-    """(``"own"`` or ``"torchvision"``, model, width) of a name; else ``ValueError``.
-
-    ``resnet18-x0.25`` is ``resnet18`` with a quarter of the channels.
-    """
-    if re.fullmatch(r"torchvision-[a-z]\w*", name):
-        return "torchvision", name.removeprefix("torchvision-"), 1.0
-    model, mark, width = name.partition("-x")
-    if model not in NETWORKS or (mark and not re.fullmatch(r"(\d*\.)?\d+", width)):
-        raise ValueError(
-            f"unknown network {name!r}{did_you_mean(name, NETWORKS)}; all but torchvision's take "
-            "a width behind them, as in 'resnet18-x0.25'"
-        )
-    factor = float(width or 1)
-    if not 0 < factor <= 16:
-        raise ValueError(f"network {name!r}: its width must lie in (0, 16]")
-    return "own", model, factor
+from ftd.names import LOADERS, OPERATIONS, REST, did_you_mean, method_of, safe_name, split_network
 
 
 class Section(BaseModel):
@@ -247,13 +191,24 @@ class Distance(Section):
     layers: bool = True
 
 
+class Select(Section):
+    """How many of the nearest learned tasks a task's search starts from."""
+
+    nearest: int = Field(1, ge=1)
+
+
 class SpaceSettings(Section):
-    """The full architecture space: each edge one of the operations, each skeleton one choice."""
+    """The full architecture space: each edge one of the operations, each skeleton one choice.
+
+    ``feeds`` earlier cells feed a cell; a node has ``fan_in`` inputs, all earlier states without.
+    """
 
     operations: list[str] = Field(list(OPERATIONS), min_length=1)
     cells: list[Annotated[int, Field(ge=3)]] = Field([3], min_length=1)
     nodes: list[Annotated[int, Field(ge=1)]] = Field([3], min_length=1)
     channels: list[Annotated[int, Field(ge=1)]] = Field([8], min_length=1)
+    feeds: Literal[1, 2] = 1
+    fan_in: int | None = Field(None, ge=1)
 
     @field_validator("operations", mode="before")
     @classmethod
@@ -263,35 +218,112 @@ class SpaceSettings(Section):
                 raise ValueError(f"unknown operation {name!r}{did_you_mean(name, OPERATIONS)}")
         return values
 
-    @field_validator("*")
+    @field_validator("operations", "cells", "nodes", "channels")
     @classmethod
     def _different(cls, values: list) -> list:
         return _no_duplicates(values)
 
 
-class Search(Section):
-    """FUSE: candidates, length of a generation, patience, and the space it starts from.
+class Fuse(Section):
+    """FUSE: candidates, length of a generation, and patience."""
 
-    It uses at most ``samples`` images of ``train`` and of ``val``.
-    """
-
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
-    samples: int | None = Field(None, ge=1)
-    space: SpaceSettings = SpaceSettings()
     candidates: int = Field(3, ge=2)
     alternations: int = Field(2, ge=1)
     weight_epochs: int = Field(1, ge=1)
     alpha_epochs: int = Field(10, ge=1)
     patience: int = Field(2, ge=1)
     max_generations: int = Field(6, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
     alpha_learning_rate: float = Field(0.1, gt=0)
 
-    @field_validator("seeds")
+
+class RandomSearch(Section):
+    """Random search with successive halving: the better half goes on for twice the epochs."""
+
+    candidates: int = Field(8, ge=1)
+    epochs: int = Field(1, ge=1)
+
+
+class Darts(Section):
+    """DARTS and PC-DARTS: length, α's Adam, and the share 1/``partial`` of PC-DARTS' channels.
+
+    α stays as it is for the first ``warm_up`` epochs.
+    """
+
+    epochs: int = Field(10, ge=1)
+    warm_up: int = Field(2, ge=0)
+    learning_rate: float = Field(0.025, gt=0)
+    alpha_learning_rate: float = Field(0.01, gt=0)
+    partial: int = Field(4, ge=1)
+
+
+class Enas(Section):
+    """ENAS: epochs of the shared weights, controller steps after each, candidates at the end."""
+
+    epochs: int = Field(50, ge=1)
+    controller_steps: int = Field(30, ge=1)
+    controller_learning_rate: float = Field(0.0035, gt=0)
+    entropy: float = Field(1e-4, ge=0)
+    candidates: int = Field(10, ge=1)
+
+
+class TeNas(Section):
+    """TE-NAS: images of a neural tangent kernel, images of the linear regions, repetitions."""
+
+    ntk_images: int = Field(8, ge=2)
+    region_images: int = Field(64, ge=2)
+    repeats: int = Field(1, ge=1)
+
+
+class Search(Section):
+    """The methods, their common space, data and optimiser, and what each has of its own.
+
+    ``tasks`` are those that are searched (all, if ``None``), besides the learned tasks that they
+    start from. At most ``samples`` images of ``train`` and of ``val`` are used. A search stops by
+    its own rule, or when it has evaluated ``max_macs`` multiply-accumulates. ``restriction`` is
+    how the nearest learned tasks' architectures restrict the space.
+    """
+
+    methods: list[str] = Field(["ftd-nas"], min_length=1)
+    tasks: list[str] | None = Field(None, min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    samples: int | None = Field(None, ge=1)
+    space: SpaceSettings = SpaceSettings()
+    restriction: Literal["operations", "neighbourhood"] = "operations"
+    radius: int = Field(2, ge=1)
+    max_macs: int | None = Field(None, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    fuse: Fuse = Fuse()
+    random: RandomSearch = RandomSearch()
+    darts: Darts = Darts()
+    enas: Enas = Enas()
+    te_nas: TeNas = TeNas()
+
+    def of(self, method: str) -> dict[str, Any]:
+        """The settings that decide a search by ``method``, as plain data."""
+        kind = method_of(method)
+        if kind.section is None:
+            return {}
+        unused = {"methods", "tasks", "seeds", *_SECTIONS} - {kind.section}
+        if kind.source is None:
+            unused |= {"restriction", "radius"}
+        return self.model_dump(mode="json", exclude=unused)
+
+    @field_validator("methods", "seeds")
     @classmethod
-    def _seeds(cls, values: list[int]) -> list[int]:
+    def _lists(cls, values: list) -> list:
         return _no_duplicates(values)
+
+    @field_validator("methods")
+    @classmethod
+    def _methods(cls, values: list[str]) -> list[str]:
+        for name in values:
+            method_of(name)
+        return values
+
+
+_SECTIONS = ("fuse", "random", "darts", "enas", "te_nas")
+"""Sections of ``Search`` that belong to one family of methods."""
 
 
 class Train(Section):
@@ -323,6 +355,7 @@ class Config(Section):
     probe: Probe = Probe()
     fisher: Fisher = Fisher()
     distance: Distance = Distance()
+    select: Select = Select()
     search: Search = Search()
     train: Train = Train()
     effort: str | None = None
@@ -346,6 +379,13 @@ class Config(Section):
         for name in value:
             split_network(name)
         return _no_duplicates(value)
+
+    @model_validator(mode="after")
+    def _searched(self) -> "Config":
+        for name in self.search.tasks or ():
+            if name not in self.tasks:
+                raise ValueError(f"search.tasks: no task {name!r}{did_you_mean(name, self.tasks)}")
+        return self
 
     @model_validator(mode="after")
     def _pretrained(self) -> "Config":

@@ -132,7 +132,10 @@ def layers(contributions: Path, nearest: Path, *, network: str, out: Path) -> No
 
 
 def trace(traces: list[Path], out: Path) -> None:
-    """Losses and candidate weights of searches, one row of panels a search.
+    """Losses of searches, and what they choose by, one row of panels a search.
+
+    At right: FUSE's candidate weights softmax(α), or the accuracy on ``val`` of what other
+    methods measure.
 
     Raises:
         UserError: unreadable traces.
@@ -140,26 +143,117 @@ def trace(traces: list[Path], out: Path) -> None:
     figure, panels = plt.subplots(
         len(traces), 2, figsize=(9, 2.4 * len(traces)), squeeze=False, layout="constrained"
     )
-    for (losses, weights), path in zip(panels, traces, strict=True):
+    for (losses, chosen), path in zip(panels, traces, strict=True):
         table = artifacts.read_table(path)
         rows = table.to_pandas()
-        for phase, colour in (("weights", "tab:blue"), ("alpha", "tab:orange")):
-            part = rows[rows["phase"] == phase]
-            label = "train (weights)" if phase == "weights" else "val (α)"
-            losses.plot(part.index, part["loss"], ".-", ms=3, lw=0.8, color=colour, label=label)
-        for _, generation in rows.groupby("generation"):
-            alpha = np.stack(generation["alpha"])
-            for candidate, values in enumerate(alpha.T):
-                weights.plot(generation.index, values, lw=1, color=f"C{candidate}")
-            weights.axvline(generation.index[0] - 0.5, color="0.8", lw=0.8)
+        for number, (phase, part) in enumerate(rows.groupby("phase", sort=False)):
+            losses.plot(part["step"], part["loss"], ".-", ms=3, lw=0.8, c=f"C{number}", label=phase)
         losses.set_title(artifacts.table_facts(table)["task"], loc="left")
         losses.set_ylabel("loss")
-        weights.set_ylabel("softmax(α)")
-        weights.set_ylim(0, 1)
-    panels[0, 0].legend(fontsize="small")
+        losses.legend(fontsize="small")
+        if "alpha" in rows:
+            _candidate_weights(chosen, rows)
+        else:
+            chosen.plot(rows["step"], rows["score"], ".", ms=3)
+            chosen.set_ylabel("accuracy on val")
+        chosen.set_ylim(0, 1)
     for axes in panels[-1]:
         axes.set_xlabel("search step")
     _save(figure, out)
+
+
+def _candidate_weights(axes: plt.Axes, rows: pd.DataFrame) -> None:
+    for _, generation in rows.groupby("generation"):
+        for candidate, values in enumerate(np.stack(generation["alpha"]).T):
+            axes.plot(generation["step"], values, lw=1, color=f"C{candidate}")
+        axes.axvline(generation["step"].iloc[0] - 0.5, color="0.8", lw=0.8)
+    axes.set_ylabel("softmax(α)")
+
+
+def cells(genotypes: list[Path], out: Path) -> None:
+    """Drawings of found cells, a row for each architecture, a column for each kind of cell.
+
+    Raises:
+        UserError: unreadable genotypes.
+    """
+    found = [artifacts.read_json(path) for path in genotypes]
+    figure, panels = plt.subplots(
+        len(found), 2, figsize=(11, 3.2 * len(found)), squeeze=False, layout="constrained"
+    )
+    for row, facts in zip(panels, found, strict=True):
+        genotype = facts["genotype"]
+        for axes, kind in zip(row, ("normal", "reduction"), strict=True):
+            axes.axis("off")
+            axes.set_title(f"{facts['task']}, {facts['method']}: {kind} cell", loc="left")
+            _cell(axes, genotype[kind], genotype["skeleton"]["feeds"])
+    _save(figure, out)
+
+
+def _cell(axes: plt.Axes, cell: list, feeds: int) -> None:
+    """States from left to right; an arc for every operation but ``none``."""
+    names = [f"in {number}" for number in range(feeds)] + [str(n) for n in range(len(cell))]
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(-1.2, 1.2)
+    for position, name in enumerate(names):
+        axes.text(
+            position, 0, name, ha="center", va="center", bbox={"boxstyle": "round", "fc": "w"}
+        )
+    for node, edges in enumerate(cell):
+        for side, (operation, source) in enumerate(edges):
+            if operation == "none":
+                continue
+            end, up = feeds + node, 1 if (node + side) % 2 else -1
+            style = {
+                "arrowstyle": "->",
+                "connectionstyle": f"arc3,rad={-0.45 * up}",
+                "color": "0.5",
+            }
+            ends = {"shrinkA": 14, "shrinkB": 14}
+            axes.annotate("", (end, 0), (source, 0), arrowprops=style | ends)
+            height = up * 0.24 * (end - source)
+            axes.text((source + end) / 2, height, operation, ha="center", va="center", size=7)
+
+
+def scatter(comparison: Path, out: Path) -> None:
+    """Mean accuracy against search cost and parameters, a row of panels a task.
+
+    The line is the Pareto front: no other method is at least as accurate at no more cost.
+
+    Raises:
+        UserError: unreadable table.
+    """
+    table = artifacts.read_table(comparison).to_pandas()
+    means = table.groupby(["task", "method"], as_index=False)[
+        ["accuracy", "search_macs", "parameters"]
+    ].mean()
+    tasks = list(means["task"].unique())
+    figure, panels = plt.subplots(
+        len(tasks), 2, figsize=(10, 3.4 * len(tasks)), squeeze=False, layout="constrained"
+    )
+    costs = {"search_macs": "multiply-accumulates of the search", "parameters": "parameters"}
+    for row, task in zip(panels, tasks, strict=True):
+        rows = means[means["task"] == task]
+        for axes, (cost, label) in zip(row, costs.items(), strict=True):
+            shown = rows[rows[cost] > 0]  # hand-designed networks are not searched
+            front = shown[pareto(shown[cost].to_numpy(), shown["accuracy"].to_numpy())]
+            front = front.sort_values(cost)
+            axes.step(front[cost], front["accuracy"], where="post", color="0.7", lw=1)
+            for number, point in enumerate(shown.itertuples()):
+                x, y = getattr(point, cost), point.accuracy
+                axes.plot(x, y, "o", ms=4, color=f"C{number % 10}")
+                axes.annotate(point.method, (x, y), (3, 3), textcoords="offset points", size=7)
+            axes.set_xscale("log")
+            axes.set_title(task, loc="left")
+            axes.set_xlabel(label)
+            axes.set_ylabel("test accuracy")
+    _save(figure, out)
+
+
+def pareto(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Mask [N] of the points that no other one beats: none has less cost or more value for it."""
+    cheaper, better = cost[:, None] <= cost, value[:, None] >= value
+    strictly = (cost[:, None] < cost) | (value[:, None] > value)
+    return ~(cheaper & better & strictly).any(0)
 
 
 def _save(figure: plt.Figure, out: Path) -> None:
@@ -175,8 +269,31 @@ def nearest_table(nearest: Path, out: Path) -> None:
 
 
 def comparison_table(comparison: Path, out: Path) -> None:
-    """``comparison.parquet`` as a page."""
-    _page(artifacts.read_table(comparison).to_pandas(), out)
+    """``comparison.parquet`` as a page, a row for each task and method (as Le et al. 2022, IV)."""
+    table = artifacts.read_table(comparison).to_pandas()
+    _page(summary(table), out)
+
+
+def summary(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy mean ± standard deviation over seeds (%), parameters, search cost, by method."""
+    rows = []
+    for (task, method), group in comparison.groupby(["task", "method"], sort=False):
+        accuracy = 100 * group["accuracy"]
+        rows.append(
+            {
+                "task": task,
+                "method": method,
+                "seeds": len(group),
+                "accuracy %": f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}"
+                if len(group) > 1
+                else f"{accuracy.mean():.2f}",
+                "parameters": int(group["parameters"].median()),
+                "search MACs": group["search_macs"].mean(),
+                "search seconds": group["search_seconds"].mean(),
+                "space (log10)": group["space_log10"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def probe_table(indexes: list[Path], out: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from PIL.Image import DecompressionBombError, Image, fromarray
 from PIL.Image import open as open_image
 
-from ftd.config import Dataset, did_you_mean
+from ftd.config import Dataset
 from ftd.errors import UserError
+from ftd.names import did_you_mean
 
 _DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError)  # what PIL raises
 

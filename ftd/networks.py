@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from ftd.config import split_network
 from ftd.errors import UserError
+from ftd.names import split_network
 from ftd.seeds import seed_of
 
 HEAD = "head"

@@ -1,4 +1,4 @@
-"""Where a long training was when it was stopped: kept beside its result, gone with its end."""
+"""Where a long job was when it was stopped: kept beside its result, gone with its end."""
 
 import time
 from pathlib import Path
@@ -10,11 +10,11 @@ from ftd import artifacts
 from ftd.errors import UserError
 from ftd.progress import log
 
-KEEP_EVERY = 60.0  # seconds of training that a kill may cost
+KEEP_EVERY = 60.0  # seconds of work that a kill may cost
 
 
 class Resume:
-    """A training's state on disk: weights, averaged weights, Adam's moments, random state, losses.
+    """A job's state on disk: networks, optimisers' moments, random state, and plain data.
 
     Args:
         path: the file; ``None`` keeps nothing.
@@ -33,52 +33,55 @@ class Resume:
     def load(
         self,
         models: dict[str, nn.Module],
-        optimizer: torch.optim.Optimizer,
+        optimizers: dict[str, torch.optim.Optimizer],
         generator: torch.Generator,
-    ) -> list[float]:
-        """Put a kept state back; returns the losses of the epochs it has behind it, or none."""
+    ) -> dict:
+        """Put a kept state back; returns what ``keep`` got as ``done``, or nothing."""
         if self.path is None or not self.path.exists():
-            return []
+            return {}
         try:
             tensors, facts = artifacts.read_tensors(self.path)
         except UserError as error:
             log(f"{error}; starting anew")
-            return []
+            return {}
         if facts.get("decides") != self.decides:
-            return []
+            return {}
         for name, model in models.items():
-            model.load_state_dict(_below(tensors, name))
-        state = optimizer.state_dict()
-        moments = _below(tensors, "adam")
-        state["state"] = {
-            index: _below(moments, str(index)) for index in {int(k.split(".")[0]) for k in moments}
-        }
-        optimizer.load_state_dict(state)
+            model.load_state_dict(_below(tensors, f"model {name}"))
+        for name, optimizer in optimizers.items():
+            moments = _below(tensors, f"optimizer {name}")
+            state = optimizer.state_dict()
+            state["state"] = {
+                index: _below(moments, str(index))
+                for index in {int(key.split(".")[0]) for key in moments}
+            }
+            optimizer.load_state_dict(state)
         generator.set_state(tensors["random"])
         torch.set_rng_state(tensors["random_cpu"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random_cuda"])
-        log(f"going on after {len(facts['losses'])} epochs")
-        return facts["losses"]
+        log(f"going on from {self.path}")
+        return facts["done"]
 
     def keep(
         self,
         models: dict[str, nn.Module],
-        optimizer: torch.optim.Optimizer,
+        optimizers: dict[str, torch.optim.Optimizer],
         generator: torch.Generator,
-        losses: list[float],
+        done: dict,
     ) -> None:
-        """Write the state, unless it was written a moment ago."""
+        """Write the state, unless it was written a moment ago. ``done`` is plain data."""
         if self.path is None or time.monotonic() - self.kept < KEEP_EVERY:
             return
         tensors = {"random": generator.get_state(), "random_cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             tensors["random_cuda"] = torch.cuda.get_rng_state()
         for name, model in models.items():
-            tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{key}": value for key, value in moments.items()}
-        artifacts.write_tensors(self.path, tensors, {"decides": self.decides, "losses": losses})
+            tensors |= {f"model {name}.{key}": v for key, v in model.state_dict().items()}
+        for name, optimizer in optimizers.items():
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer {name}.{index}.{key}": v for key, v in moments.items()}
+        artifacts.write_tensors(self.path, tensors, {"decides": self.decides, "done": done})
         self.kept = time.monotonic()
 
     def done(self) -> None:

@@ -1,11 +1,14 @@
 """Stage *select*: rank the other tasks of each task, and choose its nearest learned ones."""
 
+import random
 from pathlib import Path
 
 import pandas as pd
 
 from ftd import artifacts, versions
+from ftd.config import Select
 from ftd.errors import UserError
+from ftd.seeds import seed_of
 
 
 def run(
@@ -13,17 +16,17 @@ def run(
     *,
     order: list[str],
     networks: list[str],
+    settings: Select,
+    seed: int,
     nearest_out: Path,
     selection_out: Path,
 ) -> None:
     """Write ``nearest.parquet`` and ``selection.json`` from ``distances.parquet``.
 
-    The selection, ``{task: [source]}``, holds the nearest task among those that arrived before
-    it, by the first network; nothing for the first task.
-
     Args:
         order: task names as they arrive.
         networks: probe networks; the first decides the selection.
+        seed: of the experiment, for the tasks that are chosen at random.
 
     Raises:
         UserError: unreadable distances, or a pair of tasks without one.
@@ -33,7 +36,8 @@ def run(
     table = nearest(artifacts.read_table(distances).to_pandas(), order)
     facts = {"order": order, "networks": networks, "version": versions.STAGES["select"]}
     artifacts.write_table(nearest_out, pa.Table.from_pandas(table, preserve_index=False), facts)
-    artifacts.write_json(selection_out, selection(table, order, networks[0]))
+    chosen = selection(table, order, networks[0], nearest=settings.nearest, seed=seed)
+    artifacts.write_json(selection_out, chosen)
 
 
 def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
@@ -73,11 +77,23 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     return table[columns]
 
 
-def selection(table: pd.DataFrame, order: list[str], network: str) -> dict[str, list[str]]:
-    """The nearest learned task of every task, by one network's ``nearest`` table."""
-    learned = table[(table["network"] == network) & table["learned"]]
-    best = learned.sort_values("rank").drop_duplicates("target").set_index("target")["source"]
-    return {task: [best[task]] if task in best.index else [] for task in order}
+def selection(
+    table: pd.DataFrame, order: list[str], network: str, *, nearest: int = 1, seed: int = 0
+) -> dict[str, dict[str, list[str]]]:
+    """The learned tasks that each task's search may start from, by one network's table.
+
+    Returns:
+        ``{task: {"nearest": …, "farthest": …, "random": …}}``, so many of the tasks that arrived
+        before it, the nearest (farthest, first drawn) first; the last two are for ablations.
+    """
+    learned = table[(table["network"] == network) & table["learned"]].sort_values("rank")
+    found = {}
+    for task in order:
+        ranked = list(learned[learned["target"] == task]["source"])
+        shuffled = random.Random(seed_of("select", seed, task)).sample(sorted(ranked), len(ranked))
+        orders = {"nearest": ranked, "farthest": ranked[::-1], "random": shuffled}
+        found[task] = {name: sources[:nearest] for name, sources in orders.items()}
+    return found
 
 
 def summary(nearest_file: Path) -> str:
@@ -91,7 +107,7 @@ def summary(nearest_file: Path) -> str:
         chosen = selection(table, facts["order"], network)
         lines.append(f"nearest source of each task ({network}, mean squared distance ± std)")
         for row in rows[rows["rank"] == 1].itertuples():
-            learned = ", ".join(chosen[row.target]) or "none yet"
+            learned = ", ".join(chosen[row.target]["nearest"]) or "none yet"
             lines.append(
                 f"  {row.target}: {row.source} ({row.mean:.3f} ± {row.std:.3f}, first in "
                 f"{row.agreement:.0%} of trials); nearest learned: {learned}"

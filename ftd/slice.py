@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftd import artifacts, versions
-from ftd.config import REST, Task, did_you_mean
+from ftd.config import Task
 from ftd.dataset import PARTS, stratified
 from ftd.errors import UserError
+from ftd.names import REST, did_you_mean
 from ftd.seeds import seed_of
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""Stage *train*: train a found architecture from scratch and test it, once."""
+"""Stage *train*: train a found architecture or a hand-designed network, and test it, once."""
 
 import time
 from pathlib import Path
 
 from torch import nn
 
-from ftd import artifacts, slice, versions
+from ftd import artifacts, networks, slice, versions
 from ftd.config import Train
 from ftd.errors import UserError
 from ftd.macs import forward_macs
@@ -27,7 +27,7 @@ def run(
     weights_out: Path,
     metrics_out: Path,
 ) -> dict:
-    """Train a genotype on ``train``; write weights (safetensors) and metrics (JSON).
+    """Train an architecture on ``train``; write weights (safetensors) and metrics (JSON).
 
     Metrics: ``accuracy`` on ``test`` and ``val_accuracy`` in [0, 1]; ``parameters``, all weights
     of the network; ``macs`` per image, forward; ``seconds``; and the search's cost, copied.
@@ -37,7 +37,6 @@ def run(
     """
     setup()
     found = artifacts.read_json(genotype)
-    architecture = Genotype.from_json(found["genotype"])
     task = slice.read(task_slice)
     if found["task"] != task.facts["task"]:
         raise UserError(
@@ -46,7 +45,7 @@ def run(
     what = f"train {found['task']}, method {found['method']}, seed {found['seed']}"
     start = seed_of("train", seed, found["seed"])
     shape = task.image_shape
-    model = build(architecture, channels=shape[0], labels=task.target.outputs, seed=start)
+    model = network_of(found, shape, task.target.outputs, seed=start)
     data = slice.TaskData(task, images, {"train": settings.samples, "val": None, "test": None})
     model.to(data.device)
     identity = {
@@ -55,6 +54,7 @@ def run(
         "seed": found["seed"],
         "experiment_seed": seed,
         "genotype": found["genotype"],
+        "network": found["network"],
         "labels": task.labels,
         "image": task.facts["image"],
         "mean": task.facts["mean"],
@@ -93,6 +93,25 @@ def run(
     return metrics
 
 
+def network_of(found: dict, shape: tuple[int, int, int], labels: int, *, seed: int) -> nn.Module:
+    """The network of a genotype, or the hand-designed one that is named in its place.
+
+    Args:
+        found: with ``genotype`` and ``network``, one of them ``None``.
+        shape: of an image, (channels, height, width).
+
+    Raises:
+        UserError: no genotype, or a network that does not take such images.
+    """
+    if found["network"] is not None:
+        channels, size, _ = shape
+        return networks.build(
+            found["network"], channels=channels, size=size, labels=labels, seed=seed
+        )
+    genotype = Genotype.from_json(found["genotype"])
+    return build(genotype, channels=shape[0], labels=labels, seed=seed)
+
+
 def load(path: Path) -> tuple[nn.Module, dict]:
     """A trained network in evaluation mode, and its facts.
 
@@ -104,12 +123,9 @@ def load(path: Path) -> tuple[nn.Module, dict]:
     """
     weights, facts = artifacts.read_tensors(path)
     try:
-        model = build(
-            Genotype.from_json(facts["genotype"]),
-            channels=facts["image"]["channels"],
-            labels=len(facts["labels"]),
-            seed=0,
-        )
+        image = facts["image"]
+        shape = image["channels"], image["size"], image["size"]
+        model = network_of(facts, shape, len(facts["labels"]), seed=0)
         model.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: no trained network of this program") from error

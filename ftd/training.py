@@ -36,6 +36,11 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def mixed(device: torch.device) -> torch.autocast:
+    """Mixed precision (bf16) on a GPU, nothing on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 def train_epoch(
     data: "TaskData",
     batch_size: int,
@@ -95,7 +100,7 @@ def fit(
         optimizer = torch.optim.Adam(model.parameters(), learning_rate)
         mean = AveragedModel(model) if average else None
         models = {"model": model} | ({"mean": mean} if mean else {})
-        losses = resume.load(models, optimizer, generator)
+        losses = resume.load(models, {"adam": optimizer}, generator).get("losses", [])
         epoch = len(losses)
 
         def join(*_) -> None:
@@ -103,10 +108,9 @@ def fit(
                 mean.update_parameters(model)
 
         optimizer.register_step_post_hook(join)
-        half = torch.autocast(data.device.type, torch.bfloat16, enabled=data.device.type == "cuda")
 
         def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            with half:
+            with mixed(data.device):
                 return data.task.target.loss(model(images), labels)
 
         for epoch in progress(range(len(losses), epochs), what):
@@ -117,7 +121,7 @@ def fit(
             losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
             if stop_at is not None and accuracy(model, data, "val") >= stop_at:
                 break
-            resume.keep(models, optimizer, generator, losses)
+            resume.keep(models, {"adam": optimizer}, generator, {"losses": losses})
         if mean:
             model.load_state_dict(mean.module.state_dict())
             update_bn(data.batches("train", batch_size, generator), model)

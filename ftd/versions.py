@@ -19,20 +19,20 @@ STAGES = {
     "probe": 2,
     "fisher": 3,
     "distance": 2,
-    "select": 1,
-    "search": 2,
-    "train": 2,
-    "compare": 1,
-    "figure": 1,
+    "select": 2,
+    "search": 3,
+    "train": 3,
+    "compare": 2,
+    "figure": 2,
 }
 
 _PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pyarrow", "pandas", "safetensors")
 
 
-def record(stage: str, settings: "Section") -> dict:
+def record(stage: str, settings: "Section | dict") -> dict:
     """What decided a stage's result besides its inputs and seeds, for the facts beside it."""
     return {
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings if isinstance(settings, dict) else settings.model_dump(mode="json"),
         "version": STAGES[stage],
         "packages": packages(),
     }

@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 from ftd import versions
 from ftd.config import parse as parse_config, resolve, settings_json
 from ftd.errors import UserError
+from ftd.names import LIBRARY, method_of
 
 config = resolve(config, dict(workflow.config_settings.config))
 
@@ -19,7 +20,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
-METHODS = ["ftd-nas"]
+METHODS = EXPERIMENT.search.methods
 
 
 pathvars:
@@ -47,7 +48,7 @@ wildcard_constraints:
     dataset=one_of(EXPERIMENT.datasets),
     task=one_of(EXPERIMENT.tasks),
     network=one_of(EXPERIMENT.networks),
-    method=one_of(METHODS),
+    method=one_of({*METHODS, LIBRARY}),
     trial=r"\d+",
     seed=r"\d+",
 
@@ -108,25 +109,44 @@ def selection_at(path, modified):
     return json.loads(Path(path).read_text())
 
 
+def sources(wildcards):
+    """The learned tasks that a task's search by a method starts from."""
+    path = checkpoints.select.get().output.selection
+    kind = method_of(wildcards.method)
+    if kind.source is None:
+        return []
+    return selection_at(str(path), os.stat(path).st_mtime_ns)[wildcards.task][
+        kind.source
+    ]
+
+
 def donors(wildcards):
     """The architectures whose space a task's search starts from."""
-    path = checkpoints.select.get().output.selection
-    selection = selection_at(str(path), os.stat(path).st_mtime_ns)
     return [
-        f"<results>/search/{wildcards.method}/{source}/{wildcards.seed}/genotype.json"
-        for source in selection[wildcards.task]
+        f"<results>/search/{LIBRARY}/{source}/{wildcards.seed}/genotype.json"
+        for source in sources(wildcards)
+    ]
+
+
+def donor_weights(wildcards):
+    """The first donor's trained weights, where the method takes them over."""
+    if method_of(wildcards.method).start != "weights":
+        return []
+    return [
+        f"<results>/final/{LIBRARY}/{source}/{wildcards.seed}/weights.safetensors"
+        for source in sources(wildcards)[:1]
     ]
 
 
 def searched(pattern):
-    """A path for every task, method and seed, known only once the selection is."""
+    """A path for every searched task, method and seed, known only once the selection is."""
 
     def paths(wildcards):
         checkpoints.select.get()
         return collect(
             pattern,
             method=METHODS,
-            task=EXPERIMENT.tasks,
+            task=EXPERIMENT.search.tasks or EXPERIMENT.tasks,
             seed=EXPERIMENT.search.seeds,
         )
 

@@ -99,7 +99,7 @@ rule trace_figure:
             "<results>/figures/trace-{method}-{seed}.svg",
             caption="../report/trace.rst",
             category="Search",
-            labels={"method": "{method}", "seed": "{seed}"},
+            labels={"method": "{method}", "seed": "{seed}", "figure": "trace"},
         ),
     log:
         "<logs>/figures/trace-{method}-{seed}.log",
@@ -108,10 +108,36 @@ rule trace_figure:
         "../environment.yml"
     params:
         results=results_above(1),
+        tasks=json.dumps(EXPERIMENT.search.tasks),
         version=versions.STAGES["figure"],
     shell:
         "ftd figure trace {params.results:q}/search/{wildcards.method} --selection {input.selection:q}"
-        " --seed {wildcards.seed} --out {output:q} > {log:q} 2>&1"
+        " --tasks {params.tasks:q} --seed {wildcards.seed} --out {output:q} > {log:q} 2>&1"
+
+
+rule cell_figure:
+    input:
+        genotypes=searched("<results>/search/{{method}}/{task}/{{seed}}/genotype.json"),
+        selection=after_selection("<results>/selection.json"),
+    output:
+        report(
+            "<results>/figures/cells-{method}-{seed}.svg",
+            caption="../report/cells.rst",
+            category="Search",
+            labels={"method": "{method}", "seed": "{seed}", "figure": "cells"},
+        ),
+    log:
+        "<logs>/figures/cells-{method}-{seed}.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        results=results_above(1),
+        tasks=json.dumps(EXPERIMENT.search.tasks),
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure cells {params.results:q}/search/{wildcards.method} --selection {input.selection:q}"
+        " --tasks {params.tasks:q} --seed {wildcards.seed} --out {output:q} > {log:q} 2>&1"
 
 
 rule comparison_page:
@@ -120,6 +146,7 @@ rule comparison_page:
     output:
         report(
             "<results>/figures/comparison.html",
+            "<results>/figures/scatter.svg",
             caption="../report/comparison.rst",
             category="Comparison",
             labels={"table": "trained networks"},
@@ -135,6 +162,27 @@ rule comparison_page:
         "ftd figure comparison {input:q} --out {output:q} > {log:q} 2>&1"
 
 
+rule scatter_figure:
+    input:
+        after_selection("<results>/comparison.parquet"),
+    output:
+        report(
+            "<results>/figures/scatter.svg",
+            caption="../report/scatter.rst",
+            category="Comparison",
+            labels={"table": "accuracy against cost"},
+        ),
+    log:
+        "<logs>/figures/scatter.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        version=versions.STAGES["figure"],
+    shell:
+        "ftd figure scatter {input:q} --out {output:q} > {log:q} 2>&1"
+
+
 rule figures:
     input:
         collect(
@@ -147,10 +195,12 @@ rule figures:
             network=EXPERIMENT.networks if EXPERIMENT.distance.layers else [],
         ),
         collect(
-            "<results>/figures/trace-{method}-{seed}.svg",
-            method=METHODS,
+            "<results>/figures/{figure}-{method}-{seed}.svg",
+            figure=["trace", "cells"],
+            method=[name for name in METHODS if method_of(name).section],
             seed=EXPERIMENT.search.seeds,
         ),
         "<results>/figures/probes.html",
         "<results>/figures/nearest.html",
         "<results>/figures/comparison.html",
+        "<results>/figures/scatter.svg",

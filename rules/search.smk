@@ -3,6 +3,7 @@ rule search_task:
         slice="<results>/tasks/{task}.parquet",
         images=images_of,
         donors=donors,
+        weights=donor_weights,
     output:
         genotype="<results>/search/{method}/{task}/{seed}/genotype.json",
         trace="<results>/search/{method}/{task}/{seed}/trace.parquet",
@@ -15,13 +16,12 @@ rule search_task:
         mem_mb=4000,
         runtime=720,
     params:
-        settings=settings_json(
-            EXPERIMENT.search.model_dump(mode="json", exclude={"seeds"})
-        ),
+        settings=lambda wildcards: settings_json(EXPERIMENT.search.of(wildcards.method)),
+        weights=lambda wildcards, input: "--weights" if input.weights else "",
         seed=EXPERIMENT.seed,
         version=versions.STAGES["search"],
     shell:
-        "ftd search --slice {input.slice:q} --images {input.images:q} {input.donors:q}"
+        "ftd search --method {wildcards.method} {params.weights} {input.weights:q} --slice {input.slice:q} --images {input.images:q} {input.donors:q}"
         " --seed {params.seed} --search-seed {wildcards.seed} --settings {params.settings:q}"
         " --genotype-out {output.genotype:q} --trace-out {output.trace:q} > {log:q} 2>&1"
 

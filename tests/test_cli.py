@@ -61,7 +61,8 @@ def test_show(finished):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     selection = json.loads((finished.results / "selection.json").read_text())
-    for task, donors in selection.items():
+    for task, found in selection.items():
+        donors = found["nearest"]
         assert f"  {task}: " in done.stdout
         assert f"nearest learned: {donors[0] if donors else 'none yet'}" in done.stdout
     assert f"report: {finished.results / 'report.html'}" in done.stdout

@@ -5,8 +5,8 @@ import torch
 from torchvision import models
 
 from ftd import networks
-from ftd.config import split_network
 from ftd.errors import UserError
+from ftd.names import split_network
 
 SMALL = ["small-cnn", "vgg16-x0.125", "resnet18-x0.125", "densenet121-x0.25", "small-cnn-x2"]
 

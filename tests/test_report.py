@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from xml.etree import ElementTree
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ftd import figure
@@ -19,8 +21,6 @@ def words(path) -> list[str]:
 
 
 def test_the_heat_map_prints_every_value(finished):
-    import pandas as pd
-
     text = words(finished.results / "figures" / "small-cnn-mean.svg")
     table = pd.read_parquet(finished.results / "distances.parquet")
     for value in table["squared_distance"]:
@@ -60,7 +60,27 @@ def test_pages_hold_their_tables(finished):
     assert probes.count("<tr>") == 3 and "val_accuracy" in probes and "False" in probes
     nearest = (finished.results / "figures" / "nearest.html").read_text()
     assert len(re.findall("<tr>", nearest)) == 6 and "agreement" in nearest
-    assert "search_macs" in (finished.results / "figures" / "comparison.html").read_text()
+    comparison = (finished.results / "figures" / "comparison.html").read_text()
+    assert comparison.count("ftd-nas") == 3 and "search MACs" in comparison
+
+
+def test_a_comparison_over_seeds_as_the_paper_has_it():
+    rows = [
+        {
+            **{"task": "t", "method": "m", "seed": seed, "accuracy": 0.9 + 0.01 * seed},
+            **{"parameters": 10 * (seed + 1), "macs": 5, "search_macs": 100, "search_seconds": 2.0},
+            "space_log10": 3.0,
+        }
+        for seed in range(3)
+    ]
+    row = figure.summary(pd.DataFrame(rows)).iloc[0]
+    assert row["accuracy %"] == "91.00 ± 1.00" and row["parameters"] == 20 and row["seeds"] == 3
+    assert figure.summary(pd.DataFrame(rows[:1])).iloc[0]["accuracy %"] == "90.00"
+
+
+def test_the_pareto_front_holds_what_nothing_beats():
+    cost, value = np.array([1.0, 2, 3, 3, 2]), np.array([0.5, 0.7, 0.6, 0.9, 0.7])
+    assert figure.pareto(cost, value).tolist() == [True, True, False, True, True]
 
 
 def test_seeds_page(finished, tmp_path):

@@ -1,134 +1,41 @@
-"""Spaces, genotypes, the networks they build, MACs, and FUSE."""
+"""Searchers: what they find, count and resume; each on its own; the stages search and train."""
 
-import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from ftd import artifacts, search, slice, train
-from ftd.config import OPERATIONS, Search, SpaceSettings, Train
+from ftd import artifacts, resume, search, slice, train
+from ftd.config import Search, SpaceSettings, Train
 from ftd.errors import UserError
 from ftd.macs import forward_macs
-from ftd.search import cells, fuse
-from ftd.search.space import Genotype, Skeleton, Space
+from ftd.names import METHODS, OPERATIONS
+from ftd.resume import Resume
+from ftd.search import cells, darts, enas, fuse, supernet
+from ftd.search.ledger import Ledger, Start
+from ftd.search.space import Skeleton, Space
+from ftd.seeds import seed_of
 from ftd.target import Classes
 
-SMALL = Space(("none", "skip_connect", "sep_conv_3x3"), (Skeleton(3, 1, 2), Skeleton(3, 2, 2)))
-
-
-# Space ------------------------------------------------------------------------------------------
-
-
-def test_size_counts_distinct_encodings():
-    everything = [SMALL[number] for number in range(SMALL.size)]
-    assert SMALL.size == 3**2 + 3**6 == len(set(everything))
-    assert all(genotype in SMALL for genotype in everything)
-    assert SMALL.size_log10 == pytest.approx(math.log10(738))
-    with pytest.raises(IndexError):
-        SMALL[SMALL.size]
-    full = Space.full(SpaceSettings())
-    assert full.size == 10**12  # six edges in each of two cells
-
-
-def test_sampling_is_uniform_and_distinct():
-    space = Space(SMALL.operations, SMALL.skeletons[:1])
-    rng = random.Random(0)
-    counts = dict.fromkeys((space[i] for i in range(9)), 0)
-    for _ in range(900):
-        counts[space.sample(1, rng)[0]] += 1
-    chi2 = sum((count - 100) ** 2 / 100 for count in counts.values())
-    assert chi2 < 26.1  # 0.999 quantile for 8 degrees of freedom
-    drawn = space.sample(20, rng, without=[space[0]])
-    assert len(drawn) == len(set(drawn)) == 8 and space[0] not in drawn
-
-
-@settings(deadline=None)
-@given(st.integers(0, SMALL.size - 1))
-def test_genotypes_are_plain_data(number):
-    genotype = SMALL[number]
-    assert Genotype.from_json(genotype.to_json()) == genotype
-
-
-@pytest.mark.parametrize("spoil", ["skeleton", "operation", "input"])
-def test_bad_genotypes_are_refused(spoil):
-    value = SMALL[100].to_json()
-    if spoil == "skeleton":
-        del value["skeleton"]["nodes"]
-    elif spoil == "operation":
-        value["normal"][0][0][0] = "sep_conv_9x9"
-    else:
-        value["normal"][1][1][1] = 7
-    with pytest.raises(UserError, match="no genotype"):
-        Genotype.from_json(value)
-
-
-def test_restriction_keeps_what_the_genotypes_use():
-    genotype = next(g for g in map(SMALL.__getitem__, range(738)) if len(g.operations) == 2)
-    restricted = SMALL.restrict([genotype])
-    assert set(restricted.operations) == genotype.operations
-    assert restricted.skeletons == (genotype.skeleton,)
-    assert genotype in restricted and restricted.size < SMALL.size
-    assert SMALL.restrict([]) == SMALL
-
-
-# Networks ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", [op for op in OPERATIONS if op != "none"])
-def test_operations_keep_channels_and_halve_maps(name, stride):
-    for side in (8, 7, 3):
-        out = cells.operation(name, 4, stride)(torch.randn(2, 4, side, side))
-        assert out.shape == (2, 4, -(-side // stride), -(-side // stride))
-
-
-def test_parameter_counts_of_the_darts_operations():
-    def count(name, stride=1, c=16):
-        return sum(p.numel() for p in cells.operation(name, c, stride).parameters())
-
-    assert count("sep_conv_3x3") == 2 * (16 * 9 + 16 * 16 + 2 * 16)
-    assert count("dil_conv_5x5") == 16 * 25 + 16 * 16 + 2 * 16
-    assert count("conv_7x1_1x7") == 2 * 7 * 16 * 16 + 2 * 16
-    assert count("skip_connect") == 0 and count("skip_connect", 2) == 16 * 16 + 2 * 16
-    assert count("max_pool_3x3") == 0
-
-
-def test_a_cell_computes_its_graph():
-    cell = ((("skip_connect", 0),), (("avg_pool_3x3", 0), ("skip_connect", 1)))
-    module = cells.CellModule(cell, 5, 4, reduction=False).eval()
-    x = torch.randn(2, 5, 6, 6)
-    state = module.preprocess(x)
-    pooled = nn.AvgPool2d(3, 1, 1, count_include_pad=False)(state)
-    expected = torch.cat([state, pooled + state], dim=1)
-    torch.testing.assert_close(module(x), expected)
-
-
-def test_a_node_without_operations_is_zero():
-    cell = ((("none", 0),), (("none", 0), ("skip_connect", 1)))
-    for reduction, side in ((False, 7), (True, 4)):
-        out = cells.CellModule(cell, 3, 4, reduction=reduction)(torch.randn(2, 3, 7, 7))
-        assert out.shape == (2, 8, side, side) and not out.any()
-
-
-def test_macs_of_known_layers():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 36, 5))
-    assert forward_macs(model, (3, 6, 6)) == 36 * 8 * 3 * 9 + 8 * 36 * 5
-    assert model.training
-
-
-# FUSE -------------------------------------------------------------------------------------------
-
 FAST = Search(
-    space=SpaceSettings(nodes=[1], channels=[2]),
+    space=SpaceSettings(nodes=[1], channels=[4]),
     samples=60,
-    alternations=2,
-    alpha_epochs=3,
-    max_generations=2,
+    fuse={"alternations": 2, "alpha_epochs": 3, "max_generations": 2},
+    random={"candidates": 4},
+    darts={"epochs": 3, "warm_up": 1},
+    enas={"epochs": 3, "controller_steps": 2, "candidates": 3},
+    te_nas={"ntk_images": 3, "region_images": 4},
 )
+DISTINCT = ["fuse-full", "random", "darts-1st", "darts-2nd", "pc-darts-2nd", "enas", "te-nas"]
+
+
+def changed(section, **values):
+    own = getattr(FAST, section).model_copy(update=values)
+    return FAST.model_copy(update={section: own})
 
 
 @pytest.fixture
@@ -142,98 +49,215 @@ def data(task, digits):
     return slice.TaskData(slice.read(task), digits / "digits.safetensors", parts)
 
 
-def run_fuse(data, seed=0, space=None, resume=None, **changes):
-    chosen = FAST.model_copy(update=changes)
-    space = space or Space.full(FAST.space)
-    return fuse.search(space, data, chosen, seed, what="test", resume=resume)
+def run(method, data, seed=0, space=None, settings=FAST, **more):
+    space = space or Space.full(settings.space)
+    return search.SEARCHERS[method](space, data, settings, seed, **more)
 
 
-def test_trace_and_accounting(data):
-    result = run_fuse(data, max_generations=1, alternations=1)
-    phases = [(row["phase"], row["epoch"]) for row in result.trace]
-    assert phases == [("weights", 0), *(("alpha", epoch) for epoch in range(3))]
+def timeless(result):
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in result.trace]
+    return result.genotype, result.macs, rows
+
+
+# All methods ------------------------------------------------------------------------------------
+
+
+def test_every_method_has_its_searcher():
+    assert set(search.SEARCHERS) == set(METHODS)
+
+
+class Blind(nn.Module):
+    """An operation that lets nothing through."""
+
+    def forward(self, x):
+        return 0 * x
+
+
+class Mirror(nn.Module):
+    """The planted one: multiplies what lies left and right."""
+
+    def forward(self, x):
+        return x * x.flip(3)
+
+
+class ToyData:
+    """Images whose label is whether both halves are equally bright.
+
+    Nothing but their product tells: means over the image see each half alone.
+    """
+
+    def __init__(self):
+        self.device = torch.device("cpu")
+        self.task = SimpleNamespace(image_shape=(1, 4, 8), target=Classes(2))
+        generator = torch.Generator().manual_seed(0)
+        self.parts = {}
+        for part, count in (("train", 96), ("val", 64)):
+            left, right = torch.arange(count) % 2, torch.arange(count) // 2 % 2
+            images = 0.1 * torch.randn(count, 1, 4, 8, generator=generator)
+            images[..., :3] += 2.0 * left[:, None, None, None] - 1
+            images[..., 5:] += 2.0 * right[:, None, None, None] - 1
+            self.parts[part] = images, (left == right).long()
+
+    def count(self, part):
+        return len(self.parts[part][1])
+
+    def batches(self, part, size, generator=None):
+        count = self.count(part)
+        order = torch.randperm(count, generator=generator) if generator else torch.arange(count)
+        for rows in order.split(size):
+            yield tuple(values[rows] for values in self.parts[part])
+
+
+TOY = Space(OPERATIONS, (Skeleton(1, 1, 4, ()),))
+LONGER = Search(
+    batch_size=16,
+    learning_rate=0.02,
+    fuse={"max_generations": 15, "patience": 15, "alternations": 1, "weight_epochs": 2},
+    random={"candidates": 10},
+    darts={"epochs": 10, "warm_up": 2, "alpha_learning_rate": 0.1, "partial": 2},
+    enas={"epochs": 8, "controller_steps": 20, "controller_learning_rate": 0.01},
+)
+
+
+@pytest.mark.parametrize("method", [name for name in DISTINCT if name != "te-nas"])
+def test_a_planted_best_operation_is_found(method, monkeypatch):
+    planted = "dil_conv_3x3"  # one of ten operations on the only edge
+    toy = lambda name, c, stride: Mirror() if name == planted else Blind()  # noqa: E731
+    monkeypatch.setattr(cells, "operation", toy)
+    monkeypatch.setattr(supernet, "operation", toy)
+    data = ToyData()
+    found = [
+        run(method, data, seed, TOY, LONGER).genotype.operations == {planted} for seed in range(5)
+    ]
+    assert sum(found) >= 4
+
+
+@pytest.mark.parametrize("method", DISTINCT)
+def test_equal_seeds_equal_searches_and_a_killed_one_resumes(method, data, tmp_path, monkeypatch):
+    whole = run(method, data)
+    assert timeless(run(method, data)) == timeless(whole)
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0.0)
+    keep, kept = Resume.keep, []
+
+    def dying(self, *state):
+        keep(self, *state)
+        kept.append(1)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Resume, "keep", dying)
+    state = Resume(tmp_path / "state", {"of": "this"})
+    with pytest.raises(KeyboardInterrupt):
+        run(method, data, ledger=Ledger(resume=state))
+    again = run(method, data, ledger=Ledger(resume=state))
+    assert timeless(again) == timeless(whole)
+    other = Resume(tmp_path / "state", {"of": "another"})
+    assert timeless(run(method, data, seed=1, ledger=Ledger(resume=other))) != timeless(whole)
+
+
+class Counter(TorchDispatchMode):
+    """Floating-point operations of all that runs, backward passes included."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        self.flops += count(*args, **(kwargs or {}), out_val=out) if count else 0
+        return out
+
+
+@pytest.mark.parametrize("method", DISTINCT)
+def test_multiply_accumulates_are_those_evaluated(method, data):
+    # No depthwise convolutions: PyTorch's counter takes their backward pass for a full one's.
+    operations = ("skip_connect", "avg_pool_3x3", "conv_7x1_1x7")
+    space = Space(operations, (Skeleton.usual(3, 1, 8),))
+    with Counter() as counter:
+        result = run(method, data, space=space)
+    measured = counter.flops / 2
+    # The first convolution has no gradient of its input, α's steps none of the weights.
+    assert 0.97 * measured < result.macs < (1.6 if "darts" in method else 1.25) * measured
+    assert result.trace[-1]["macs"] == result.macs
+    assert [row["step"] for row in result.trace] == list(range(len(result.trace)))
+
+
+@pytest.mark.parametrize("method", DISTINCT)
+def test_the_cap_ends_a_search(method, data):
+    whole = run(method, data)
+    short = run(method, data, ledger=Ledger(max_macs=whole.macs // 3))
+    assert whole.macs // 3 <= short.macs < whole.macs
+    assert short.genotype in Space.full(FAST.space)
+
+
+@pytest.mark.parametrize("method", ["fuse-full", "random", "darts-1st", "darts-2nd"])
+def test_a_search_that_diverges_says_so(method, data):
+    section = "darts" if "darts" in method else None
+    settings = changed(section, learning_rate=1e36) if section else FAST
+    settings = settings if section else FAST.model_copy(update={"learning_rate": 1e36})
+    settings = settings.model_copy(update={"batch_size": 10})
+    with pytest.raises(UserError, match=r"^mine: .*lower its learning_rate"):
+        run(method, data, settings=settings, ledger=Ledger("mine"))
+
+
+@pytest.mark.parametrize("method", DISTINCT)
+def test_cells_of_two_feeds_and_chosen_inputs(method, data):
+    skeleton = Skeleton(3, 2, 4, (1,), feeds=2, fan_in=1)
+    space = Space(("skip_connect", "sep_conv_3x3"), (skeleton,))
+    assert run(method, data, space=space).genotype in space
+
+
+# FUSE -------------------------------------------------------------------------------------------
+
+
+def test_fuse_trace_and_accounting(data):
+    result = run("fuse-full", data, settings=changed("fuse", max_generations=1, alternations=1))
+    assert [row["phase"] for row in result.trace] == ["weights", *["alpha"] * 3]
     assert all(sum(row["alpha"]) == pytest.approx(1) for row in result.trace)
     assert result.trace[0]["alpha"] == pytest.approx([1 / 3] * 3)
     assert len(set(result.trace[0]["candidates"])) == 3
-    space = Space.full(FAST.space)
-    from ftd.seeds import seed_of
-
-    candidates = space.sample(3, random.Random(seed_of("candidates", 0, 0)))
+    candidates = Space.full(FAST.space).sample(3, random.Random(seed_of("candidates", 0, 0)))
     forward = sum(
         forward_macs(cells.build(g, channels=1, labels=2, seed=0), (1, 8, 8)) for g in candidates
     )
     assert result.macs == forward * (60 * 3 + 40)
     last = result.trace[-1]
     winner = last["candidates"][max(range(3), key=lambda c: last["alpha"][c])]
-    assert fuse.name_of(result.genotype) == winner
+    assert result.genotype.name == winner
 
 
 def test_the_incumbent_stays_and_others_are_new(data):
-    result = run_fuse(data, patience=9, max_generations=3)
-    sets = [row["candidates"] for row in result.trace if row["phase"] == "weights"]
-    rows = [row for row in result.trace if row["phase"] == "alpha"]
-    for before, after in zip(range(2), range(1, 3), strict=True):
-        last = [row for row in rows if row["generation"] == before][-1]
+    result = run("fuse-full", data, settings=changed("fuse", patience=9, max_generations=3))
+    for before, after in ((0, 1), (1, 2)):
+        last = [row for row in result.trace if row["generation"] == before][-1]
         winner = last["candidates"][max(range(3), key=lambda c, row=last: row["alpha"][c])]
         first = next(row for row in result.trace if row["generation"] == after)
         assert first["candidates"][0] == winner and len(set(first["candidates"])) == 3
-    assert len(sets) >= 3
 
 
 def test_patience_ends_the_search(data):
-    result = run_fuse(data, patience=1, max_generations=50)
-    assert result.survived == 1 and result.generations < 50
+    result = run("fuse-full", data, settings=changed("fuse", patience=1, max_generations=50))
+    assert result.facts["survived"] == 1 and result.facts["generations"] < 50
 
 
 def test_a_space_no_larger_than_the_candidates_needs_one_generation(data):
-    one = Space(("skip_connect",), (Skeleton(3, 1, 2),))
-    result = run_fuse(data, space=one, max_generations=5)
-    assert result.generations == 1 and result.genotype == one[0]
+    one = Space(("skip_connect",), (Skeleton.usual(3, 1, 2),))
+    result = run("fuse-full", data, space=one, settings=changed("fuse", max_generations=5))
+    assert result.facts["generations"] == 1 and [result.genotype] == list(one)
 
 
-def test_equal_seeds_equal_searches_and_a_killed_one_resumes(data, tmp_path, monkeypatch):
-    def timeless(result):
-        return result.genotype, [
-            {key: value for key, value in row.items() if key != "seconds"} for row in result.trace
-        ]
-
-    whole = run_fuse(data, patience=9, max_generations=3)
-    assert timeless(run_fuse(data, patience=9, max_generations=3)) == timeless(whole)
-    resume = tmp_path / "resume.json"
-    calls = []
-    generation = fuse._generation
-
-    def dying(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return generation(*arguments)
-
-    monkeypatch.setattr(fuse, "_generation", dying)
-    with pytest.raises(KeyboardInterrupt):
-        run_fuse(data, patience=9, max_generations=3, resume=resume)
-    again = run_fuse(data, patience=9, max_generations=3, resume=resume)
-    assert len(calls) == 4  # two before the kill, the one killed, and that one again
-    assert timeless(again) == timeless(whole) and again.macs == whole.macs
-
-
-def test_a_state_of_other_settings_is_ignored(data, tmp_path):
-    resume = tmp_path / "resume.json"
-    run_fuse(data, resume=resume)
-    other = run_fuse(data, seed=1, resume=resume)
-    assert other.genotype == run_fuse(data, seed=1).genotype
-
-
-def test_a_search_that_diverges_says_so(data, tmp_path, monkeypatch):
-    state = tmp_path / "resume.json"
-    with pytest.raises(UserError, match=r"test: the training loss became .*lower its"):
-        run_fuse(data, resume=state, learning_rate=1e30, weight_epochs=3)
-    logits = fuse._val_logits
-    broken = lambda models, data: (logits(models, data)[0] / 0, logits(models, data)[1])  # noqa: E731
-    monkeypatch.setattr(fuse, "_val_logits", broken)
-    with pytest.raises(UserError, match=r"test: the loss on val became nan; lower its"):
-        run_fuse(data, resume=state)
-    assert not state.exists()
+def test_a_warm_start_begins_with_the_learned_genotype_and_its_weights(data):
+    genotype = Space.full(FAST.space).draw(random.Random(3))
+    result = run("ftd-nas-warm", data, start=Start(genotype))
+    assert result.trace[0]["candidates"][0] == genotype.name
+    learned = cells.build(genotype, channels=1, labels=5, seed=9)  # another head
+    start = Start(genotype, learned.state_dict())
+    models = fuse._models([genotype, genotype], data, 0, start)
+    own = dict(models[0].named_parameters())
+    for name, value in learned.named_parameters():
+        assert torch.equal(own[name], value) is not name.startswith("head")
+    assert own["head.weight"].shape == (2, own["head.weight"].shape[1])
+    other = run("ftd-nas-weights", data, start=start)
+    assert timeless(other) != timeless(result)
 
 
 def test_alpha_learns_which_candidate_is_right():
@@ -244,7 +268,7 @@ def test_alpha_learns_which_candidate_is_right():
     optimizer = torch.optim.Adam([alpha], 0.1)
     generator = torch.Generator().manual_seed(0)
     losses = [
-        fuse._alpha_epoch(alpha, logits, targets, Classes(3), FAST, generator, optimizer)
+        fuse._alpha_epoch(alpha, logits, targets, Classes(3), 64, generator, optimizer)
         for _ in range(20)
     ]
     assert losses[-1] < losses[0] and alpha.softmax(0)[1] > 0.7
@@ -252,43 +276,188 @@ def test_alpha_learns_which_candidate_is_right():
     torch.testing.assert_close(fuse.fused(alpha, logits), expected)
 
 
+# Supernet, DARTS, ENAS --------------------------------------------------------------------------
+
+
+def net_of(space, partial=1):
+    skeleton = supernet.skeleton_of(space)
+    return supernet.Supernet(
+        skeleton, space.operations, channels=1, labels=2, seed=0, partial=partial
+    )
+
+
+SPACES = [
+    Space(("none", "skip_connect", "sep_conv_3x3"), (Skeleton.usual(3, 2, 4),)),
+    Space(("max_pool_3x3", "none"), (Skeleton(2, 2, 4, (0,), feeds=2, fan_in=1),)),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=["dense", "darts"])
+def test_a_path_is_the_weighted_supernet_at_ones_and_zeros(space):
+    net, images = net_of(space), torch.randn(3, 1, 8, 8)
+    macs_of = net.path_macs((1, 8, 8))
+    for seed in range(5):
+        genotype = space.draw(random.Random(seed))
+        weights = {kind: torch.zeros_like(value) for kind, value in net.uniform().items()}
+        edges = supernet.edges_of(net.skeleton)
+        for (kind, node), chosen in zip(net.skeleton.slots, genotype.nodes, strict=True):
+            for op, source in chosen:
+                weights[kind][edges.index((node, source)), space.operations.index(op)] = 1.0
+        torch.testing.assert_close(net(images, net.path(genotype)), net(images, weights))
+        counted = forward_macs(net, (1, 8, 8), lambda x, g=genotype: net(x, net.path(g)))
+        assert macs_of(net.path(genotype)) == counted
+
+
+def test_partial_channels_pass_and_mix_the_others():
+    edge = supernet.Edge(("skip_connect", "none"), 8, 1, partial=4)
+    x = torch.randn(2, 8, 5, 5)
+    out = edge(x, torch.tensor([0.5, 0.5]))
+    assert sorted(out[0, :, 0, 0].tolist()) == sorted(
+        [*(0.5 * x[0, :2, 0, 0]).tolist(), *x[0, 2:, 0, 0].tolist()]
+    )
+    torch.testing.assert_close(out[:, 0], 0.5 * x[:, 0])
+    torch.testing.assert_close(out[:, 1], x[:, 2])  # shuffled: the next edge mixes another part
+    halved = supernet.Edge(("avg_pool_3x3",), 8, 2, partial=2)(x, torch.ones(1))
+    assert halved.shape == (2, 8, 3, 3)
+    with pytest.raises(UserError, match=r"8 channels .* search.darts.partial = 3"):
+        supernet.Edge(("none",), 8, 1, partial=3)
+
+
+def test_edge_normalisation_shares_a_node_s_weight():
+    weights = darts.Relaxation(Skeleton.usual(3, 3, 4), 5, 0, edges=True)()
+    nodes = torch.tensor([node for node, _ in supernet.edges_of(Skeleton.usual(3, 3, 4))])
+    for value in weights.values():
+        sums = [float(value.detach()[nodes == node].sum()) for node in range(3)]
+        assert sums == pytest.approx([1.0] * 3)
+
+
+def test_the_derived_genotype_keeps_the_strongest():
+    operations = ("none", "a", "b")
+    dense = Skeleton(1, 3, 4, ())
+    weights = {"normal": torch.tensor([[9.0, 1, 2], [9, 3, 0], [9, 0, 1]] + [[9.0, 0.1, 0.2]] * 3)}
+    weights["normal"][4] = torch.tensor([9.0, 5, 0])
+    found = supernet.derive(dense, operations, weights)
+    assert found.normal == (
+        (("b", 0),),
+        (("a", 0), ("b", 1)),
+        (("b", 0), ("a", 1), ("none", 2)),  # two inputs to a node, as in DARTS
+    )
+    chosen = supernet.derive(Skeleton(1, 3, 4, (), fan_in=1), operations, weights)
+    assert chosen.normal == ((("b", 0),), (("a", 0),), (("a", 1),))
+    without = supernet.derive(dense, ("a", "b"), {"normal": weights["normal"][:, 1:]})
+    assert "none" not in without.operations
+
+
+def test_second_order_is_the_gradient_through_a_step():
+    torch.manual_seed(0)
+    a, b = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    weights = [nn.Parameter(torch.randn(4, 2, dtype=torch.float64))]
+    alphas = [nn.Parameter(torch.randn(2, dtype=torch.float64))]
+    rate, decay = 0.3, 0.05
+
+    def loss(x, w, alpha):
+        return ((x @ w).tanh() * alpha.softmax(0)).sum(1).square().mean() + 0.1 * (w**2).mean()
+
+    stepped = weights[0] - rate * (
+        torch.autograd.grad(loss(a, weights[0], alphas[0]), weights[0], create_graph=True)[0]
+        + decay * weights[0].detach()
+    )
+    exact = torch.autograd.grad(loss(b, stepped, alphas[0]), alphas[0])[0]
+    before = weights[0].detach().clone()
+    value, found = darts.unrolled_gradient(
+        weights,
+        alphas,
+        lambda: loss(a, weights[0], alphas[0]),
+        lambda: loss(b, weights[0], alphas[0]),
+        rate,
+        lambda gradients: [gradients[0] + decay * weights[0]],
+    )
+    torch.testing.assert_close(found[0], exact, rtol=1e-4, atol=1e-9)
+    first = torch.autograd.grad(loss(b, stepped.detach(), alphas[0]), alphas[0])[0]
+    assert (exact - first).abs().max() > 1e-3  # or the test would say nothing
+    assert torch.equal(weights[0], before)
+    assert float(value) == pytest.approx(float(loss(b, stepped, alphas[0])))
+
+
+def test_a_controller_s_probabilities_are_those_of_its_draws():
+    space = Space(("a", "b", "c"), (Skeleton(1, 1, 4, (), feeds=2, fan_in=1),))
+    torch.manual_seed(0)
+    controller = enas.Controller(space)
+    with torch.no_grad():
+        controller.heads["operation"].weight.mul_(40)
+    generator = torch.Generator().manual_seed(0)
+    drawn, probability = {}, {}
+    with torch.no_grad():
+        for _ in range(2000):
+            genotype, log_probability, entropy = controller.sample(generator)
+            assert genotype in space and entropy >= 0
+            drawn[genotype] = drawn.get(genotype, 0) + 1
+            probability[genotype] = float(log_probability.exp())
+    assert sum(probability.values()) == pytest.approx(1, abs=1e-4) and len(drawn) == 6
+    for genotype, count in drawn.items():
+        assert count / 2000 == pytest.approx(probability[genotype], abs=0.05)
+
+
+def test_reinforce_prefers_what_is_rewarded():
+    space = Space(("a", "b", "c", "d"), (Skeleton(1, 1, 4, ()),))
+    torch.manual_seed(0)
+    controller = enas.Controller(space)
+    learner = enas.Reinforce(controller, LONGER.enas)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        learner.step(lambda genotype: float("c" in genotype.operations), generator)
+    drawn = [controller.sample(generator)[0].operations for _ in range(50)]
+    assert drawn.count({"c"}) > 40
+
+
 # Stages -----------------------------------------------------------------------------------------
 
 
-def run_search(task, digits, folder, donors=()):
+def run_stage(task, digits, folder, donors=(), method="ftd-nas", **more):
     return search.run(
         task,
         digits / "digits.safetensors",
         list(donors),
+        method=method,
         seed=0,
         search_seed=0,
-        settings=FAST,
+        settings=FAST.model_copy(update=more.pop("settings", {})),
         genotype_out=folder / "genotype.json",
         trace_out=folder / "trace.parquet",
+        **more,
+    )
+
+
+def train_stage(task, digits, folder, settings=None):
+    return train.run(
+        folder / "genotype.json",
+        task,
+        digits / "digits.safetensors",
+        seed=0,
+        settings=settings or Train(epochs=2),
+        weights_out=folder / "weights.safetensors",
+        metrics_out=folder / "metrics.json",
     )
 
 
 def test_search_is_restricted_to_the_donors_and_the_winner_trains(task, digits, tmp_path):
-    first = run_search(task, digits, tmp_path / "first")
+    first = run_stage(task, digits, tmp_path / "first")
     assert first["space_log10"] == pytest.approx(2) and first["donors"] == []
-    second = run_search(task, digits, tmp_path / "second", [tmp_path / "first" / "genotype.json"])
-    used = Genotype.from_json(first["genotype"]).operations
+    donor = tmp_path / "first" / "genotype.json"
+    used = {op for kind in ("normal", "reduction") for op, _ in first["genotype"][kind][0]}
+    second = run_stage(task, digits, tmp_path / "second", [donor])
     assert second["donors"] == ["zero"] and set(second["space"]["operations"]) == used
-    assert Genotype.from_json(second["genotype"]).operations <= used
-    assert not (tmp_path / "second" / "resume.json").exists()
+    assert not (tmp_path / "second" / "genotype.resume").exists()
+    near = {"restriction": "neighbourhood", "radius": 1}
+    third = run_stage(task, digits, tmp_path / "third", [donor], settings=near)
+    assert 10 ** third["space_log10"] == pytest.approx(1 + 2 * 9)
+    full = run_stage(task, digits, tmp_path / "full", [donor], method="random")
+    assert full["donors"] == [] and full["space_log10"] == first["space_log10"]
     trace = artifacts.read_table(tmp_path / "second" / "trace.parquet")
     assert {"loss", "alpha", "macs", "seconds"} <= set(trace.column_names)
 
-    metrics = train.run(
-        tmp_path / "first" / "genotype.json",
-        task,
-        digits / "digits.safetensors",
-        seed=0,
-        settings=Train(epochs=2),
-        weights_out=tmp_path / "weights.safetensors",
-        metrics_out=tmp_path / "metrics.json",
-    )
-    model, facts = train.load(tmp_path / "weights.safetensors")
+    metrics = train_stage(task, digits, tmp_path / "first")
+    model, facts = train.load(tmp_path / "first" / "weights.safetensors")
     assert metrics["parameters"] == sum(p.numel() for p in model.parameters())
     assert metrics["search_macs"] == first["search_macs"]
     data = slice.TaskData(slice.read(task), digits / "digits.safetensors", {"test": None})
@@ -298,16 +467,33 @@ def test_search_is_restricted_to_the_donors_and_the_winner_trains(task, digits, 
     assert hits == pytest.approx(metrics["accuracy"])
     assert facts["labels"] == ["other", "zero"] and facts["mean"]
 
-
-def test_search_never_loads_the_test_part(task, digits, tmp_path, monkeypatch):
-    loaded = []
-    monkeypatch.setattr(
-        slice, "TaskData", lambda task, images, parts: loaded.append(parts) or exit_search()
+    weights = tmp_path / "first" / "weights.safetensors"
+    warm = run_stage(
+        task, digits, tmp_path / "warm", [donor], method="ftd-nas-weights", weights=weights
     )
+    assert warm["donors"] == ["zero"]
+    with pytest.raises(UserError, match="starts from a learned task's trained weights"):
+        run_stage(task, digits, tmp_path / "cold", [donor], method="ftd-nas-weights")
 
-    def exit_search():
-        raise UserError("seen enough")
 
-    with pytest.raises(UserError, match="seen enough"):
-        run_search(task, digits, tmp_path)
+def test_a_hand_designed_network_is_trained_in_the_same_way(task, digits, tmp_path):
+    found = run_stage(task, digits, tmp_path, method="resnet18-x0.05")
+    assert found["search_macs"] == 0 and found["genotype"] is None
+    metrics = train_stage(task, digits, tmp_path)
+    model, _ = train.load(tmp_path / "weights.safetensors")
+    assert metrics["parameters"] == sum(p.numel() for p in model.parameters())
+    assert metrics["method"] == "resnet18-x0.05" and metrics["search_macs"] == 0
+    with pytest.raises(UserError, match="unknown method 'fuse'; did you mean 'fuse-full'"):
+        run_stage(task, digits, tmp_path, method="fuse")
+
+
+@pytest.mark.parametrize("method", DISTINCT)
+def test_search_never_loads_the_test_part(method, task, digits, tmp_path, monkeypatch):
+    loaded, whole = [], slice.TaskData
+    monkeypatch.setattr(
+        slice,
+        "TaskData",
+        lambda task, images, parts: loaded.append(parts) or whole(task, images, parts),
+    )
+    run_stage(task, digits, tmp_path, method=method)
     assert [set(parts) for parts in loaded] == [{"train", "val"}]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from ftd import artifacts, select
+from ftd.config import Select
 from ftd.errors import UserError
 
 ORDER = ["a", "b", "c"]
@@ -55,12 +56,29 @@ def test_one_trial_has_no_spread():
     assert (table["std"] == 0).all() and set(table["agreement"]) == {0.0, 1.0}
 
 
+def nearest_of(table, order):
+    return {task: found["nearest"] for task, found in select.selection(table, order, "n").items()}
+
+
 def test_selection_knows_only_tasks_that_arrived_before():
     table = select.nearest(distances(), ORDER)
-    assert select.selection(table, ORDER, "n") == {"a": [], "b": ["a"], "c": ["b"]}
+    assert nearest_of(table, ORDER) == {"a": [], "b": ["a"], "c": ["b"]}
     order = ["c", "b", "a"]
     table = select.nearest(distances(), order)
-    assert select.selection(table, order, "n") == {"c": [], "b": ["c"], "a": ["c"]}
+    assert nearest_of(table, order) == {"c": [], "b": ["c"], "a": ["c"]}
+
+
+def test_the_farthest_and_random_ones_and_more_than_one():
+    table = select.nearest(distances(), ORDER)
+    one = select.selection(table, ORDER, "n")
+    assert one["a"] == {"nearest": [], "farthest": [], "random": []}
+    assert one["c"]["farthest"] == ["a"]
+    two = select.selection(table, ORDER, "n", nearest=2)
+    assert two["c"]["nearest"] == ["b", "a"] and two["b"]["nearest"] == ["a"]
+    drawn = {
+        select.selection(table, ORDER, "n", seed=seed)["c"]["random"][0] for seed in range(20)
+    }
+    assert drawn == {"a", "b"}
 
 
 def test_a_later_task_changes_no_earlier_selection():
@@ -85,8 +103,10 @@ def test_run_writes_table_and_selection(tmp_path):
         source,
         order=ORDER,
         networks=["n"],
+        settings=Select(),
+        seed=0,
         nearest_out=out,
         selection_out=tmp_path / "selection.json",
     )
-    assert artifacts.read_json(tmp_path / "selection.json")["c"] == ["b"]
+    assert artifacts.read_json(tmp_path / "selection.json")["c"]["nearest"] == ["b"]
     assert "c: b (0.250 ± 0.071, first in 50% of trials); nearest learned: b" in select.summary(out)

@@ -114,20 +114,29 @@ def plan(finished, folder, config) -> dict[str, int]:
     return jobs(workflow.run("--dry-run", "all"))
 
 
+AFTER_TRAINING = (
+    *("comparison", "comparison_page", "scatter_figure", "record", "make_report"),
+)
+
+
 def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
-    config = tiny(search=TINY["search"] | {"alpha_epochs": 3})
+    config = tiny(search=TINY["search"] | {"fuse": TINY["search"]["fuse"] | {"alpha_epochs": 3}})
     # the searches further on follow from the first ones' genotypes
     planned = plan(finished, tmp_path, config)
     assert planned.pop("search_task") == 3 and planned.pop("train") == 3
-    following = {"comparison", "comparison_page", "trace_figure", "record", "make_report"}
-    assert set(planned) == following
+    assert set(planned) == {"trace_figure", "cell_figure", *AFTER_TRAINING}
 
 
 def test_a_training_setting_reruns_training_only(finished, tmp_path):
     planned = plan(finished, tmp_path, tiny(train=TINY["train"] | {"epochs": 2}))
-    assert planned == {
-        **{"train": 3, "comparison": 1, "comparison_page": 1, "record": 1, "make_report": 1}
-    }
+    assert planned == {"train": 3, **dict.fromkeys(AFTER_TRAINING, 1)}
+
+
+def test_a_setting_of_another_method_reruns_nothing_but_the_report(finished, tmp_path):
+    config = tiny(search=TINY["search"] | {"darts": {"epochs": 3}, "tasks": ["zero", "six"]})
+    planned = plan(finished, tmp_path, config)
+    following = {"trace_figure", "cell_figure", *AFTER_TRAINING}
+    assert planned == dict.fromkeys(following, 1)  # for two tasks in place of three
 
 
 def test_another_place_of_the_raw_data_reruns_nothing_but_the_report(finished, tmp_path):

@@ -1,15 +1,31 @@
-"""Stage *search*: find an architecture for a task in its nearest learned task's space."""
+"""Stage *search*: an architecture for a task, from its nearest learned task's space or from all."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ftd import artifacts, slice, versions
 from ftd.config import Search
-from ftd.search import fuse
-from ftd.search.space import Genotype, Space
+from ftd.errors import UserError
+from ftd.names import METHODS, Method, method_of
+from ftd.resume import Resume
+from ftd.search import darts, enas, fuse, random_search, te_nas
+from ftd.search.ledger import Ledger, SearchResult, Start
+from ftd.search.space import Genotype, Space, restrict
 from ftd.seeds import seed_of
 from ftd.training import setup
 
-METHOD = "ftd-nas"
+SEARCHERS: dict[str, Callable[..., SearchResult]] = {
+    "random": random_search.search,
+    "darts-1st": partial(darts.search, order=1),
+    "darts-2nd": partial(darts.search, order=2),
+    "pc-darts-1st": partial(darts.search, order=1, partial_channels=True),
+    "pc-darts-2nd": partial(darts.search, order=2, partial_channels=True),
+    "enas": enas.search,
+    "te-nas": te_nas.search,
+}
+SEARCHERS |= {name: fuse.search for name, method in METHODS.items() if method.section == "fuse"}
+"""All with one signature: (space, data, settings, seed, start=None, ledger=None) → result."""
 
 
 def run(
@@ -17,57 +33,88 @@ def run(
     images: Path,
     donors: list[Path],
     *,
+    method: str,
     seed: int,
     search_seed: int,
     settings: Search,
     genotype_out: Path,
     trace_out: Path,
+    weights: Path | None = None,
 ) -> dict:
-    """Search with FUSE; write the genotype with its facts (JSON) and the trace (Parquet).
+    """Search by ``method``; write the architecture with its facts (JSON) and the trace (Parquet).
+
+    A hand-designed network is named in place of a genotype, and its trace is empty.
 
     Args:
-        donors: the selected tasks' ``genotype.json``; none: search the full space.
+        donors: the selected learned tasks' ``genotype.json``, the nearest first; none: search the
+            full space.
         seed: of the experiment.
         search_seed: of this search; ``seed`` and ``search_seed`` together decide its draws.
+        weights: the first donor's trained weights, where the method takes them over.
 
     Raises:
-        UserError: unreadable input, or a training loss that is not finite.
+        UserError: unreadable input, an unknown method, or a training loss that is not finite.
     """
     import pyarrow as pa
 
     setup()
+    try:
+        kind = method_of(method)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     task = slice.read(task_slice)
-    name = task.facts["task"]
-    found = [artifacts.read_json(path) for path in donors]
-    full = Space.full(settings.space)
-    space = full.restrict(Genotype.from_json(donor["genotype"]) for donor in found)
-    data = slice.TaskData(task, images, {"train": settings.samples, "val": settings.samples})
-    resume = genotype_out.with_name("resume.json")
-    result = fuse.search(
-        space,
-        data,
-        settings,
-        seed_of("search", seed, search_seed),
-        what=f"search {name}, seed {search_seed}",
-        resume=resume,
-    )
+    found = [artifacts.read_json(path) for path in donors if kind.source]
     facts = {
-        "task": name,
-        "method": METHOD,
+        "task": task.facts["task"],
+        "method": method,
         "seed": search_seed,
         "experiment_seed": seed,
-        "genotype": result.genotype.to_json(),
-        "space": space.to_json(),
-        "space_log10": space.size_log10,
-        "full_space_log10": full.size_log10,
         "donors": [donor["task"] for donor in found],
-        "generations": result.generations,
-        "survived": result.survived,
-        "search_macs": result.macs,
-        "search_seconds": result.seconds,
         "slice": artifacts.digest(task_slice),
-    } | versions.record("search", settings)
-    artifacts.write_table(trace_out, pa.Table.from_pylist(result.trace), {"task": name})
-    artifacts.write_json(genotype_out, facts)
-    resume.unlink(missing_ok=True)
+    }
+    decided = versions.record("search", settings.of(method))
+    if kind.section is None:
+        trace = pa.table({"step": pa.array([], pa.int64())})
+        facts |= {"network": method, "genotype": None, "space_log10": 0.0}
+        facts |= {"search_macs": 0, "search_seconds": 0.0}
+    else:
+        resume = Resume.beside(genotype_out, facts | decided)
+        what = f"search {facts['task']}, method {method}, seed {search_seed}"
+        ledger = Ledger(what, settings.max_macs, resume)
+        data = slice.TaskData(task, images, {"train": settings.samples, "val": settings.samples})
+        full = Space.full(settings.space)
+        genotypes = [Genotype.from_json(donor["genotype"]) for donor in found]
+        space = restrict(full, genotypes, settings.restriction, settings.radius)
+        result = SEARCHERS[method](
+            space,
+            data,
+            settings,
+            seed_of("search", seed, search_seed),
+            start=_start(kind, genotypes, weights),
+            ledger=ledger,
+        )
+        facts |= result.facts | {
+            "network": None,
+            "genotype": result.genotype.to_json(),
+            "space": space.to_json(),
+            "space_log10": space.size_log10,
+            "full_space_log10": full.size_log10,
+            "search_macs": result.macs,
+            "search_seconds": result.seconds,
+        }
+        trace = pa.Table.from_pylist(result.trace)
+    artifacts.write_table(trace_out, trace, {"task": facts["task"], "method": method})
+    artifacts.write_json(genotype_out, facts | decided)
+    if kind.section is not None:
+        resume.done()
     return facts
+
+
+def _start(kind: Method, genotypes: list[Genotype], weights: Path | None) -> Start | None:
+    if kind.start is None or not genotypes:
+        return None
+    if kind.start == "genotype":
+        return Start(genotypes[0])
+    if weights is None:
+        raise UserError("this method starts from a learned task's trained weights; give them")
+    return Start(genotypes[0], artifacts.read_tensors(weights)[0])

@@ -1,10 +1,15 @@
 """From a genotype to a network: the DARTS operations, cells and the stack of cells."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ftd.search.space import Cell, Genotype
+from ftd.errors import UserError
+from ftd.names import OPERATIONS, did_you_mean
+from ftd.search.space import Cell, Genotype, Skeleton
 
 STEM_MULTIPLIER = 3
 
@@ -33,11 +38,11 @@ def _separable(c: int, kernel: int, stride: int) -> nn.Sequential:
 class FactorizedReduce(nn.Module):
     """Halves a map without losing every second pixel: two 1×1 convolutions, shifted by one."""
 
-    def __init__(self, c: int):
+    def __init__(self, c_in: int, c_out: int):
         super().__init__()
-        self.even = nn.Conv2d(c, c // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(c, c - c // 2, 1, stride=2, bias=False)
-        self.norm = nn.BatchNorm2d(c)
+        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(x)
@@ -49,10 +54,15 @@ def operation(name: str, c: int, stride: int) -> nn.Module:
     """One operation of the cell, ``c`` channels in and out, as DARTS (Liu 2019) defines it.
 
     ``none`` has no module: an edge that carries it adds nothing.
+
+    Raises:
+        UserError: an unknown operation.
     """
+    if name not in OPERATIONS:
+        raise UserError(f"unknown operation {name!r}{did_you_mean(name, OPERATIONS)}")
     kind, _, kernel = name.rpartition("_")
     if name == "skip_connect":
-        return nn.Identity() if stride == 1 else FactorizedReduce(c)
+        return nn.Identity() if stride == 1 else FactorizedReduce(c, c)
     if name == "max_pool_3x3":
         return nn.MaxPool2d(3, stride, 1)
     if name == "avg_pool_3x3":
@@ -61,80 +71,119 @@ def operation(name: str, c: int, stride: int) -> nn.Module:
         return _separable(c, int(kernel[0]), stride)
     if kind == "dil_conv":
         return conv_bn(c, c, *_depthwise(c, int(kernel[0]), stride, dilation=2))
-    if name == "conv_7x1_1x7":
-        return conv_bn(
-            c,
-            c,
-            nn.Conv2d(c, c, (1, 7), (1, stride), (0, 3), bias=False),
-            nn.Conv2d(c, c, (7, 1), (stride, 1), (3, 0), bias=False),
-        )
-    raise KeyError(name)
+    return conv_bn(  # conv_7x1_1x7
+        c,
+        c,
+        nn.Conv2d(c, c, (1, 7), (1, stride), (0, 3), bias=False),
+        nn.Conv2d(c, c, (7, 1), (stride, 1), (3, 0), bias=False),
+    )
+
+
+def inputs_of(widths: tuple[int, ...], c: int, *, older_is_larger: bool) -> nn.ModuleList:
+    """What brings a cell's inputs to ``c`` channels; the older may be twice the size."""
+    modules = [conv_bn(width, c) for width in widths]
+    if older_is_larger and len(widths) == 2:
+        modules[0] = FactorizedReduce(widths[0], c)
+    return nn.ModuleList(modules)
 
 
 class CellModule(nn.Module):
-    """A cell: 1×1 to ``c`` channels, then its nodes; concatenates them to nodes × ``c``."""
+    """A cell: its inputs brought to ``c`` channels, then its nodes, concatenated.
 
-    def __init__(self, cell: Cell, c_in: int, c: int, *, reduction: bool):
+    Args:
+        widths: channels of its inputs, the older first.
+        older_is_larger: the older of two inputs has yet to be halved.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        widths: tuple[int, ...],
+        c: int,
+        *,
+        reduction: bool,
+        older_is_larger: bool = False,
+    ):
         super().__init__()
-        self.nodes = len(cell)
+        self.preprocess = inputs_of(widths, c, older_is_larger=older_is_larger)
         self.stride = 2 if reduction else 1
-        self.preprocess = conv_bn(c_in, c)
+        self.sources = [[source for op, source in node if op != "none"] for node in cell]
         self.edges = nn.ModuleDict(
             {
-                f"{node}_{source}": operation(op, c, self.stride if source == 0 else 1)
+                f"{node}_{source}": operation(op, c, self.stride if source < len(widths) else 1)
                 for node, edges in enumerate(cell)
                 for op, source in edges
                 if op != "none"
             }
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        states = [self.preprocess(x)]
-        for node in range(self.nodes):
-            terms = [
-                self.edges[f"{node}_{source}"](state)
-                for source, state in enumerate(states)
-                if f"{node}_{source}" in self.edges
-            ]
-            states.append(sum(terms[1:], terms[0]) if terms else self._zeros(states[0]))
-        return torch.cat(states[1:], dim=1)
-
-    def _zeros(self, x: torch.Tensor) -> torch.Tensor:
-        batch, c, height, width = x.shape
-        shape = batch, c, -(-height // self.stride), -(-width // self.stride)
-        return x.new_zeros(shape)
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        states = [module(x) for module, x in zip(self.preprocess, inputs, strict=True)]
+        for node, sources in enumerate(self.sources):
+            terms = [self.edges[f"{node}_{source}"](states[source]) for source in sources]
+            states.append(
+                sum(terms[1:], terms[0]) if terms else nothing_like(states[0], self.stride)
+            )
+        return torch.cat(states[len(inputs) :], dim=1)
 
 
-class CellNetwork(nn.Module):
-    """Stem, cells, global average pooling, linear head."""
+def nothing_like(x: torch.Tensor, stride: int) -> torch.Tensor:
+    """Zeros of the shape that an operation on a cell's input ``x`` gives."""
+    batch, c, height, width = x.shape
+    return x.new_zeros(batch, c, -(-height // stride), -(-width // stride))
 
-    def __init__(self, genotype: Genotype, channels: int, labels: int):
+
+class Stack(nn.Module):
+    """Stem, cells, global average pooling, linear head.
+
+    Args:
+        cell_of: (kind, widths of the inputs, channels, whether the older input is larger) → cell.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        channels: int,
+        labels: int,
+        cell_of: Callable[[str, tuple[int, ...], int, bool], nn.Module],
+    ):
         super().__init__()
-        skeleton = genotype.skeleton
+        self.feeds = skeleton.feeds
         c = skeleton.channels
-        width = STEM_MULTIPLIER * c
+        widths = [STEM_MULTIPLIER * c] * skeleton.feeds
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+            nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0])
         )
         self.cells = nn.ModuleList()
+        halved = False
         for position in range(skeleton.cells):
-            reduction = position in skeleton.reductions
-            c *= 2 if reduction else 1
-            cell = genotype.reduction if reduction else genotype.normal
-            self.cells.append(CellModule(cell, width, c, reduction=reduction))
-            width = skeleton.nodes * c
-        self.head = nn.Linear(width, labels)
+            kind = "reduction" if position in skeleton.reductions else "normal"
+            c *= 2 if kind == "reduction" else 1
+            self.cells.append(cell_of(kind, tuple(widths), c, halved))
+            widths = [*widths[1:], skeleton.nodes * c]
+            halved = kind == "reduction"
+        self.head = nn.Linear(widths[-1], labels)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, *arguments: Any) -> torch.Tensor:
         """Logits [B, labels] of images [B, channels, height, width]."""
-        x = self.stem(images)
+        states = [self.stem(images)] * self.feeds
         for cell in self.cells:
-            x = cell(x)
-        return self.head(x.mean((2, 3)))
+            states = [*states[1:], cell(*states, *arguments)]
+        return self.head(states[-1].mean((2, 3)))
 
 
-def build(genotype: Genotype, *, channels: int, labels: int, seed: int) -> CellNetwork:
-    """The genotype's network with initial weights drawn from ``seed``."""
+def build(genotype: Genotype, *, channels: int, labels: int, seed: int) -> Stack:
+    """The genotype's network with initial weights drawn from ``seed``.
+
+    Raises:
+        UserError: an unknown operation.
+    """
+
+    def cell_of(kind: str, widths: tuple[int, ...], c: int, halved: bool) -> CellModule:
+        reduction = kind == "reduction"
+        cell = genotype.reduction if reduction else genotype.normal
+        return CellModule(cell, widths, c, reduction=reduction, older_is_larger=halved)
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CellNetwork(genotype, channels, labels)
+        return Stack(genotype.skeleton, channels, labels, cell_of)

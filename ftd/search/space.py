@@ -1,59 +1,105 @@
 """Architecture spaces as plain data: skeletons, genotypes, counting, sampling, restriction.
 
-A cell is a small directed acyclic graph: node *i* is fed by the cell's input (number 0) and by
-all earlier nodes (numbers 1 to *i*), each edge carries one operation, the output is the
-concatenation of the nodes. A genotype gives the operations of a normal and a reduction cell.
+A cell is a small directed acyclic graph. Its states are numbered: first its inputs, the outputs
+of one or two earlier cells (the older first), then its nodes. A node sums operations on earlier
+states; the output is the concatenation of the nodes. A genotype gives, for the normal and the
+reduction cell, each node's (operation, input) pairs.
 """
 
+import functools
+import hashlib
+import itertools
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ftd.config import OPERATIONS, SpaceSettings
+from ftd import artifacts
+from ftd.config import SpaceSettings
 from ftd.errors import UserError
 
-Cell = tuple[tuple[tuple[str, int], ...], ...]
-"""For every node its (operation, input) pairs."""
+Node = tuple[tuple[str, int], ...]
+"""(operation, input) pairs of different inputs, in the order of the inputs."""
+Cell = tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What is fixed around the cells: how many, nodes per cell, channels of the first cell."""
+    """What is fixed around the operations.
+
+    Attributes:
+        cells, nodes: how many, and nodes per cell.
+        channels: of the first cell; every reduction doubles them.
+        reductions: positions of the cells that halve the map.
+        feeds: earlier cells that feed a cell, 1 (Le et al. 2022) or 2 (DARTS).
+        fan_in: inputs that a node has; ``None``: all earlier states (Le et al. 2022), DARTS: 2.
+    """
 
     cells: int
     nodes: int
     channels: int
+    reductions: tuple[int, ...]
+    feeds: int = 1
+    fan_in: int | None = None
+
+    @classmethod
+    def usual(cls, cells: int, nodes: int, channels: int, **more: Any) -> "Skeleton":
+        """With reductions after a third and two thirds of the cells, as in DARTS."""
+        return cls(cells, nodes, channels, (cells // 3, 2 * cells // 3), **more)
 
     @property
-    def reductions(self) -> tuple[int, int]:
-        """Positions of the cells that halve the map and double the channels (as in DARTS)."""
-        return self.cells // 3, 2 * self.cells // 3
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of cell there are."""
+        return ("normal", "reduction") if self.reductions else ("normal",)
+
+    def inputs(self, node: int) -> int:
+        """How many states a node may take as inputs."""
+        return self.feeds + node
+
+    def edges(self, node: int) -> int:
+        """How many inputs a node has."""
+        return min(self.inputs(node), self.fan_in or self.inputs(node))
 
     @property
-    def edges(self) -> int:
-        """Edges of one cell."""
-        return self.nodes * (self.nodes + 1) // 2
+    def slots(self) -> tuple[tuple[str, int], ...]:
+        """Every (kind, node) of a genotype, in order."""
+        return tuple((kind, node) for kind in self.kinds for node in range(self.nodes))
 
 
 @dataclass(frozen=True)
 class Genotype:
-    """An architecture: a skeleton and the operations of its two kinds of cell."""
+    """An architecture: a skeleton and its kinds of cell (``reduction``: empty if there is none)."""
 
     skeleton: Skeleton
     normal: Cell
-    reduction: Cell
+    reduction: Cell = ()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, those of the normal cell first."""
+        return self.normal + self.reduction
 
     @property
     def operations(self) -> set[str]:
         """The operations it uses."""
-        return {op for cell in (self.normal, self.reduction) for node in cell for op, _ in node}
+        return {op for node in self.nodes for op, _ in node}
+
+    @property
+    def name(self) -> str:
+        """A short digest, to tell genotypes apart in traces and logs."""
+        return hashlib.sha256(artifacts.canonical(self.to_json()).encode()).hexdigest()[:8]
+
+    @classmethod
+    def of(cls, skeleton: Skeleton, nodes: Iterable[Node]) -> "Genotype":
+        """From the nodes of ``skeleton.slots``."""
+        nodes = tuple(nodes)
+        return cls(skeleton, nodes[: skeleton.nodes], nodes[skeleton.nodes :])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: ``{skeleton, normal, reduction}``."""
         return {
-            "skeleton": asdict(self.skeleton),
+            "skeleton": asdict(self.skeleton) | {"reductions": list(self.skeleton.reductions)},
             "normal": [[list(edge) for edge in node] for node in self.normal],
             "reduction": [[list(edge) for edge in node] for node in self.reduction],
         }
@@ -66,49 +112,72 @@ class Genotype:
             UserError: anything else.
         """
         try:
-            skeleton = Skeleton(**value["skeleton"])
-            cells = []
-            for kind in ("normal", "reduction"):
-                cell = tuple(tuple((op, int(i)) for op, i in node) for node in value[kind])
-                inputs = [[i for _, i in node] for node in cell]
-                if inputs != [list(range(node + 1)) for node in range(skeleton.nodes)]:
-                    raise ValueError(f"{kind} cell: wrong inputs")
-                if not all(op in OPERATIONS for node in cell for op, _ in node):
-                    raise ValueError(f"{kind} cell: unknown operation")
-                cells.append(cell)
-            return cls(skeleton, *cells)
+            skeleton = value["skeleton"]
+            skeleton = Skeleton(**skeleton | {"reductions": tuple(skeleton["reductions"])})
+            cells = (
+                tuple(tuple((str(op), int(i)) for op, i in node) for node in value[kind])
+                for kind in ("normal", "reduction")
+            )
+            found = cls(skeleton, *cells)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"no genotype: {error}") from error
+        if not _fits(found):
+            raise UserError("no genotype: nodes or inputs that its skeleton does not have")
+        return found
+
+
+def edges_changed(one: Genotype, other: Genotype) -> int:
+    """Edges, of two genotypes of one skeleton, that differ in operation or input."""
+    pairs = zip(one.nodes, other.nodes, strict=True)
+    return sum(len(set(first) - set(second)) for first, second in pairs)
+
+
+def _fits(genotype: Genotype) -> bool:
+    skeleton = genotype.skeleton
+    if len(genotype.normal) != skeleton.nodes or len(genotype.nodes) != len(skeleton.slots):
+        return False
+    for (_, number), node in zip(skeleton.slots, genotype.nodes, strict=True):
+        sources = [source for _, source in node]
+        if len(node) != skeleton.edges(number) or sources != sorted(set(sources)):
+            return False
+        if not all(0 <= source < skeleton.inputs(number) for source in sources):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
 class Space:
-    """All genotypes with one of the skeletons and any of the operations on each edge.
+    """Genotypes with one of the skeletons and any of the operations on each edge.
 
-    Genotypes are numbered from 0 to ``size`` − 1, which makes sampling exactly uniform.
+    With ``centres``, only those of them that differ from one of these, of the same skeleton, in
+    at most ``radius`` edges.
     """
 
     operations: tuple[str, ...]
     skeletons: tuple[Skeleton, ...]
+    centres: tuple[Genotype, ...] = ()
+    radius: int = 0
 
     @classmethod
     def full(cls, settings: SpaceSettings) -> "Space":
         """The space that a configuration describes."""
+        more = {"feeds": settings.feeds, "fan_in": settings.fan_in}
         skeletons = (
-            Skeleton(cells, nodes, channels)
+            Skeleton.usual(cells, nodes, channels, **more)
             for cells in settings.cells
             for nodes in settings.nodes
             for channels in settings.channels
         )
         return cls(tuple(settings.operations), tuple(skeletons))
 
-    def _count(self, skeleton: Skeleton) -> int:
-        return len(self.operations) ** (2 * skeleton.edges)
-
-    @property
+    @functools.cached_property
     def size(self) -> int:
-        """Number of distinct encodings."""
-        return sum(self._count(skeleton) for skeleton in self.skeletons)
+        """Number of distinct genotypes, exactly."""
+        if len(self.centres) > 1:
+            return sum(1 for _ in self)  # neighbourhoods overlap
+        if self.centres:
+            return self._ball_size(self.centres[0])
+        return sum(map(self._count, self.skeletons))
 
     @property
     def size_log10(self) -> float:
@@ -116,56 +185,191 @@ class Space:
         return math.log10(self.size)
 
     def __contains__(self, genotype: Genotype) -> bool:
-        return genotype.skeleton in self.skeletons and genotype.operations <= set(self.operations)
+        return (
+            genotype.skeleton in self.skeletons
+            and genotype.operations <= set(self.operations)
+            and _fits(genotype)
+            and (not self.centres or self._balls_around(genotype) > 0)
+        )
 
-    def __getitem__(self, number: int) -> Genotype:
-        if not 0 <= number < self.size:
-            raise IndexError(number)
+    def __iter__(self) -> Iterator[Genotype]:
+        """Every genotype, once."""
+        if self.centres:
+            members = itertools.chain.from_iterable(map(self._ball, self.centres))
+            yield from dict.fromkeys(members)
+            return
         for skeleton in self.skeletons:
-            if number < self._count(skeleton):
-                break
-            number -= self._count(skeleton)
-        cells = []
-        for _ in range(2):
-            cell = []
-            for node in range(skeleton.nodes):
-                edges = []
-                for source in range(node + 1):
-                    number, digit = divmod(number, len(self.operations))
-                    edges.append((self.operations[digit], source))
-                cell.append(tuple(edges))
-            cells.append(tuple(cell))
-        return Genotype(skeleton, *cells)
+            choices = [
+                [
+                    tuple(zip(operations, sources, strict=True))
+                    for sources in itertools.combinations(
+                        range(skeleton.inputs(node)), skeleton.edges(node)
+                    )
+                    for operations in itertools.product(
+                        self.operations, repeat=skeleton.edges(node)
+                    )
+                ]
+                for _, node in skeleton.slots
+            ]
+            for nodes in itertools.product(*choices):
+                yield Genotype.of(skeleton, nodes)
+
+    def draw(self, rng: random.Random) -> Genotype:
+        """One genotype, all equally probable."""
+        if not self.centres:
+            weights = list(map(self._count, self.skeletons))
+            return self._draw_of(_weighted(self.skeletons, weights, rng), rng)
+        sizes = list(map(self._ball_size, self.centres))
+        while True:  # what lies in several neighbourhoods would come too often
+            genotype = self._draw_near(_weighted(self.centres, sizes, rng), rng)
+            if rng.random() * self._balls_around(genotype) < 1:
+                return genotype
 
     def sample(
         self, count: int, rng: random.Random, without: Iterable[Genotype] = ()
     ) -> list[Genotype]:
         """``count`` different genotypes, uniformly, none of ``without``; all if there are fewer."""
         taken = set(without)
-        free = self.size - sum(genotype in self for genotype in taken)
+        if self.size < 2 * (count + len(taken)):
+            free = [genotype for genotype in self if genotype not in taken]
+            return rng.sample(free, min(count, len(free)))
         found: list[Genotype] = []
-        while len(found) < min(count, free):
-            genotype = self[rng.randrange(self.size)]
+        while len(found) < count:
+            genotype = self.draw(rng)
             if genotype not in taken:
                 taken.add(genotype)
                 found.append(genotype)
         return found
 
-    def restrict(self, genotypes: Iterable[Genotype]) -> "Space":
-        """Only the operations and skeletons that the genotypes use (Le et al. 2022, section IV).
-
-        Without genotypes: the space itself.
-        """
-        genotypes = list(genotypes)
-        if not genotypes:
-            return self
-        used = set().union(*(genotype.operations for genotype in genotypes))
-        skeletons = dict.fromkeys(genotype.skeleton for genotype in genotypes)
-        return Space(tuple(op for op in OPERATIONS if op in used), tuple(skeletons))
-
     def to_json(self) -> dict[str, Any]:
-        """Plain data: ``{operations, skeletons}``."""
+        """Plain data: ``{operations, skeletons, centres, radius}``."""
         return {
             "operations": list(self.operations),
-            "skeletons": [asdict(skeleton) for skeleton in self.skeletons],
+            "skeletons": [asdict(s) | {"reductions": list(s.reductions)} for s in self.skeletons],
+            "centres": [centre.to_json() for centre in self.centres],
+            "radius": self.radius,
         }
+
+    def _count(self, skeleton: Skeleton) -> int:
+        """Genotypes of a skeleton, without regard to centres."""
+        return math.prod(
+            math.comb(skeleton.inputs(node), skeleton.edges(node))
+            * len(self.operations) ** skeleton.edges(node)
+            for _, node in skeleton.slots
+        )
+
+    def _draw_of(self, skeleton: Skeleton, rng: random.Random) -> Genotype:
+        nodes = []
+        for _, node in skeleton.slots:
+            sources = sorted(rng.sample(range(skeleton.inputs(node)), skeleton.edges(node)))
+            nodes.append(tuple((rng.choice(self.operations), source) for source in sources))
+        return Genotype.of(skeleton, nodes)
+
+    def _choices(self, centre: Genotype) -> list[list[tuple[Node, ...]]]:
+        """For every node of a centre, its alternatives with 0, 1, … ``radius`` edges changed."""
+        return [
+            [
+                _alternatives(node, centre.skeleton.inputs(number), self.operations, changed)
+                for changed in range(min(self.radius, len(node)) + 1)
+            ]
+            for (_, number), node in zip(centre.skeleton.slots, centre.nodes, strict=True)
+        ]
+
+    def _ways(self, centre: Genotype) -> list[list[int]]:
+        """[node][changes left]: ways to fill this node and those after it within the changes."""
+        ways = [[1] * (self.radius + 1)]
+        for alternatives in reversed(self._choices(centre)):
+            later = ways[0]
+            row = [
+                sum(
+                    len(found) * later[left - k] for k, found in enumerate(alternatives[: left + 1])
+                )
+                for left in range(self.radius + 1)
+            ]
+            ways.insert(0, row)
+        return ways
+
+    def _ball_size(self, centre: Genotype) -> int:
+        return self._ways(centre)[0][self.radius]
+
+    def _ball(self, centre: Genotype) -> Iterator[Genotype]:
+        """Every member of a centre's neighbourhood, once."""
+
+        def fill(choices: list, left: int) -> Iterator[tuple[Node, ...]]:
+            if not choices:
+                yield ()
+                return
+            for changed, alternatives in enumerate(choices[0][: left + 1]):
+                for rest in fill(choices[1:], left - changed):
+                    yield from ((node, *rest) for node in alternatives)
+
+        for nodes in fill(self._choices(centre), self.radius):
+            yield Genotype.of(centre.skeleton, nodes)
+
+    def _draw_near(self, centre: Genotype, rng: random.Random) -> Genotype:
+        """Uniformly from a centre's neighbourhood."""
+        ways, left, nodes = self._ways(centre), self.radius, []
+        for alternatives, later in zip(self._choices(centre), ways[1:], strict=True):
+            weights = [len(a) * later[left - k] for k, a in enumerate(alternatives[: left + 1])]
+            changed = _weighted(range(len(weights)), weights, rng)
+            nodes.append(rng.choice(alternatives[changed]))
+            left -= changed
+        return Genotype.of(centre.skeleton, nodes)
+
+    def _balls_around(self, genotype: Genotype) -> int:
+        """How many neighbourhoods a genotype lies in."""
+        return sum(
+            centre.skeleton == genotype.skeleton and edges_changed(genotype, centre) <= self.radius
+            for centre in self.centres
+        )
+
+
+def restrict(
+    space: Space, genotypes: Iterable[Genotype], how: str = "operations", radius: int = 2
+) -> Space:
+    """The part of a space that learned tasks' optimised genotypes span; without any, all of it.
+
+    Args:
+        how: ``"operations"``: only the operations and skeletons they use (Le et al. 2022,
+            section IV); ``"neighbourhood"``: what differs from one of them in at most ``radius``
+            edges, in operation or input.
+
+    Raises:
+        UserError: a genotype that lies outside the space.
+    """
+    genotypes = tuple(dict.fromkeys(genotypes))
+    if not genotypes:
+        return space
+    if not all(genotype in space for genotype in genotypes):
+        raise UserError("a learned task's genotype lies outside the space; search it again")
+    skeletons = tuple(dict.fromkeys(genotype.skeleton for genotype in genotypes))
+    if how == "neighbourhood":
+        return Space(space.operations, skeletons, genotypes, radius)
+    used = set().union(*(genotype.operations for genotype in genotypes))
+    return Space(tuple(op for op in space.operations if op in used), skeletons)
+
+
+@functools.lru_cache(maxsize=4096)
+def _alternatives(
+    node: Node, inputs: int, operations: tuple[str, ...], changed: int
+) -> tuple[Node, ...]:
+    """Every way to fill a node of so many ``inputs`` with exactly ``changed`` edges changed."""
+    found = []
+    for kept in itertools.combinations(node, len(node) - changed):
+        free = [source for source in range(inputs) if source not in {s for _, s in kept}]
+        for sources in itertools.combinations(free, changed):
+            for chosen in itertools.product(operations, repeat=changed):
+                new = tuple(zip(chosen, sources, strict=True))
+                if not set(new) & set(node):
+                    found.append(tuple(sorted(kept + new, key=lambda edge: edge[1])))
+    return tuple(found)
+
+
+def _weighted(items: Iterable[Any], weights: list[int], rng: random.Random) -> Any:
+    """One of the items, by whole-number weights of any size (exactly, unlike floats)."""
+    number = rng.randrange(sum(weights))
+    for item, weight in zip(items, weights, strict=True):
+        if number < weight:
+            return item
+        number -= weight
+    raise AssertionError("unreachable")

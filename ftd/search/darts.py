@@ -1,0 +1,241 @@
+"""DARTS (Liu et al. 2019) and PC-DARTS (Xu et al. 2020): gradient descent on a relaxed cell.
+
+Each edge of a supernet is the sum of its operations, weighted by softmax(α). Weights are trained
+on ``train``, α on ``val``: first order, with the weights as they are, or second order, through
+one step of the weights. PC-DARTS sends a part of the channels through the operations, and weights
+a node's edges by softmax(β).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ftd.config import Search
+from ftd.errors import UserError
+from ftd.macs import BACKWARD, forward_macs
+from ftd.progress import progress
+from ftd.search.ledger import Ledger, SearchResult, Start
+from ftd.search.space import Skeleton, Space
+from ftd.search.supernet import Supernet, Weights, derive, edges_of, skeleton_of
+from ftd.seeds import seed_of
+from ftd.slice import TaskData
+from ftd.training import mixed
+
+# As in the released code of DARTS.
+MOMENTUM, DECAY, CLIP = 0.9, 3e-4, 5.0
+ALPHA_BETAS, ALPHA_DECAY = (0.5, 0.999), 1e-3
+FINITE_DIFFERENCE = 0.01
+
+
+class Relaxation(nn.Module):
+    """α, and β for PC-DARTS, by kind of cell."""
+
+    def __init__(self, skeleton: Skeleton, operations: int, seed: int, *, edges: bool):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+
+        def small(*shape: int) -> nn.Parameter:
+            return nn.Parameter(1e-3 * torch.randn(shape, generator=generator))
+
+        self.nodes = [node for node, _ in edges_of(skeleton)]
+        count = len(self.nodes)
+        self.alpha = nn.ParameterDict({kind: small(count, operations) for kind in skeleton.kinds})
+        self.beta = nn.ParameterDict(
+            {kind: small(count) for kind in skeleton.kinds} if edges else {}
+        )
+
+    def forward(self) -> Weights:
+        """The weight of every edge and operation."""
+        found = {kind: alpha.softmax(1) for kind, alpha in self.alpha.items()}
+        for kind, beta in self.beta.items():
+            sizes = [self.nodes.count(node) for node in dict.fromkeys(self.nodes)]
+            shares = torch.cat([part.softmax(0) for part in beta.split(sizes)])
+            found[kind] = found[kind] * shares[:, None]
+        return found
+
+
+def search(
+    space: Space,
+    data: TaskData,
+    settings: Search,
+    seed: int,
+    start: Start | None = None,
+    ledger: Ledger | None = None,
+    *,
+    order: int = 1,
+    partial_channels: bool = False,
+) -> SearchResult:
+    """Search a product space; reads ``train`` and ``val`` only.
+
+    Args:
+        start: not used: a relaxation has no incumbent.
+        order: 1, or 2: α's gradient through one step of the weights.
+        partial_channels: PC-DARTS.
+
+    Raises:
+        UserError: a loss that is not finite, channels that cannot be split.
+    """
+    ledger = ledger or Ledger()
+    rules, target, shape = settings.darts, data.task.target, data.task.image_shape
+    skeleton = skeleton_of(space)
+    net = Supernet(
+        skeleton,
+        space.operations,
+        channels=shape[0],
+        labels=target.outputs,
+        seed=seed_of("weights", seed),
+        partial=rules.partial if partial_channels else 1,
+    ).to(data.device)
+    relaxation = Relaxation(
+        skeleton, len(space.operations), seed_of("alpha", seed), edges=partial_channels
+    ).to(data.device)
+    optimizer = torch.optim.SGD(
+        net.parameters(), rules.learning_rate, momentum=MOMENTUM, weight_decay=DECAY
+    )
+    alpha_optimizer = torch.optim.Adam(
+        relaxation.parameters(),
+        rules.alpha_learning_rate,
+        betas=ALPHA_BETAS,
+        weight_decay=ALPHA_DECAY,
+    )
+    generator = torch.Generator().manual_seed(seed_of("batches", seed))
+    macs = forward_macs(net, shape, lambda image: net(image, net.uniform()))
+    state = (
+        {"net": net, "relaxation": relaxation},
+        {"weights": optimizer, "alpha": alpha_optimizer},
+        generator,
+    )
+    warm_up = rules.warm_up if partial_channels else 0
+    first = ledger.load(*state).get("epochs", 0)
+    epoch = first
+
+    def loss_of(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        with mixed(data.device):
+            return target.loss(net(batch[0], relaxation()), batch[1])
+
+    net.train()
+    for epoch in progress(range(first, rules.epochs), ledger.what):
+        rate = rules.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / rules.epochs))
+        optimizer.param_groups[0]["lr"] = rate
+        losses = {"train": 0.0, "val": 0.0}
+        validation = _forever(data, "val", settings.batch_size, generator)
+        for batch in data.batches("train", settings.batch_size, generator):
+            if epoch >= warm_up:
+                held_out = next(validation)
+                losses["val"] += _alpha_step(
+                    loss_of, batch, held_out, net, relaxation, optimizer, alpha_optimizer, order
+                ) * len(batch[1])
+                images = len(held_out[1]) + (3 * len(batch[1]) if order == 2 else 0)
+                ledger.spend(macs * images * (1 + BACKWARD))
+            losses["train"] += _weight_step(loss_of, batch, net, optimizer) * len(batch[1])
+            ledger.spend(macs * len(batch[1]) * (1 + BACKWARD))
+            if ledger.exhausted:
+                break
+        means = {part: total / data.count("train") for part, total in losses.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise UserError(f"{ledger.what}: the loss is no longer finite; lower its learning_rate")
+        ledger.record("epoch", loss=means["train"], val_loss=means["val"], epoch=epoch)
+        ledger.keep(*state, {"epochs": epoch + 1})
+        if ledger.exhausted:
+            break
+    with torch.no_grad():
+        genotype = derive(skeleton, space.operations, relaxation())
+    return ledger.result(genotype, epochs=min(epoch + 1, rules.epochs))
+
+
+def _forever(data: TaskData, part: str, size: int, generator: torch.Generator):
+    while True:
+        yield from data.batches(part, size, generator)
+
+
+def _weight_step(
+    loss_of: Callable, batch: tuple, net: nn.Module, optimizer: torch.optim.Optimizer
+) -> float:
+    parameters = list(net.parameters())
+    loss = loss_of(batch)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    nn.utils.clip_grad_norm_(parameters, CLIP)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _alpha_step(
+    loss_of: Callable,
+    batch: tuple,
+    held_out: tuple,
+    net: nn.Module,
+    relaxation: nn.Module,
+    optimizer: torch.optim.SGD,
+    alpha_optimizer: torch.optim.Optimizer,
+    order: int,
+) -> float:
+    alphas = list(relaxation.parameters())
+    if order == 1:
+        loss = loss_of(held_out)
+        gradients = torch.autograd.grad(loss, alphas)
+    else:
+        weights, rate = list(net.parameters()), optimizer.param_groups[0]["lr"]
+
+        def step(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+            """The direction of the optimiser's next step."""
+            buffers = [optimizer.state[weight].get("momentum_buffer") for weight in weights]
+            return [
+                gradient + DECAY * weight + (0 if buffer is None else MOMENTUM * buffer)
+                for gradient, weight, buffer in zip(gradients, weights, buffers, strict=True)
+            ]
+
+        loss, gradients = unrolled_gradient(
+            weights, alphas, lambda: loss_of(batch), lambda: loss_of(held_out), rate, step
+        )
+    for alpha, gradient in zip(alphas, gradients, strict=True):
+        alpha.grad = gradient
+    alpha_optimizer.step()
+    return float(loss.detach())
+
+
+def unrolled_gradient(
+    weights: list[nn.Parameter],
+    alphas: list[nn.Parameter],
+    train_loss: Callable[[], torch.Tensor],
+    val_loss: Callable[[], torch.Tensor],
+    rate: float,
+    step: Callable[[list[torch.Tensor]], list[torch.Tensor]] = lambda gradients: gradients,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """α's gradient of L_val(w − rate · step(∇_w L_train), α), and that loss.
+
+    DARTS, equations 7 and 8: ∂L_val/∂α − rate · ∂²L_train/∂α∂w · ∂L_val/∂w', the product with
+    the second derivative by a central difference along ∂L_val/∂w'. ``weights`` are left as they
+    were.
+
+    Args:
+        train_loss, val_loss: the losses at the present values of ``weights`` and ``alphas``.
+        step: from the gradient to the direction of the step (momentum, decay), which must not
+            depend on α otherwise.
+    """
+    saved = [weight.detach().clone() for weight in weights]
+
+    @torch.no_grad()
+    def put(direction: list[torch.Tensor], scale: float) -> None:
+        for weight, value, along in zip(weights, saved, direction, strict=True):
+            weight.copy_(value + scale * along)
+
+    gradients = torch.autograd.grad(train_loss(), weights, materialize_grads=True)
+    with torch.no_grad():
+        direction = step(list(gradients))
+    put(direction, -rate)
+    loss = val_loss()
+    found = torch.autograd.grad(loss, [*alphas, *weights], materialize_grads=True)
+    direct, vector = found[: len(alphas)], list(found[len(alphas) :])
+    norm = torch.cat([value.flatten() for value in vector]).norm()
+    epsilon = FINITE_DIFFERENCE / float(norm.clamp_min(1e-12))
+    sides = []
+    for sign in (1, -1):
+        put(vector, sign * epsilon)
+        sides.append(torch.autograd.grad(train_loss(), alphas, materialize_grads=True))
+    put(vector, 0.0)
+    implicit = [(plus - minus) / (2 * epsilon) for plus, minus in zip(*sides, strict=True)]
+    return loss, [d - rate * i for d, i in zip(direct, implicit, strict=True)]

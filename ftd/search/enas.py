@@ -1,0 +1,184 @@
+"""ENAS (Pham et al. 2018): a controller samples paths of one supernet with shared weights.
+
+By turns, the shared weights are trained on ``train``, a new path for every batch, and the
+controller by REINFORCE, with a path's accuracy on a batch of ``val`` as reward.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ftd.config import Enas, Search
+from ftd.macs import BACKWARD
+from ftd.progress import progress
+from ftd.search.ledger import Ledger, SearchResult, Start
+from ftd.search.space import Genotype, Space
+from ftd.search.supernet import Supernet, skeleton_of
+from ftd.seeds import seed_of
+from ftd.slice import TaskData
+from ftd.training import EVAL_BATCH, mixed, train_epoch
+
+# As in the paper's released code, but for the temperature.
+HIDDEN, TANH, SPREAD, BASELINE_DECAY = 100, 2.5, 0.1, 0.95
+
+
+class Controller(nn.Module):
+    """An LSTM that writes a genotype, one choice after another.
+
+    For every node, in the order of ``skeleton.slots``: where the skeleton has a ``fan_in``, an
+    input and its operation so many times; else an operation for every input.
+    """
+
+    def __init__(self, space: Space):
+        super().__init__()
+        self.operations, self.skeleton = space.operations, skeleton_of(space)
+        sources = self.skeleton.inputs(self.skeleton.nodes - 1)
+        self.lstm = nn.LSTMCell(HIDDEN, HIDDEN)
+        self.first = nn.Parameter(torch.empty(1, HIDDEN))
+        self.heads = nn.ModuleDict()
+        self.embeddings = nn.ModuleDict()
+        for name, count in (("operation", len(self.operations)), ("source", sources)):
+            self.heads[name] = nn.Linear(HIDDEN, count)
+            self.embeddings[name] = nn.Embedding(count, HIDDEN)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -SPREAD, SPREAD)
+
+    def sample(self, generator: torch.Generator) -> tuple[Genotype, torch.Tensor, torch.Tensor]:
+        """A genotype, the log-probability of its choices, and their entropy (sums, scalars)."""
+        state = None
+        x, log_probability, entropy = self.first, 0.0, 0.0
+
+        def choose(name: str, allowed: list[int]) -> int:
+            nonlocal state, x, log_probability, entropy
+            state = self.lstm(x, state)
+            logits = TANH * torch.tanh(self.heads[name](state[0]))[0, allowed]
+            logs = logits.log_softmax(0)
+            position = int(torch.multinomial(logs.detach().exp(), 1, generator=generator))
+            log_probability = log_probability + logs[position]
+            entropy = entropy - (logs.exp() * logs).sum()
+            x = self.embeddings[name].weight[allowed[position]][None]
+            return allowed[position]
+
+        every, nodes = list(range(len(self.operations))), []
+        for _, node in self.skeleton.slots:
+            free, edges = list(range(self.skeleton.inputs(node))), []
+            for number in range(self.skeleton.edges(node)):
+                source = number if self.skeleton.fan_in is None else choose("source", free)
+                edges.append((self.operations[choose("operation", every)], source))
+                free.remove(source)
+            nodes.append(tuple(sorted(edges, key=lambda edge: edge[1])))
+        return Genotype.of(self.skeleton, nodes), log_probability, entropy
+
+
+class Reinforce:
+    """The controller's training: REINFORCE with a moving average of rewards as baseline."""
+
+    def __init__(self, controller: Controller, settings: Enas, baseline: float | None = None):
+        self.controller, self.settings, self.baseline = controller, settings, baseline
+        self.optimizer = torch.optim.Adam(
+            controller.parameters(), settings.controller_learning_rate
+        )
+
+    def step(
+        self, reward_of: Callable[[Genotype], float], generator: torch.Generator
+    ) -> tuple[Genotype, float]:
+        """Sample a genotype and learn from its reward; returns both."""
+        genotype, log_probability, entropy = self.controller.sample(generator)
+        reward = reward_of(genotype)
+        if self.baseline is None:
+            self.baseline = reward
+        self.baseline += (1 - BASELINE_DECAY) * (reward - self.baseline)
+        loss = -(reward - self.baseline) * log_probability - self.settings.entropy * entropy
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return genotype, reward
+
+
+def search(
+    space: Space,
+    data: TaskData,
+    settings: Search,
+    seed: int,
+    start: Start | None = None,
+    ledger: Ledger | None = None,
+) -> SearchResult:
+    """Search a product space; reads ``train`` and ``val`` only.
+
+    The result is the best, on all of ``val`` and with the shared weights, of the genotypes that
+    the trained controller samples. Batch norms use their batch's statistics throughout, since
+    each path has its own.
+
+    Args:
+        start: not used: the controller has no incumbent.
+
+    Raises:
+        UserError: a loss that is not finite.
+    """
+    ledger = ledger or Ledger()
+    rules, target, shape = settings.enas, data.task.target, data.task.image_shape
+    net = Supernet(
+        skeleton_of(space),
+        space.operations,
+        channels=shape[0],
+        labels=target.outputs,
+        seed=seed_of("weights", seed),
+    ).to(data.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("controller", seed))
+        controller = Controller(space)
+    learner = Reinforce(controller, rules)
+    optimizer = torch.optim.Adam(net.parameters(), settings.learning_rate)
+    generator = torch.Generator().manual_seed(seed_of("batches", seed))
+    macs_of = net.path_macs(shape)
+    state = (
+        {"net": net, "controller": controller},
+        {"weights": optimizer, "controller": learner.optimizer},
+        generator,
+    )
+    done = ledger.load(*state)
+    learner.baseline = done.get("baseline")
+
+    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            path = net.path(controller.sample(generator)[0])
+        ledger.spend(macs_of(path) * len(labels) * (1 + BACKWARD))
+        with mixed(data.device):
+            return target.loss(net(images, path), labels)
+
+    @torch.no_grad()
+    def score_of(genotype: Genotype, images: torch.Tensor, labels: torch.Tensor) -> float:
+        path = net.path(genotype)
+        ledger.spend(macs_of(path) * len(labels))
+        return float(target.score(net(images, path), labels)) / len(labels)
+
+    net.train()
+    first = epoch = done.get("epochs", 0)
+    for epoch in progress(range(first, rules.epochs), ledger.what):
+        loss = train_epoch(data, settings.batch_size, generator, optimizer, loss_of, ledger.what)
+        rewards = []
+        while len(rewards) < rules.controller_steps:
+            for batch in data.batches("val", settings.batch_size, generator):
+                reward_of = lambda genotype, batch=batch: score_of(genotype, *batch)  # noqa: E731
+                rewards.append(learner.step(reward_of, generator)[1])
+                if len(rewards) == rules.controller_steps:
+                    break
+        ledger.record("epoch", loss=loss, score=sum(rewards) / len(rewards), epoch=epoch)
+        ledger.keep(*state, {"epochs": epoch + 1, "baseline": learner.baseline})
+        if ledger.exhausted:
+            break
+
+    best: tuple[float, Genotype] | None = None
+    with torch.no_grad():
+        drawn = dict.fromkeys(controller.sample(generator)[0] for _ in range(rules.candidates))
+    for genotype in drawn:
+        total = sum(
+            score_of(genotype, images, labels) * len(labels)
+            for images, labels in data.batches("val", EVAL_BATCH)
+        )
+        score = total / data.count("val")
+        ledger.record("candidate", score=score, candidate=genotype.name)
+        if best is None or score > best[0]:
+            best = score, genotype
+    return ledger.result(best[1], epochs=min(epoch + 1, rules.epochs))

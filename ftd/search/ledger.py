@@ -1,0 +1,108 @@
+"""A search's accounts: what it evaluated and when, by one counter for all methods."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ftd.resume import Resume
+from ftd.search.space import Genotype
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a search takes over: a learned task's genotype, and its trained weights or ``None``."""
+
+    genotype: Genotype
+    weights: dict[str, torch.Tensor] | None = None
+
+
+@dataclass
+class SearchResult:
+    """What a search found and what it cost.
+
+    Attributes:
+        genotype: the architecture.
+        trace: a row per step: ``step``, ``phase``, ``loss`` (or ``None``), ``score`` (accuracy on
+            ``val`` or ``None``), ``macs`` and ``seconds`` so far, and the method's own values.
+        macs: multiply-accumulates evaluated, forward 1 and backward 2.
+        seconds: wall time spent, over all resumptions.
+        facts: the method's own, e.g. how many generations.
+    """
+
+    genotype: Genotype
+    trace: list[dict[str, Any]]
+    macs: int
+    seconds: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Ledger:
+    """Counts multiply-accumulates and seconds, keeps the trace, and saves both for a resumption.
+
+    Args:
+        what: the search, for errors and progress.
+        max_macs: the common cap; ``None``: none.
+        resume: where the state is kept; ``None``: nowhere.
+    """
+
+    def __init__(
+        self, what: str = "search", max_macs: int | None = None, resume: Resume | None = None
+    ):
+        self.what, self.max_macs = what, max_macs
+        self.resume = resume or Resume(None, {})
+        self.macs = 0
+        self.trace: list[dict[str, Any]] = []
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far."""
+        return time.monotonic() - self.began
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the cap is reached."""
+        return self.max_macs is not None and self.macs >= self.max_macs
+
+    def spend(self, macs: int) -> None:
+        """Count multiply-accumulates that were evaluated."""
+        self.macs += int(macs)
+
+    def record(
+        self, phase: str, *, loss: float | None = None, score: float | None = None, **own: Any
+    ) -> None:
+        """Add a row to the trace."""
+        row = {"step": len(self.trace), "phase": phase, "loss": loss, "score": score}
+        self.trace.append(row | {"macs": self.macs, "seconds": self.seconds} | own)
+
+    def load(
+        self,
+        models: dict[str, nn.Module],
+        optimizers: dict[str, torch.optim.Optimizer],
+        generator: torch.Generator,
+    ) -> dict[str, Any]:
+        """Take up a kept state; returns what ``keep`` got as ``done``, or nothing."""
+        kept = self.resume.load(models, optimizers, generator)
+        if not kept:
+            return {}
+        self.macs, self.trace = kept["macs"], kept["trace"]
+        self.began = time.monotonic() - kept["seconds"]
+        return kept["done"]
+
+    def keep(
+        self,
+        models: dict[str, nn.Module],
+        optimizers: dict[str, torch.optim.Optimizer],
+        generator: torch.Generator,
+        done: dict[str, Any],
+    ) -> None:
+        """Save the state, unless it was saved a moment ago."""
+        accounts = {"macs": self.macs, "trace": self.trace, "seconds": self.seconds}
+        self.resume.keep(models, optimizers, generator, accounts | {"done": done})
+
+    def result(self, genotype: Genotype, **facts: Any) -> SearchResult:
+        """The search's result with its accounts."""
+        return SearchResult(genotype, self.trace, self.macs, self.seconds, facts)

@@ -1,0 +1,237 @@
+"""Spaces and genotypes: counting, drawing, restricting; the networks that genotypes build."""
+
+import math
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ftd.config import SpaceSettings
+from ftd.errors import UserError
+from ftd.macs import forward_macs
+from ftd.names import OPERATIONS
+from ftd.search import cells
+from ftd.search.space import Genotype, Skeleton, Space, edges_changed, restrict
+
+SMALL = Space(
+    ("none", "skip_connect", "sep_conv_3x3"),
+    (Skeleton.usual(3, 1, 2), Skeleton.usual(3, 2, 2)),
+)
+DARTS_LIKE = Space(("none", "skip_connect"), (Skeleton(3, 2, 2, (1,), feeds=2, fan_in=2),))
+ONE_CELL = Space(("a", "b", "c"), (Skeleton(1, 2, 1, ()),))
+EVERYTHING = {space: list(space) for space in (SMALL, DARTS_LIKE, ONE_CELL)}
+
+
+# Space ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (SMALL, 3**2 + 3**6),
+        (DARTS_LIKE, (2**2 * 3 * 2**2) ** 2),  # the second node chooses 2 of 3 inputs
+        (ONE_CELL, 3**3),
+    ],
+)
+def test_size_counts_distinct_genotypes(space, size):
+    everything = EVERYTHING[space]
+    assert space.size == size == len(everything) == len(set(everything))
+    assert all(genotype in space for genotype in everything)
+    assert space.size_log10 == pytest.approx(math.log10(size))
+
+
+def test_sizes_of_large_spaces():
+    assert Space.full(SpaceSettings()).size == 10**12  # six edges in each of two cells
+    darts = SpaceSettings(operations=list(OPERATIONS[:8]), nodes=[4], feeds=2, fan_in=2)
+    pairs = math.prod(math.comb(inputs, 2) * 8**2 for inputs in (2, 3, 4, 5))
+    assert Space.full(darts).size == pairs**2
+
+
+def uniform(drawn: dict, draws: int) -> None:
+    """Pearson's test that all were drawn equally often, at one in a thousand."""
+    from scipy.stats import chi2
+
+    expected = draws / len(drawn)
+    found = sum((count - expected) ** 2 / expected for count in drawn.values())
+    assert found < chi2.ppf(0.999, len(drawn) - 1)
+
+
+def near(space: Space, *numbers: int, radius: int = 1) -> Space:
+    return restrict(space, [EVERYTHING[space][n] for n in numbers], "neighbourhood", radius)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Space(SMALL.operations, SMALL.skeletons[:1]),
+        DARTS_LIKE,
+        near(SMALL, 400, radius=2),
+        near(SMALL, 400, 401, radius=1),  # overlap
+        near(DARTS_LIKE, 7, radius=1),
+    ],
+    ids=["dense", "fan-in", "neighbourhood", "two", "inputs"],
+)
+def test_drawing_is_uniform(space):
+    rng = random.Random(0)
+    drawn = dict.fromkeys(space, 0)
+    for _ in range(30 * len(drawn)):
+        drawn[space.draw(rng)] += 1
+    uniform(drawn, 30 * len(drawn))
+
+
+def test_a_sample_is_distinct_and_leaves_out_what_it_is_told():
+    space, rng = Space(SMALL.operations, SMALL.skeletons[:1]), random.Random(0)
+    first = next(iter(space))
+    drawn = space.sample(20, rng, without=[first])
+    assert len(drawn) == len(set(drawn)) == 8 and first not in drawn
+    assert len(set(SMALL.sample(30, rng))) == 30
+
+
+@settings(deadline=None)
+@given(st.sampled_from(list(EVERYTHING)), st.randoms(use_true_random=False))
+def test_genotypes_are_plain_data(space, rng):
+    genotype = space.draw(rng)
+    assert genotype in space
+    assert Genotype.from_json(genotype.to_json()) == genotype
+
+
+@pytest.mark.parametrize("spoil", ["skeleton", "node", "input", "order", "nothing"])
+def test_bad_genotypes_are_refused(spoil):
+    value = EVERYTHING[SMALL][100].to_json()
+    if spoil == "skeleton":
+        del value["skeleton"]["nodes"]
+    elif spoil == "node":
+        value["normal"].pop()
+    elif spoil == "input":
+        value["normal"][1][1][1] = 7
+    elif spoil == "order":
+        value["normal"][1].reverse()
+    else:
+        value = {}
+    with pytest.raises(UserError, match="no genotype"):
+        Genotype.from_json(value)
+
+
+def test_restriction_to_operations_keeps_what_the_genotypes_use():
+    genotype = next(g for g in EVERYTHING[SMALL] if len(g.operations) == 2)
+    restricted = restrict(SMALL, [genotype])
+    assert set(restricted.operations) == genotype.operations
+    assert restricted.skeletons == (genotype.skeleton,)
+    assert genotype in restricted and restricted.size < SMALL.size
+    assert restrict(SMALL, []) == SMALL
+    with pytest.raises(UserError, match="outside the space"):
+        restrict(ONE_CELL, [genotype])
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.sampled_from([SMALL, DARTS_LIKE]),
+    st.lists(st.integers(0, 143), min_size=1, max_size=3, unique=True),
+    st.integers(1, 3),
+)
+def test_a_neighbourhood_is_what_differs_in_few_edges(space, numbers, radius):
+    centres = [EVERYTHING[space][n] for n in numbers]
+    found = near(space, *numbers, radius=radius)
+    expected = {
+        genotype
+        for genotype in EVERYTHING[space]
+        for centre in centres
+        if genotype.skeleton == centre.skeleton and edges_changed(genotype, centre) <= radius
+    }
+    assert set(found) == expected and found.size == len(expected)
+    assert all((genotype in found) == (genotype in expected) for genotype in EVERYTHING[space])
+    assert set(found.sample(len(expected), random.Random(0))) == expected
+
+
+# Networks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", [op for op in OPERATIONS if op != "none"])
+def test_operations_keep_channels_and_halve_maps(name, stride):
+    for side in (8, 7, 3):
+        out = cells.operation(name, 4, stride)(torch.randn(2, 4, side, side))
+        assert out.shape == (2, 4, -(-side // stride), -(-side // stride))
+
+
+def test_parameter_counts_of_the_darts_operations():
+    def count(name, stride=1, c=16):
+        return sum(p.numel() for p in cells.operation(name, c, stride).parameters())
+
+    assert count("sep_conv_3x3") == 2 * (16 * 9 + 16 * 16 + 2 * 16)
+    assert count("dil_conv_5x5") == 16 * 25 + 16 * 16 + 2 * 16
+    assert count("conv_7x1_1x7") == 2 * 7 * 16 * 16 + 2 * 16
+    assert count("skip_connect") == 0 and count("skip_connect", 2) == 16 * 16 + 2 * 16
+    assert count("max_pool_3x3") == 0
+
+
+def test_a_cell_computes_its_graph():
+    cell = ((("skip_connect", 0),), (("avg_pool_3x3", 0), ("skip_connect", 1)))
+    module = cells.CellModule(cell, (5,), 4, reduction=False).eval()
+    x = torch.randn(2, 5, 6, 6)
+    state = module.preprocess[0](x)
+    pooled = nn.AvgPool2d(3, 1, 1, count_include_pad=False)(state)
+    expected = torch.cat([state, pooled + state], dim=1)
+    torch.testing.assert_close(module(x), expected)
+
+
+def test_a_node_without_operations_is_zero():
+    cell = ((("none", 0),), (("none", 0), ("skip_connect", 1)))
+    for reduction, side in ((False, 7), (True, 4)):
+        out = cells.CellModule(cell, (3,), 4, reduction=reduction)(torch.randn(2, 3, 7, 7))
+        assert out.shape == (2, 8, side, side) and not out.any()
+
+
+def test_macs_of_known_layers():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 36, 5))
+    assert forward_macs(model, (3, 6, 6)) == 36 * 8 * 3 * 9 + 8 * 36 * 5
+    assert model.training
+
+
+def published(normal: str, reduction: str) -> Genotype:
+    """A genotype from "operation input, …", two to a node, as the papers' code lists them."""
+    nodes = []
+    for text in (normal, reduction):
+        edges = [(op, int(source)) for op, source in (e.split() for e in text.split(", "))]
+        nodes += [tuple(sorted(edges[i : i + 2], key=lambda e: e[1])) for i in range(0, 8, 2)]
+    return Genotype.of(Skeleton.usual(20, 4, 36, feeds=2, fan_in=2), nodes)
+
+
+@pytest.mark.parametrize(
+    ("genotype", "millions"),
+    [
+        (
+            published(  # DARTS_V2, Liu et al. 2019
+                "sep_conv_3x3 0, sep_conv_3x3 1, sep_conv_3x3 0, sep_conv_3x3 1, "
+                "sep_conv_3x3 1, skip_connect 0, skip_connect 0, dil_conv_3x3 2",
+                "max_pool_3x3 0, max_pool_3x3 1, skip_connect 2, max_pool_3x3 1, "
+                "max_pool_3x3 0, skip_connect 2, skip_connect 2, max_pool_3x3 1",
+            ),
+            3.3,
+        ),
+        (
+            published(  # PC-DARTS on CIFAR-10, Xu et al. 2020
+                "sep_conv_3x3 1, skip_connect 0, sep_conv_3x3 0, dil_conv_3x3 1, "
+                "sep_conv_5x5 0, sep_conv_3x3 1, avg_pool_3x3 0, dil_conv_3x3 1",
+                "sep_conv_5x5 1, max_pool_3x3 0, sep_conv_5x5 1, sep_conv_5x5 2, "
+                "sep_conv_3x3 0, sep_conv_3x3 3, sep_conv_3x3 1, sep_conv_3x3 2",
+            ),
+            3.6,
+        ),
+    ],
+    ids=["DARTS_V2", "PC-DARTS"],
+)
+def test_published_genotypes_have_their_published_size(genotype, millions):
+    model = cells.build(genotype, channels=3, labels=10, seed=0).eval()
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.02)
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_an_unknown_operation_is_named():
+    with pytest.raises(UserError, match="'sep_conv_9x9'; did you mean 'sep_conv_"):
+        cells.operation("sep_conv_9x9", 4, 1)

@@ -1,0 +1,389 @@
+"""TE-NAS: its two measures against other ways to compute them, and what it prunes by them."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, jacrev
+from torch.utils.flop_counter import FlopCounterMode
+
+from ftd import resume, slice
+from ftd.config import Search, TeNas
+from ftd.errors import UserError
+from ftd.resume import Resume
+from ftd.search import te_nas
+from ftd.search.ledger import Ledger
+from ftd.search.space import Skeleton, Space, restrict
+from ftd.search.supernet import Supernet
+from ftd.seeds import seed_of
+
+OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "sep_conv_3x3", "conv_7x1_1x7")
+SPACE = Space(OPERATIONS, (Skeleton.usual(3, 2, 2),))
+FAST = Search(te_nas=TeNas(ntk_images=4, region_images=8))
+
+
+@pytest.fixture(scope="module")
+def data(make_slice, digits):
+    task = slice.read(make_slice("zero", {"other": "rest", "zero": [0]}))
+    return slice.TaskData(task, digits / "digits.safetensors", {"train": 60})  # no other part
+
+
+@pytest.fixture
+def draw(data):
+    return te_nas.drawing(SPACE.skeletons[0], SPACE, data, FAST.te_nas)(3)
+
+
+@pytest.fixture
+def path():
+    return te_nas.Pruning(SPACE, SPACE.skeletons[0]).path
+
+
+def timeless(result):
+    rows = [{key: row[key] for key in row if key != "seconds"} for row in result.trace]
+    return result.genotype, result.macs, rows, result.facts
+
+
+# Neural tangent kernel --------------------------------------------------------------------------
+
+
+class Tiny(nn.Module):
+    """Convolutions of all kinds, and a linear layer; takes a path, as a supernet does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 5, stride=2, padding=4, dilation=2, groups=4, bias=False),
+            nn.Conv2d(4, 6, 1),
+            nn.Tanh(),
+            nn.Conv2d(6, 4, (1, 3), stride=(1, 2), padding=(0, 1), groups=2),
+            nn.Conv2d(4, 2, 1, stride=2),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, images, path):
+        return self.layers(images)
+
+
+def condition_by_jacobian(net, images, path):
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+
+    def summed(parameters):
+        return functional_call(net, parameters, (images, path)).sum(1)
+
+    rows = [value.flatten(1) for value in jacrev(summed)(parameters).values()]
+    return torch.linalg.cond(torch.cat(rows, dim=1).double()).item() ** 2
+
+
+def test_ntk_condition_is_that_of_the_jacobian():
+    torch.manual_seed(0)
+    net, images = Tiny(), torch.randn(5, 2, 7, 6)
+    expected = condition_by_jacobian(net, images, None)
+    assert 1 < expected < 1e5
+    assert te_nas.ntk_condition(net, images, None) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_singular_kernel_has_no_finite_condition(draw):
+    torch.manual_seed(0)
+    image = torch.randn(1, 2, 7, 6)
+    assert te_nas.ntk_condition(Tiny(), image.repeat(3, 1, 1, 1), None) == math.inf
+    nothing = {kind: [(("none", 0),)] * 2 for kind in ("normal", "reduction")}
+    assert te_nas.ntk_condition(draw.net, draw.images, nothing) == math.inf
+
+
+def test_parameters_of_other_layers_are_refused():
+    with pytest.raises(ValueError, match="Conv2d and Linear"):
+        te_nas.ntk_condition(nn.BatchNorm2d(2), torch.randn(3, 2, 4, 4), None)
+
+
+@pytest.mark.parametrize("edge", [("normal", 1, 1), ("reduction", 0, 0)])
+@pytest.mark.parametrize("pixels", [te_nas.PIXELS, 2 * 4 * 64, 1])
+def test_conditions_are_those_of_the_supernet_without_each_operation(
+    draw, path, edge, pixels, monkeypatch
+):
+    monkeypatch.setattr(te_nas, "PIXELS", pixels)
+    found, _ = te_nas.measure([draw], path, edge, Ledger())
+    expected = [
+        condition_by_jacobian(draw.net, draw.images, te_nas.without(path, edge, name))
+        for name in OPERATIONS
+    ]
+    assert len(set(expected)) == len(OPERATIONS)
+    assert found == pytest.approx(expected, rel=1e-3)
+    whole, _ = te_nas.measure([draw], path, None, Ledger())
+    assert whole == pytest.approx(expected[:1], rel=1e-3)  # none adds nothing
+
+
+def test_batch_norms_in_training_mode_would_make_the_kernel_singular(data, path):
+    """Why ``FixedStatistics`` is: the outputs' sum over the images would have no gradient."""
+    net = Supernet(SPACE.skeletons[0], OPERATIONS, channels=1, labels=2, seed=0)
+    images, _ = next(data.batches("train", 4))
+    logits = net(images, path)
+    assert logits.std() > 0.1
+    torch.testing.assert_close(logits.mean(0), net.head.bias.detach(), atol=1e-5, rtol=0)
+
+
+def test_fixed_statistics_are_those_of_the_batch_norm():
+    torch.manual_seed(0)
+    x = 3 + 2 * torch.randn(6, 2, 4, 5)
+    norm = nn.BatchNorm2d(2, affine=False)
+    expected = torch.cat([norm(x[:3]), norm(x[3:])])
+    torch.testing.assert_close(te_nas.FixedStatistics(3, norm.eps)(x), expected)
+
+
+# Linear regions ---------------------------------------------------------------------------------
+
+
+class Hidden(nn.Module):
+    def __init__(self, weight, bias, relu):
+        super().__init__()
+        self.weight, self.bias, self.relu = weight, bias, relu
+
+    def forward(self, images, path):
+        return self.relu(images.flatten(1) @ self.weight.T + self.bias)
+
+
+@pytest.mark.parametrize("relu", [F.relu, torch.relu, torch.Tensor.relu_, nn.ReLU(inplace=True)])
+def test_regions_of_a_line_are_the_intervals_between_its_kinks(relu):
+    net = Hidden(torch.ones(3, 1), -torch.tensor([0.0, 1.0, 2.0]), relu)
+    at = torch.tensor([-3.0, -0.5, 0.5, 0.7, 1.5, 2.5, 9.0]).view(-1, 1, 1, 1)
+    assert te_nas.linear_regions(net, at, None) == 4
+    assert te_nas.linear_regions(net, at[:4], None) == 2
+
+
+def test_regions_of_a_plane_by_brute_force():
+    torch.manual_seed(0)
+    weight, bias, images = torch.randn(9, 2), torch.randn(9), torch.randn(500, 2, 1, 1)
+    patterns = {
+        tuple(sum(w * x for w, x in zip(row, image, strict=True)) + b > 0 for row, b in lines)
+        for image in images.flatten(1).tolist()
+        for lines in [list(zip(weight.tolist(), bias.tolist(), strict=True))]
+    }
+    assert 20 < len(patterns) <= 1 + 9 + 9 * 8 // 2  # the most that nine lines can make
+    assert te_nas.linear_regions(Hidden(weight, bias, F.relu), images, None) == len(patterns)
+
+
+def test_all_relus_of_a_supernet_are_seen(draw, path):
+    with te_nas._Activations() as seen:
+        draw.thin(draw.windows, path)
+    # Cells of 1, 2 and 4 channels; maps of 9, 4 and 1 pixels; each but the first halves its input.
+    units = 3 * 9 + 2 * 9 + 4 * 4  # before the cells
+    units += 3 * (2 + 1) * 9  # three edges: sep_conv has two ReLUs, conv_7x1 one
+    for before, after in ((2 * 9, 2 * 4), (4 * 4, 4 * 1)):
+        units += 2 * (3 * before + after)  # two that halve: so has skip_connect one
+        units += 3 * after
+    assert sum(value.shape[1] for value in seen.outputs) == units
+
+
+def test_windows_are_parts_of_the_images():
+    images = torch.arange(2 * 3 * 5 * 6.0).view(2, 3, 5, 6)
+    generator = torch.Generator().manual_seed(0)
+    windows = te_nas.windows_of(images, generator)
+    assert windows.shape == (2 * te_nas.WINDOWS, 1, 3, 3)
+    offsets = torch.arange(3)[:, None] * 6 + torch.arange(3)
+    corners = windows[:, 0, 0, 0]
+    assert torch.equal(windows[:, 0], corners[:, None, None] + offsets)
+    assert len(corners.unique()) == len(windows)
+    assert set((corners // 30 % 3).tolist()) == {0, 1, 2}
+    assert te_nas.windows_of(images[:, :1, :4, :3], generator).shape == (4, 1, 3, 3)
+
+
+def test_an_unrolled_convolution_is_the_convolution():
+    torch.manual_seed(0)
+    for convolution in (nn.Conv2d(2, 4, 7, 2, 3, bias=False), nn.Conv2d(2, 2, 3, 1, 2, 2, 2)):
+        convolution.bias = None
+        x = torch.randn(5, 2, 3, 3)
+        unrolled = te_nas.Unrolled(convolution)
+        for _ in range(2):
+            torch.testing.assert_close(unrolled(x), convolution(x))
+
+
+def test_regions_depend_on_what_is_pruned(data):
+    settings = TeNas(ntk_images=2, region_images=60)
+    draw = te_nas.drawing(SPACE.skeletons[0], SPACE, data, settings)(0)
+    path = {kind: [(("none", 0),)] * 2 for kind in ("normal", "reduction")}
+    none = te_nas.linear_regions(draw.thin, draw.windows, path)
+    path = {kind: [(("sep_conv_3x3", 0),)] * 2 for kind in ("normal", "reduction")}
+    some = te_nas.linear_regions(draw.thin, draw.windows, path)
+    assert none < some < len(draw.windows) == 60 * te_nas.WINDOWS
+
+
+# Pruning ----------------------------------------------------------------------------------------
+
+
+def stub(monkeypatch, kappa, regions, macs=0):
+    """Measure by functions (edge, operation) → value; returns the calls' edges."""
+    edges = []
+
+    def measure(draws, path, edge, ledger):
+        edges.append(edge)
+        ledger.spend(macs)
+        names = [None] if edge is None else te_nas.names_on(path, edge)
+        return [kappa(edge, name) for name in names], [regions(edge, name) for name in names]
+
+    monkeypatch.setattr(te_nas, "measure", measure)
+    return edges
+
+
+def chosen(genotype):
+    return {op for node in genotype.nodes for op, _ in node}
+
+
+def test_what_goes_leaves_a_small_condition_and_many_regions(data, monkeypatch):
+    last = OPERATIONS.index("sep_conv_3x3")
+
+    def kappa(edge, name):  # the worse, the nearer to sep_conv
+        return -abs(OPERATIONS.index(name) - last) if name else 1.0
+
+    stub(monkeypatch, kappa, lambda edge, name: 7)
+    assert chosen(te_nas.search(SPACE, data, FAST, 0).genotype) == {"sep_conv_3x3"}
+    stub(monkeypatch, lambda edge, name: 7, lambda edge, name: -kappa(edge, name))
+    assert chosen(te_nas.search(SPACE, data, FAST, 0).genotype) == {"sep_conv_3x3"}
+
+
+def test_importance_is_the_sum_of_ranks_in_the_whole_network():
+    space = Space(("none", "skip_connect", "sep_conv_3x3"), (Skeleton(3, 1, 2, (1,)),))
+    pruned = te_nas.Pruning(space, space.skeletons[0])
+    assert pruned.edges == [("normal", 0, 0), ("reduction", 0, 0)]
+    # Ranks by κ: 10 → 0, 20 → 1, 30 → 2, inf → 3; by regions: 9 → 0, 8 → 1, 5 → 2, 4 → 3.
+    pruned.prune([([20, 10, 30], [9, 4, 8]), ([math.inf, 20, 10], [4, 9, 5])])
+    assert pruned.importance[pruned.edges[0]] == [[3, 0], [3, 2]]  # of 1, 3, 3
+    assert pruned.importance[pruned.edges[1]] == [[6, 3], [2, 0]]  # of 6, 1, 2
+    assert pruned.operations[pruned.edges[0]] == ["skip_connect", "sep_conv_3x3"]
+    assert pruned.operations[pruned.edges[1]] == ["none", "sep_conv_3x3"]
+    assert (pruned.left, pruned.rounds) == (4, 1)
+    assert pruned.genotype().nodes == ((("sep_conv_3x3", 0),), (("none", 0),))
+    # Equal sums: the smaller κ goes, though it comes later.
+    pruned.prune([([8, 7], [2, 1]), ([6, 6], [3, 3])])
+    assert pruned.operations[pruned.edges[0]] == ["skip_connect"]
+    assert pruned.operations[pruned.edges[1]] == ["sep_conv_3x3"]
+
+
+@pytest.mark.parametrize("feeds", [1, 2])
+def test_a_node_keeps_its_most_important_edges(data, monkeypatch, feeds):
+    skeleton = Skeleton.usual(3, 3, 2, feeds=feeds, fan_in=2)
+    space = Space(OPERATIONS[:3], (skeleton,))
+    stub(monkeypatch, lambda edge, name: edge[2] % 3 if edge else 1, lambda edge, name: 7)
+    genotype = te_nas.search(space, data, FAST, 0).genotype
+    assert genotype in space
+    sources = [tuple(source for _, source in node) for node in genotype.normal]
+    # Of inputs 0, 1, 2, 3 with importance 0, 1, 2, 0.
+    assert sources == {1: [(0,), (0, 1), (1, 2)], 2: [(0, 1), (1, 2), (1, 2)]}[feeds]
+
+
+def test_spaces_of_all_kinds_are_searched(data):
+    for skeleton in (
+        Skeleton.usual(3, 2, 2, feeds=2, fan_in=2),
+        Skeleton.usual(4, 2, 2, feeds=2),
+        Skeleton(2, 1, 2, ()),
+    ):
+        space = Space(("none", "max_pool_3x3", "dil_conv_3x3"), (skeleton,))
+        result = te_nas.search(space, data, FAST, 0)
+        assert result.genotype in space and result.facts == {"rounds": 2}
+
+
+def test_a_space_of_one_operation_needs_no_round(data):
+    space = Space(("skip_connect",), SPACE.skeletons)
+    result = te_nas.search(space, data, FAST, 0)
+    assert result.genotype in space
+    assert (result.macs, result.trace, result.facts) == (0, [], {"rounds": 0})
+
+
+def test_a_neighbourhood_is_refused(data):
+    genotype = next(iter(SPACE))
+    with pytest.raises(UserError, match="not a neighbourhood"):
+        te_nas.search(restrict(SPACE, [genotype], "neighbourhood"), data, FAST, 0)
+
+
+def test_trace_and_equal_seeds(data):
+    first = te_nas.search(SPACE, data, FAST, 0)
+    assert timeless(te_nas.search(SPACE, data, FAST, 0)) == timeless(first)
+    other = te_nas.search(SPACE, data, FAST, 1)
+    assert [row["kappa"] for row in other.trace] != [row["kappa"] for row in first.trace]
+    assert first.genotype in SPACE and first.facts == {"rounds": 4}
+    edges = 2 * 3
+    assert [row["left"] for row in first.trace] == [4 * edges, 3 * edges, 2 * edges, edges]
+    assert {row["phase"] for row in first.trace} == {"prune"}
+    assert first.trace[-1]["macs"] == first.macs
+    draw = te_nas.drawing(SPACE.skeletons[0], SPACE, data, FAST.te_nas)(seed_of(0, 3, 0))
+    path = {"normal": list(first.genotype.normal), "reduction": list(first.genotype.reduction)}
+    kappa = te_nas.ntk_condition(draw.net, draw.images, path)
+    assert first.trace[-1]["kappa"] == pytest.approx(kappa)
+    assert first.trace[-1]["regions"] == te_nas.linear_regions(draw.thin, draw.windows, path)
+
+
+def test_repeats_are_averaged(data):
+    skeleton = SPACE.skeletons[0]
+    path = te_nas.Pruning(SPACE, skeleton).path
+    make = te_nas.drawing(skeleton, SPACE, data, FAST.te_nas)
+    draws = [make(seed) for seed in (1, 2)]
+    edge = ("normal", 0, 0)
+    both = te_nas.measure(draws, path, edge, Ledger())
+    single = [te_nas.measure([draw], path, edge, Ledger()) for draw in draws]
+    assert single[0] != single[1]
+    for mean, one, two in zip(both, *single, strict=True):
+        assert mean == pytest.approx([(a + b) / 2 for a, b in zip(one, two, strict=True)])
+
+
+def test_macs_are_what_is_evaluated(draw, path):
+    for edge in (("normal", 1, 0), None):
+        ledger = Ledger()
+        with FlopCounterMode(display=False) as counter:
+            te_nas.measure([draw], path, edge, ledger)
+        assert ledger.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.1)
+    fewer = te_nas.without(path, ("normal", 1, 0), "conv_7x1_1x7")
+    less = Ledger()
+    te_nas.measure([draw], fewer, None, less)
+    assert less.macs < ledger.macs
+
+
+# Interruptions ----------------------------------------------------------------------------------
+
+
+def test_a_killed_search_resumes(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0)
+    whole = te_nas.search(SPACE, data, FAST, 0)
+    measure, calls = te_nas.measure, []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 10:  # six edges and the pruned supernet are a round
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(te_nas, "measure", dying)
+    state = tmp_path / "te_nas.resume"
+    with pytest.raises(KeyboardInterrupt):
+        te_nas.search(SPACE, data, FAST, 0, ledger=Ledger(resume=Resume(state, {})))
+    again = te_nas.search(SPACE, data, FAST, 0, ledger=Ledger(resume=Resume(state, {})))
+    assert len(calls) == 10 + 3 * 7  # the first round is not done again
+    assert timeless(again) == timeless(whole)
+
+
+def test_an_infinite_condition_is_kept(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0)
+    stub(monkeypatch, lambda edge, name: math.inf, lambda edge, name: 7)
+    ledger = Ledger(resume=Resume(tmp_path / "te_nas.resume", {}))
+    result = te_nas.search(SPACE, data, FAST, 0, ledger=ledger)
+    assert [row["kappa"] for row in result.trace] == [None] * 4
+    assert result.genotype in SPACE
+
+
+def test_the_cap_ends_a_search_with_what_is_known(data, monkeypatch):
+    def kappa(edge, name):
+        return {"none": 5.0, "skip_connect": 1.0, "conv_7x1_1x7": 9.0}.get(name, 2.0)
+
+    def capped(macs):
+        edges = stub(monkeypatch, kappa, lambda edge, name: 7, macs=10)
+        result = te_nas.search(SPACE, data, FAST, 0, ledger=Ledger(max_macs=macs))
+        return result, len(edges)
+
+    result, measured = capped(1)  # before a whole round: the first that is not none
+    assert measured == 1 and result.macs == 10 and result.facts == {"rounds": 0}
+    assert chosen(result.genotype) == {"skip_connect"}
+    result, measured = capped(85)  # in the second round: by the first
+    assert measured == 7 + 2 and result.facts == {"rounds": 1}
+    assert chosen(result.genotype) == {"conv_7x1_1x7"}
