@@ -488,6 +488,25 @@ def reproduce_consistency(
 
 
 @app.command()
+def recommend(
+    library: Annotated[Path, typer.Option(help="Folder of a finished experiment.")],
+    task: Annotated[Path, typer.Option(help="YAML: one task, in the configuration's form.")],
+    data_root: Annotated[
+        Path, typer.Option(envvar="FTD_DATA_ROOT", help="Folder of the raw data.")
+    ] = Path("data"),
+    searching: Annotated[
+        bool, typer.Option("--search", help="Search and train an architecture as well.")
+    ] = False,
+    add: Annotated[bool, typer.Option("--add", help="Keep the task in the library.")] = False,
+) -> None:
+    """Place one new task among the learned tasks; name the architecture to start from."""
+    from ftd import recommend
+
+    done = recommend.run(library, task, data_root=data_root, searching=searching, add=add)
+    print(done.text())
+
+
+@app.command()
 def show(
     results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],
 ) -> None:

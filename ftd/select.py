@@ -47,6 +47,8 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
         distances: columns ``network``, ``trial``, ``source``, ``target``, ``squared_distance``.
         order: task names as they arrive.
 
+    Targets without any distance are left out; those there are need all their sources.
+
     Returns:
         ``network``, ``target``, ``source``, ``rank`` (from 1), ``mean``, ``std`` (ddof 1; 0 for
         one trial), ``agreement`` (share of trials in which the source ranks first), ``learned``
@@ -55,9 +57,10 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     arrival = {task: position for position, task in enumerate(order)}
     pairs = distances[distances["source"] != distances["target"]]
     pairs = pairs[pairs["source"].isin(order) & pairs["target"].isin(order)]
-    for network, group in pairs.groupby("network"):
-        found = group.groupby("trial").size()
-        if (found != len(order) * (len(order) - 1)).any():
+    sources = pairs.groupby(["network", "trial", "target"])["source"].nunique()
+    targets = sources.groupby(["network", "trial"]).size()
+    for network in targets.index.unique("network"):
+        if (sources[network] != len(order) - 1).any() or targets[network].nunique() > 1:
             raise UserError(f"distances: pairs are missing for network {network}; run distances")
     first = pairs.sort_values(["squared_distance", "source"]).drop_duplicates(
         ["network", "trial", "target"]

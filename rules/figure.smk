@@ -146,7 +146,6 @@ rule comparison_page:
     output:
         report(
             "<results>/figures/comparison.html",
-            "<results>/figures/scatter.svg",
             caption="../report/comparison.rst",
             category="Comparison",
             labels={"table": "trained networks"},

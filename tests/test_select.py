@@ -75,9 +75,7 @@ def test_the_farthest_and_random_ones_and_more_than_one():
     assert one["c"]["farthest"] == ["a"]
     two = select.selection(table, ORDER, "n", nearest=2)
     assert two["c"]["nearest"] == ["b", "a"] and two["b"]["nearest"] == ["a"]
-    drawn = {
-        select.selection(table, ORDER, "n", seed=seed)["c"]["random"][0] for seed in range(20)
-    }
+    drawn = {select.selection(table, ORDER, "n", seed=seed)["c"]["random"][0] for seed in range(20)}
     assert drawn == {"a", "b"}
 
 

@@ -114,9 +114,7 @@ def plan(finished, folder, config) -> dict[str, int]:
     return jobs(workflow.run("--dry-run", "all"))
 
 
-AFTER_TRAINING = (
-    *("comparison", "comparison_page", "scatter_figure", "record", "make_report"),
-)
+AFTER_TRAINING = (*("comparison", "comparison_page", "scatter_figure", "record", "make_report"),)
 
 
 def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):

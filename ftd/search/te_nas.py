@@ -444,7 +444,7 @@ def _grams(
     for (layer, x, _), g in zip(used, gradients, strict=True):
         if g is not None:
             columns = _gradients(layer, x, g).view(groups, count, -1).double()
-            grams.baddbmm_(columns, columns.transpose(1, 2))
+            grams += columns @ columns.transpose(1, 2)
             macs += columns.numel() * count
     return grams, macs
 

@@ -1,0 +1,266 @@
+"""Online growth: place one new task among the learned tasks of a library, by the stages' functions.
+
+A library is an experiment's folder, ``results/<experiment>``. The new task's probes are trained,
+its distances alone are computed, and its nearest learned tasks and their architectures named.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from ftd import artifacts, config, dataset, distance, fisher, probe, search, select, slice, train
+from ftd.config import Config
+from ftd.errors import UserError
+from ftd.names import LIBRARY
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What a library says about a new task.
+
+    Attributes:
+        task: its name.
+        nearest: learned tasks as sources, by the first network: ``source``, ``rank``, ``mean``
+            and ``std`` of the squared distance over trials, ``agreement``.
+        architecture: ``genotype.json`` of the nearest learned task, or ``None``: not searched.
+        found: ``genotype.json`` and ``metrics.json`` of the new task's own search and training.
+    """
+
+    task: str
+    nearest: pd.DataFrame
+    architecture: Path | None
+    found: tuple[Path, Path] | None = None
+
+    def text(self) -> str:
+        """For a reader."""
+        lines = [f"nearest learned tasks of {self.task} (mean squared distance ± std over trials)"]
+        lines += [
+            f"  {row.rank}. {row.source}: {row.mean:.3f} ± {row.std:.3f}, first in "
+            f"{row.agreement:.0%} of trials"
+            for row in self.nearest.itertuples()
+        ]
+        lines.append(f"architecture to start from: {self.architecture or 'none was searched yet'}")
+        if self.found:
+            metrics = artifacts.read_json(self.found[1])
+            lines.append(
+                f"found {self.found[0]}: test accuracy {metrics['accuracy']:.4f}, "
+                f"{metrics['parameters']:,} parameters"
+            )
+        return "\n".join(lines)
+
+
+def run(
+    library: Path, task_file: Path, *, data_root: Path, searching: bool = False, add: bool = False
+) -> Recommendation:
+    """Recommend an architecture for one task; the library is left as it was unless ``add``.
+
+    Args:
+        library: the folder of a finished experiment.
+        task_file: YAML with ``tasks``, one, and ``datasets``, in the configuration's form; its
+            data set may be one of the library's.
+        searching: search the task's architecture in its nearest learned task's space with the
+            library's settings, and train and test it. Without ``add``, both are kept beside
+            ``task_file``.
+        add: keep all artifacts in the library, as a learned task of later recommendations.
+
+    Raises:
+        UserError: no library, a task that is none or in it already, unfitting data.
+    """
+    library = Path(library)
+    settings = _settings_of(library)
+    name, experiment = _with_task(settings, library, task_file)
+    before = _learned(library, experiment.networks[0], 0)
+    with _workshop(library, add) as folder:
+        _decode_and_slice(name, experiment, library, folder, data_root)
+        columns = [
+            _column(name, experiment, network, trial, library, folder)
+            for network in experiment.networks
+            for trial in range(experiment.trials)
+        ]
+        order = [*before, name]
+        table = pd.concat([artifacts.read_table(path).to_pandas() for path in columns])
+        nearest = select.nearest(table, order)
+        nearest = nearest[nearest["network"] == experiment.networks[0]].drop(columns="network")
+        sources = list(nearest["source"][: experiment.select.nearest])
+        donors = [_genotype_of(library, source, experiment) for source in sources]
+        found = None
+        if searching:
+            found = _search(name, experiment, library, folder, donors)
+            if not add:
+                found = tuple(
+                    Path(shutil.copy(path, task_file.with_name(f"{name}-{path.name}")))
+                    for path in found
+                )
+        if add:
+            tasks, data = (
+                {key: item.model_dump(mode="json") for key, item in section.items()}
+                for section in (experiment.tasks, experiment.datasets)
+            )
+            artifacts.write_json(
+                library / "config.json", settings | {"tasks": tasks, "datasets": data}
+            )
+    architecture = donors[0] if donors[0].exists() else None
+    return Recommendation(name, nearest, architecture, found)
+
+
+def _settings_of(library: Path) -> dict:
+    """The configuration that a library was made with, as it was recorded."""
+    path = library / "config.json"
+    if not path.exists():
+        raise UserError(f"{path}: no library; give the folder of a finished experiment")
+    return config.resolve(artifacts.read_json(path))
+
+
+def _with_task(learned: dict, library: Path, task_file: Path) -> tuple[str, Config]:
+    """The new task's name, and the library's configuration with it as the last to arrive."""
+    try:
+        raw = yaml.safe_load(Path(task_file).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{task_file}: cannot be read ({error})") from error
+    tasks = raw.get("tasks") if isinstance(raw, dict) else None
+    if not isinstance(tasks, dict) or len(tasks) != 1 or set(raw) - {"tasks", "datasets"}:
+        raise UserError(
+            f"{task_file}: expected the keys 'tasks', with one task, and 'datasets' "
+            "(see config/README.md)"
+        )
+    name = str(next(iter(tasks)))
+    if name in map(str, learned["tasks"]):
+        raise UserError(f"{task_file}: {library} holds a task {name!r} already; rename the new one")
+    datasets = raw.get("datasets") or {}
+    for known in set(datasets) & set(learned["datasets"]):
+        if datasets[known] != learned["datasets"][known]:
+            raise UserError(
+                f"{task_file}: data set {known!r} differs from the library's; rename it"
+            )
+    joined = learned | {
+        "tasks": learned["tasks"] | tasks,
+        "datasets": learned["datasets"] | datasets,
+    }
+    return name, config.parse(joined, [Path(task_file)])
+
+
+@contextmanager
+def _workshop(library: Path, add: bool) -> Iterator[Path]:
+    """Where new artifacts go: the library, or a folder that is gone at the end."""
+    if add:
+        yield library
+        return
+    with tempfile.TemporaryDirectory(prefix="ftd-recommend-") as folder:
+        yield Path(folder)
+
+
+def _decode_and_slice(
+    name: str, experiment: Config, library: Path, folder: Path, data_root: Path
+) -> None:
+    chosen = experiment.tasks[name].dataset
+    images, table = _dataset(experiment, name, library, folder)
+    if not (images.exists() and table.exists()):
+        dataset.run(
+            chosen,
+            experiment.datasets[chosen],
+            experiment.image,
+            seed=experiment.seed,
+            data_root=data_root,
+            images_out=images,
+            table_out=table,
+        )
+    out = folder / "tasks" / f"{name}.parquet"
+    slice.run(name, experiment.tasks[name], seed=experiment.seed, table=table, out=out)
+
+
+def _dataset(experiment: Config, name: str, library: Path, folder: Path) -> tuple[Path, Path]:
+    """Images and cut of the task's data set: the library's, or new ones."""
+    chosen = experiment.tasks[name].dataset
+    known = library / "datasets" / f"{chosen}.safetensors"
+    images = known if known.exists() else folder / "datasets" / f"{chosen}.safetensors"
+    return images, images.with_suffix(".parquet")
+
+
+def _column(
+    name: str, experiment: Config, network: str, trial: int, library: Path, folder: Path
+) -> Path:
+    """Probe, Fisher diagonal and distances of one trial; returns the column."""
+    place = Path(network) / str(trial)
+    task = folder / "tasks" / f"{name}.parquet"
+    images, _ = _dataset(experiment, name, library, folder)
+    weights = folder / "probes" / place / f"{name}.safetensors"
+    pretrained = experiment.pretrained.get(network)
+    probe.run(
+        task,
+        images,
+        network=network,
+        trial=trial,
+        seed=experiment.seed,
+        settings=experiment.probe,
+        weights_out=weights,
+        facts_out=weights.with_suffix(".json"),
+        pretrained=Path(pretrained) if pretrained else None,
+    )
+    diagonal = folder / "fisher" / place / f"{name}.safetensors"
+    fisher.run(weights, task, images, settings=experiment.fisher, out=diagonal)
+    index = folder / "index" / network / f"{trial}.json"
+    distance.index([*_learned(library, network, trial).values(), weights], index)
+    column = folder / "columns" / place / f"{name}.parquet"
+    distance.run(
+        index,
+        diagonal,
+        task,
+        images,
+        settings=experiment.distance,
+        store=folder / "pairs" / place / f"{name}.jsonl",
+        out=column,
+    )
+    return column
+
+
+def _learned(library: Path, network: str, trial: int) -> dict[str, Path]:
+    """The probes of a library's learned tasks."""
+    index = library / "index" / network / f"{trial}.json"
+    return {
+        task: index.parent / entry["path"] for task, entry in artifacts.read_json(index).items()
+    }
+
+
+def _genotype_of(folder: Path, task: str, experiment: Config) -> Path:
+    seed = experiment.search.seeds[0]
+    return folder / "search" / LIBRARY / task / str(seed) / "genotype.json"
+
+
+def _search(
+    name: str, experiment: Config, library: Path, folder: Path, donors: list[Path]
+) -> tuple[Path, Path]:
+    """Search in the donors' space and train the winner; returns its genotype and its metrics."""
+    missing = [path for path in donors if not path.exists()]
+    if missing:
+        raise UserError(f"{missing[0]}: the library's searches are not finished; run them first")
+    genotype = _genotype_of(folder, name, experiment)
+    task = folder / "tasks" / f"{name}.parquet"
+    images, _ = _dataset(experiment, name, library, folder)
+    search.run(
+        task,
+        images,
+        donors,
+        method=LIBRARY,
+        seed=experiment.seed,
+        search_seed=experiment.search.seeds[0],
+        settings=experiment.search,
+        genotype_out=genotype,
+        trace_out=genotype.with_name("trace.parquet"),
+    )
+    final = folder / "final" / LIBRARY / name / genotype.parent.name
+    train.run(
+        genotype,
+        task,
+        images,
+        seed=experiment.seed,
+        settings=experiment.train,
+        weights_out=final / "weights.safetensors",
+        metrics_out=final / "metrics.json",
+    )
+    return genotype, final / "metrics.json"
