@@ -396,10 +396,21 @@ def bench_fisher(
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds of all methods.")] = 3,
 ) -> None:
     """Time the Fisher diagonal against the floor and other ways to it."""
-    from ftd import bench
+    from ftd.bench import fisher
 
-    table = bench.fisher(out, batches=batches, rounds=rounds)
+    table = fisher.run(out, batches=batches, rounds=rounds)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
+@bench.command("search")
+def bench_search(
+    out: Out, rounds: Annotated[int, typer.Option(min=1, help="Rounds to time.")] = 3
+) -> None:
+    """Seconds per multiply-accumulate of every search method, beside ordinary training."""
+    from ftd.bench import search
+
+    table = search.run(out, rounds=rounds)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
 
 
 @bench.command("tabular")
@@ -420,9 +431,9 @@ def bench_tabular(
     ] = None,
 ) -> None:
     """Search a published table in the full space and in near and far tasks' spaces."""
-    from ftd import bench
+    from ftd.bench import tabular
 
-    found = bench.tabular(
+    found = tabular.run(
         out,
         table=table,
         layout=layout,

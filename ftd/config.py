@@ -417,15 +417,19 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
     return config
 
 
-def resolve(raw: dict[str, Any], overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The configuration with the chosen effort's changes made, and ``overrides`` above them.
+def resolve(raw: dict[str, Any], above: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The configuration with the chosen effort's changes made.
 
-    An unknown effort is left for ``parse`` to name.
+    ``above``: parts of ``raw`` that stand above an effort, e.g. what the command line gave, the
+    strongest last. An unknown effort is left for ``parse`` to name.
     """
     efforts, chosen = raw.get("efforts"), str(raw.get("effort"))
     if not isinstance(efforts, dict) or not isinstance(efforts.get(chosen), dict):
         return raw
-    return _merged(_merged(_without_effort(raw), efforts[chosen]), _without_effort(overrides or {}))
+    result = _merged(_without_effort(raw), efforts[chosen])
+    for changes in above:
+        result = _merged(result, _without_effort(changes))
+    return result
 
 
 def _without_effort(raw: dict[str, Any]) -> dict[str, Any]:
@@ -452,13 +456,22 @@ def load(path: Path) -> Config:
     Raises:
         UserError: unreadable file or invalid configuration.
     """
+    return parse(resolve(read(path)), [path])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The keys of one YAML file, as they stand there.
+
+    Raises:
+        UserError: unreadable file, or no mapping.
+    """
     try:
         raw = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
-    return parse(resolve(raw), [path])
+    return raw
 
 
 def settings_json(section: Section | dict[str, Any]) -> str:

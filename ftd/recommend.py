@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from ftd import artifacts, config, dataset, distance, fisher, probe, search, select, slice, train
 from ftd.config import Config
@@ -119,11 +118,8 @@ def _settings_of(library: Path) -> dict:
 
 def _with_task(learned: dict, library: Path, task_file: Path) -> tuple[str, Config]:
     """The new task's name, and the library's configuration with it as the last to arrive."""
-    try:
-        raw = yaml.safe_load(Path(task_file).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{task_file}: cannot be read ({error})") from error
-    tasks = raw.get("tasks") if isinstance(raw, dict) else None
+    raw = config.read(task_file)
+    tasks = raw.get("tasks")
     if not isinstance(tasks, dict) or len(tasks) != 1 or set(raw) - {"tasks", "datasets"}:
         raise UserError(
             f"{task_file}: expected the keys 'tasks', with one task, and 'datasets' "

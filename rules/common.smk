@@ -9,13 +9,19 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from ftd import versions
-from ftd.config import parse as parse_config, resolve, settings_json
+from ftd.config import (
+    parse as parse_config,
+    read as read_config,
+    resolve,
+    settings_json,
+)
 from ftd.errors import UserError
 from ftd.names import LIBRARY, method_of
 
-config = resolve(config, dict(workflow.config_settings.config))
-
 try:
+    # Of several files the first has the efforts; later ones and the command line win over them.
+    above = [read_config(path) for path in workflow.configfiles[1:]]
+    config = resolve(config, [*above, dict(workflow.config_settings.config)])
     EXPERIMENT = parse_config(config, workflow.configfiles)
 except UserError as error:
     raise WorkflowError(str(error))

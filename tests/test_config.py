@@ -77,7 +77,9 @@ def test_an_effort_changes_the_file_and_the_command_line_both():
     experiment = config.parse(config.resolve(raw))
     assert experiment.trials == 2 and experiment.probe.epochs == 7
     assert experiment.effort is None and experiment.fisher.samples == 40  # all else stays
-    experiment = config.parse(config.resolve(raw, {"trials": 4, "effort": "small"}))
+    experiment = config.parse(
+        config.resolve(raw, [{"trials": 3, "seed": 5}, {"trials": 4, "effort": "small"}])
+    )
     assert experiment.trials == 4 and experiment.probe.epochs == 7
 
 

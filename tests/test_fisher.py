@@ -749,7 +749,7 @@ import sys
 import torch
 import torch.nn.functional as F
 from ftd import fisher, networks
-from ftd.bench import peak_of, reset_peak
+from ftd.bench.fisher import peak_of, reset_peak
 from ftd.fisher.diagonal import CPU_BUDGET
 
 torch.set_num_threads(1)

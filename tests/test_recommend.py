@@ -73,7 +73,7 @@ def test_it_is_what_the_workflow_finds(finished, task_file, tmp_path):
         ({"tasks": NEW, "probe": {}}, "expected the keys 'tasks', with one task"),
         ({"tasks": {"x": {"dataset": "moons", "labels": "all"}}}, "no data set 'moons'"),
         ({"tasks": NEW, "datasets": {"digits": {"loader": "parquet"}}}, "differs from the library"),
-        ([1], "expected the keys 'tasks'"),
+        ([1], "expected a mapping of keys"),
     ],
 )
 def test_bad_task_files(finished, tmp_path, content, message):

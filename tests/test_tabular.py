@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ftd import artifacts, bench, cli
+from ftd import artifacts, cli
+from ftd.bench import tabular as bench
 from ftd.config import Enas
 from ftd.errors import UserError
 from ftd.search import tabular
@@ -57,7 +58,7 @@ def table(folder):
 def results(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "CONTROLLER_STEPS", 8)
-        bench.tabular(
+        bench.run(
             folder / "bench-tabular-micro.parquet",
             table=folder / "micro.parquet",
             layout="transnas-micro",

@@ -1,0 +1,1 @@
+"""Benchmarks: what is compared takes turns in one process, and every round is written."""
