@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftd import artifacts, slice, versions
 from ftd.config import Search
@@ -14,6 +15,9 @@ from ftd.search.ledger import Ledger, SearchResult, Start
 from ftd.search.space import Genotype, Space, restrict
 from ftd.seeds import seed_of
 from ftd.training import setup
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SEARCHERS: dict[str, Callable[..., SearchResult]] = {
     "random": random_search.search,
@@ -73,41 +77,52 @@ def run(
         "slice": artifacts.digest(task_slice),
     }
     decided = versions.record("search", settings.of(method))
+    resume = Resume.beside(genotype_out, facts | decided)
     if kind.section is None:
-        trace = pa.table({"step": pa.array([], pa.int64())})
         facts |= {"network": method, "genotype": None, "space_log10": 0.0}
         facts |= {"search_macs": 0, "search_seconds": 0.0}
+        trace = pa.table({"step": pa.array([], pa.int64())})
     else:
-        resume = Resume.beside(genotype_out, facts | decided)
         what = f"search {facts['task']}, method {method}, seed {search_seed}"
         ledger = Ledger(what, settings.max_macs, resume)
         data = slice.TaskData(task, images, {"train": settings.samples, "val": settings.samples})
-        full = Space.full(settings.space)
         genotypes = [Genotype.from_json(donor["genotype"]) for donor in found]
-        space = restrict(full, genotypes, settings.restriction, settings.radius)
-        result = SEARCHERS[method](
-            space,
-            data,
-            settings,
-            seed_of("search", seed, search_seed),
-            start=_start(kind, genotypes, weights),
-            ledger=ledger,
-        )
-        facts |= result.facts | {
-            "network": None,
-            "genotype": result.genotype.to_json(),
-            "space": space.to_json(),
-            "space_log10": space.size_log10,
-            "full_space_log10": full.size_log10,
-            "search_macs": result.macs,
-            "search_seconds": result.seconds,
-        }
-        trace = pa.Table.from_pylist(result.trace)
+        start = _start(kind, genotypes, weights)
+        chosen = seed_of("search", seed, search_seed)
+        trace = _search(method, data, settings, chosen, genotypes, start, ledger, facts)
     artifacts.write_table(trace_out, trace, {"task": facts["task"], "method": method})
     artifacts.write_json(genotype_out, facts | decided)
-    if kind.section is not None:
-        resume.done()
+    resume.done()
     return facts
+
+
+def _search(
+    method: str,
+    data: slice.TaskData,
+    settings: Search,
+    seed: int,
+    donors: list[Genotype],
+    start: Start | None,
+    ledger: Ledger,
+    facts: dict,
+) -> "pa.Table":
+    """Search in the space that the donors span; adds to the facts, returns the trace."""
+    import pyarrow as pa
+
+    full = Space.full(settings.space)
+    space = restrict(full, donors, settings.restriction, settings.radius)
+    result = SEARCHERS[method](space, data, settings, seed, start=start, ledger=ledger)
+    facts |= result.facts
+    facts |= {
+        "network": None,
+        "genotype": result.genotype.to_json(),
+        "space": space.to_json(),
+        "space_log10": space.size_log10,
+        "full_space_log10": full.size_log10,
+        "search_macs": result.macs,
+        "search_seconds": result.seconds,
+    }
+    return pa.Table.from_pylist(result.trace)
 
 
 def _start(kind: Method, genotypes: list[Genotype], weights: Path | None) -> Start | None:
