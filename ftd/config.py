@@ -288,7 +288,7 @@ class Search(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     samples: int | None = Field(None, ge=1)
     space: SpaceSettings = SpaceSettings()
-    restriction: Literal["operations", "neighbourhood"] = "operations"
+    restriction: Literal["operations", "neighbourhood"] = "neighbourhood"
     radius: int = Field(2, ge=1)
     max_macs: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1)

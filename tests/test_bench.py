@@ -2,6 +2,7 @@
 
 from ftd import artifacts
 from ftd.bench import fisher, search
+from ftd.names import OPERATIONS
 
 
 def test_the_fisher_benchmark(tmp_path, monkeypatch):
@@ -15,7 +16,7 @@ def test_the_fisher_benchmark(tmp_path, monkeypatch):
 
 
 def test_the_search_benchmark(tmp_path):
-    small = {"space": {"nodes": [1], "channels": [4]}, "samples": 40}
+    small = {"space": {"operations": OPERATIONS[:5], "nodes": [1], "channels": [4]}, "samples": 40}
     settings = search.SHORT.model_validate(search.SHORT.model_dump() | small)
     table = search.run(tmp_path / "b.parquet", rounds=2, settings=settings).set_index("method")
     assert list(table.index) == [search.TRAINING, *search.METHODS]

@@ -445,7 +445,8 @@ def test_search_is_restricted_to_the_donors_and_the_winner_trains(task, digits, 
     assert first["space_log10"] == pytest.approx(2) and first["donors"] == []
     donor = tmp_path / "first" / "genotype.json"
     used = {op for kind in ("normal", "reduction") for op, _ in first["genotype"][kind][0]}
-    second = run_stage(task, digits, tmp_path / "second", [donor])
+    used_only = {"restriction": "operations"}
+    second = run_stage(task, digits, tmp_path / "second", [donor], settings=used_only)
     assert second["donors"] == ["zero"] and set(second["space"]["operations"]) == used
     assert not (tmp_path / "second" / "genotype.resume").exists()
     near = {"restriction": "neighbourhood", "radius": 1}

@@ -117,7 +117,7 @@ def test_bad_genotypes_are_refused(spoil):
 
 def test_restriction_to_operations_keeps_what_the_genotypes_use():
     genotype = next(g for g in EVERYTHING[SMALL] if len(g.operations) == 2)
-    restricted = restrict(SMALL, [genotype])
+    restricted = restrict(SMALL, [genotype], "operations")
     assert set(restricted.operations) == genotype.operations
     assert restricted.skeletons == (genotype.skeleton,)
     assert genotype in restricted and restricted.size < SMALL.size

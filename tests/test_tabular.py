@@ -219,7 +219,7 @@ def test_sources_are_ranked_by_the_table_or_by_distances(table, tmp_path):
     for name, source in (("nearest", "far"), ("farthest", "two")):
         best = table.optimum(source)
         near = restrict(table.space, [best], "neighbourhood", 2)
-        assert spaces[f"{name} operations"] == (source, restrict(table.space, [best]))
+        assert spaces[f"{name} operations"] == (source, restrict(table.space, [best], "operations"))
         assert spaces[f"{name} neighbourhood"] == (source, near)
 
     del pairs[("two", "one")]

@@ -325,7 +325,7 @@ class Space:
 
 
 def restrict(
-    space: Space, genotypes: Iterable[Genotype], how: str = "operations", radius: int = 2
+    space: Space, genotypes: Iterable[Genotype], how: str = "neighbourhood", radius: int = 2
 ) -> Space:
     """The part of a space that learned tasks' optimised genotypes span; without any, all of it.
 
