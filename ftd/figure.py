@@ -211,7 +211,8 @@ def _cell(axes: plt.Axes, cell: list, feeds: int) -> None:
             ends = {"shrinkA": 14, "shrinkB": 14}
             axes.annotate("", (end, 0), (source, 0), arrowprops=style | ends)
             height = up * 0.24 * (end - source)
-            axes.text((source + end) / 2, height, operation, ha="center", va="center", size=7)
+            label = axes.text((source + end) / 2, height, operation, ha="center", size=7)
+            label.set(va="center", bbox={"fc": "w", "ec": "none", "pad": 1})
 
 
 def scatter(comparison: Path, out: Path) -> None:
