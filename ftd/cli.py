@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,11 +35,15 @@ def _tasks(tasks: str, selection: Path) -> list[str]:
     return _json(tasks, "--tasks") or list(artifacts.read_json(selection))
 
 
-def _json(text: str, option: str) -> Any:
+def _json(text: str, option: str) -> list:
+    """A list, or ``null`` for none."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise UserError(f"{option}: expected JSON ({error})") from error
+    if not isinstance(value, list | None):
+        raise UserError(f"{option}: expected a list in JSON, got {text}")
+    return value or []
 
 
 @app.command()

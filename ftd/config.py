@@ -221,6 +221,8 @@ class SpaceSettings(Section):
     @field_validator("operations", "cells", "nodes", "channels")
     @classmethod
     def _different(cls, values: list) -> list:
+        if values == ["none"]:
+            raise ValueError("expected an operation besides 'none'")
         return _no_duplicates(values)
 
 
@@ -255,6 +257,12 @@ class Darts(Section):
     alpha_learning_rate: float = Field(0.01, gt=0)
     partial: int = Field(4, ge=1)
 
+    @model_validator(mode="after")
+    def _trains_alpha(self) -> "Darts":
+        if self.warm_up >= self.epochs:
+            raise ValueError(f"warm_up {self.warm_up} leaves no epoch of {self.epochs} for alpha")
+        return self
+
 
 class Enas(Section):
     """ENAS: epochs of the shared weights, controller steps after each, candidates at the end."""
@@ -286,12 +294,12 @@ class Search(Section):
     methods: list[str] = Field(["ftd-nas"], min_length=1)
     tasks: list[str] | None = Field(None, min_length=1)
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
-    samples: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=2)
     space: SpaceSettings = SpaceSettings()
     restriction: Literal["operations", "neighbourhood"] = "neighbourhood"
-    radius: int = Field(2, ge=1)
+    radius: int = Field(2, ge=1, le=3)
     max_macs: int | None = Field(None, ge=1)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     fuse: Fuse = Fuse()
     random: RandomSearch = RandomSearch()
@@ -307,12 +315,16 @@ class Search(Section):
         unused = {"methods", "tasks", "seeds", *_SECTIONS} - {kind.section}
         if kind.source is None:
             unused |= {"restriction", "radius"}
+        if kind.section == "darts":
+            unused |= {"learning_rate"}
+        if kind.section == "te_nas":
+            unused |= {"learning_rate", "batch_size"}
         return self.model_dump(mode="json", exclude=unused)
 
-    @field_validator("methods", "seeds")
+    @field_validator("methods", "tasks", "seeds")
     @classmethod
-    def _lists(cls, values: list) -> list:
-        return _no_duplicates(values)
+    def _lists(cls, values: list | None) -> list | None:
+        return values and _no_duplicates(values)
 
     @field_validator("methods")
     @classmethod

@@ -134,8 +134,8 @@ def layers(contributions: Path, nearest: Path, *, network: str, out: Path) -> No
 def trace(traces: list[Path], out: Path) -> None:
     """Losses of searches, and what they choose by, one row of panels a search.
 
-    At right: FUSE's candidate weights softmax(α), or the accuracy on ``val`` of what other
-    methods measure.
+    At right: FUSE's candidate weights softmax(α), TE-NAS' condition numbers, or the accuracy on
+    ``val`` of what other methods measure.
 
     Raises:
         UserError: unreadable traces.
@@ -148,15 +148,21 @@ def trace(traces: list[Path], out: Path) -> None:
         rows = table.to_pandas()
         for number, (phase, part) in enumerate(rows.groupby("phase", sort=False)):
             losses.plot(part["step"], part["loss"], ".-", ms=3, lw=0.8, c=f"C{number}", label=phase)
+        if "val_loss" in rows:
+            losses.plot(rows["step"], rows["val_loss"], ".-", ms=3, lw=0.8, c="C1", label="val")
         losses.set_title(artifacts.table_facts(table)["task"], loc="left")
         losses.set_ylabel("loss")
-        losses.legend(fontsize="small")
+        if len(rows):
+            losses.legend(fontsize="small")
         if "alpha" in rows:
             _candidate_weights(chosen, rows)
+        elif "kappa" in rows:
+            chosen.plot(rows["step"], rows["kappa"], ".-", ms=3)
+            chosen.set_ylabel("κ of the supernet")
         else:
             chosen.plot(rows["step"], rows["score"], ".", ms=3)
             chosen.set_ylabel("accuracy on val")
-        chosen.set_ylim(0, 1)
+            chosen.set_ylim(0, 1)
     for axes in panels[-1]:
         axes.set_xlabel("search step")
     _save(figure, out)
@@ -168,15 +174,19 @@ def _candidate_weights(axes: plt.Axes, rows: pd.DataFrame) -> None:
             axes.plot(generation["step"], values, lw=1, color=f"C{candidate}")
         axes.axvline(generation["step"].iloc[0] - 0.5, color="0.8", lw=0.8)
     axes.set_ylabel("softmax(α)")
+    axes.set_ylim(0, 1)
 
 
 def cells(genotypes: list[Path], out: Path) -> None:
     """Drawings of found cells, a row for each architecture, a column for each kind of cell.
 
     Raises:
-        UserError: unreadable genotypes.
+        UserError: unreadable genotypes, or a hand-designed network, which has no cells.
     """
     found = [artifacts.read_json(path) for path in genotypes]
+    for path, facts in zip(genotypes, found, strict=True):
+        if not isinstance(facts, dict) or not facts.get("genotype"):
+            raise UserError(f"{path}: no cells to draw")
     figure, panels = plt.subplots(
         len(found), 2, figsize=(11, 3.2 * len(found)), squeeze=False, layout="constrained"
     )

@@ -4,10 +4,9 @@ A library is an experiment's folder, ``results/<experiment>``. The new task's pr
 its distances alone are computed, and its nearest learned tasks and their architectures named.
 """
 
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,39 +72,40 @@ def run(
     """
     library = Path(library)
     settings = _settings_of(library)
-    name, experiment = _with_task(settings, library, task_file)
-    before = _learned(library, experiment.networks[0], 0)
-    with _workshop(library, add) as folder:
+    new = _one_task(task_file)
+    name, experiment = _with_task(settings, new, library, task_file)
+    learned = list(map(str, settings["tasks"]))
+    with tempfile.TemporaryDirectory(prefix="ftd-recommend-") as work:
+        folder = Path(work)
         _decode_and_slice(name, experiment, library, folder, data_root)
         columns = [
-            _column(name, experiment, network, trial, library, folder)
+            _column(name, learned, experiment, network, trial, library, folder)
             for network in experiment.networks
             for trial in range(experiment.trials)
         ]
-        order = [*before, name]
         table = pd.concat([artifacts.read_table(path).to_pandas() for path in columns])
-        nearest = select.nearest(table, order)
+        nearest = select.nearest(table, [*learned, name])
         nearest = nearest[nearest["network"] == experiment.networks[0]].drop(columns="network")
         sources = list(nearest["source"][: experiment.select.nearest])
         donors = [_genotype_of(library, source, experiment) for source in sources]
-        found = None
-        if searching:
-            found = _search(name, experiment, library, folder, donors)
-            if not add:
-                found = tuple(
-                    Path(shutil.copy(path, task_file.with_name(f"{name}-{path.name}")))
-                    for path in found
-                )
+        architecture = donors[0] if donors[0].exists() else None
+        found = _search(name, experiment, library, folder, donors) if searching else None
         if add:
-            tasks, data = (
-                {key: item.model_dump(mode="json") for key, item in section.items()}
-                for section in (experiment.tasks, experiment.datasets)
-            )
-            artifacts.write_json(
-                library / "config.json", settings | {"tasks": tasks, "datasets": data}
-            )
-    architecture = donors[0] if donors[0].exists() else None
+            _add(folder, library, settings, new)
+            found = found and tuple(library / path.relative_to(folder) for path in found)
+        elif found:
+            beside = [task_file.with_name(f"{name}-{path.name}") for path in found]
+            found = tuple(Path(shutil.copy(*pair)) for pair in zip(found, beside, strict=True))
     return Recommendation(name, nearest, architecture, found)
+
+
+def _add(folder: Path, library: Path, settings: dict, new: dict) -> None:
+    """Move the new artifacts to the library; its configuration, which makes them known, last."""
+    shutil.rmtree(folder / "index")  # the workflow lists the probes itself
+    shutil.copytree(folder, library, dirs_exist_ok=True)
+    joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
+    text = json.dumps(joined, indent=2)  # in order: tasks arrive, and labels count, in theirs
+    artifacts.write_bytes(library / "config.json", f"{text}\n".encode())
 
 
 def _settings_of(library: Path) -> dict:
@@ -116,39 +116,32 @@ def _settings_of(library: Path) -> dict:
     return config.resolve(artifacts.read_json(path))
 
 
-def _with_task(learned: dict, library: Path, task_file: Path) -> tuple[str, Config]:
-    """The new task's name, and the library's configuration with it as the last to arrive."""
+def _one_task(task_file: Path) -> dict:
+    """``tasks``, with one task, and ``datasets`` of a file, as they stand there."""
     raw = config.read(task_file)
-    tasks = raw.get("tasks")
-    if not isinstance(tasks, dict) or len(tasks) != 1 or set(raw) - {"tasks", "datasets"}:
+    found = {"tasks": raw.get("tasks"), "datasets": raw.get("datasets") or {}}
+    mappings = all(isinstance(section, dict) for section in found.values())
+    if not mappings or len(found["tasks"]) != 1 or set(raw) - set(found):
         raise UserError(
             f"{task_file}: expected the keys 'tasks', with one task, and 'datasets' "
             "(see config/README.md)"
         )
-    name = str(next(iter(tasks)))
-    if name in map(str, learned["tasks"]):
+    return found
+
+
+def _with_task(settings: dict, new: dict, library: Path, task_file: Path) -> tuple[str, Config]:
+    """The new task's name, and the library's configuration with it as the last to arrive."""
+    name = str(next(iter(new["tasks"])))
+    if name in map(str, settings["tasks"]):
         raise UserError(f"{task_file}: {library} holds a task {name!r} already; rename the new one")
-    datasets = raw.get("datasets") or {}
-    for known in set(datasets) & set(learned["datasets"]):
-        if datasets[known] != learned["datasets"][known]:
+    joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
+    experiment, before = config.parse(joined, [Path(task_file)]), config.parse(settings)
+    for known, data in before.datasets.items():
+        if experiment.datasets[known] != data:
             raise UserError(
                 f"{task_file}: data set {known!r} differs from the library's; rename it"
             )
-    joined = learned | {
-        "tasks": learned["tasks"] | tasks,
-        "datasets": learned["datasets"] | datasets,
-    }
-    return name, config.parse(joined, [Path(task_file)])
-
-
-@contextmanager
-def _workshop(library: Path, add: bool) -> Iterator[Path]:
-    """Where new artifacts go: the library, or a folder that is gone at the end."""
-    if add:
-        yield library
-        return
-    with tempfile.TemporaryDirectory(prefix="ftd-recommend-") as folder:
-        yield Path(folder)
+    return name, experiment
 
 
 def _decode_and_slice(
@@ -179,16 +172,22 @@ def _dataset(experiment: Config, name: str, library: Path, folder: Path) -> tupl
 
 
 def _column(
-    name: str, experiment: Config, network: str, trial: int, library: Path, folder: Path
+    name: str,
+    learned: list[str],
+    experiment: Config,
+    network: str,
+    trial: int,
+    library: Path,
+    folder: Path,
 ) -> Path:
     """Probe, Fisher diagonal and distances of one trial; returns the column."""
     place = Path(network) / str(trial)
-    task = folder / "tasks" / f"{name}.parquet"
+    task_slice = folder / "tasks" / f"{name}.parquet"
     images, _ = _dataset(experiment, name, library, folder)
     weights = folder / "probes" / place / f"{name}.safetensors"
     pretrained = experiment.pretrained.get(network)
     probe.run(
-        task,
+        task_slice,
         images,
         network=network,
         trial=trial,
@@ -199,28 +198,21 @@ def _column(
         pretrained=Path(pretrained) if pretrained else None,
     )
     diagonal = folder / "fisher" / place / f"{name}.safetensors"
-    fisher.run(weights, task, images, settings=experiment.fisher, out=diagonal)
+    fisher.run(weights, task_slice, images, settings=experiment.fisher, out=diagonal)
     index = folder / "index" / network / f"{trial}.json"
-    distance.index([*_learned(library, network, trial).values(), weights], index)
+    probes = [library / "probes" / place / f"{task}.safetensors" for task in learned]
+    distance.index([*probes, weights], index)
     column = folder / "columns" / place / f"{name}.parquet"
     distance.run(
         index,
         diagonal,
-        task,
+        task_slice,
         images,
         settings=experiment.distance,
         store=folder / "pairs" / place / f"{name}.jsonl",
         out=column,
     )
     return column
-
-
-def _learned(library: Path, network: str, trial: int) -> dict[str, Path]:
-    """The probes of a library's learned tasks."""
-    index = library / "index" / network / f"{trial}.json"
-    return {
-        task: index.parent / entry["path"] for task, entry in artifacts.read_json(index).items()
-    }
 
 
 def _genotype_of(folder: Path, task: str, experiment: Config) -> Path:

@@ -11,6 +11,7 @@ from ftd.errors import UserError
 from ftd.macs import forward_macs
 from ftd.progress import log
 from ftd.resume import Resume
+from ftd.search import read_architecture
 from ftd.search.cells import build
 from ftd.search.space import Genotype
 from ftd.seeds import seed_of
@@ -36,7 +37,7 @@ def run(
         UserError: unreadable input, or a loss that is not finite.
     """
     setup()
-    found = artifacts.read_json(genotype)
+    found = read_architecture(genotype)
     task = slice.read(task_slice)
     if found["task"] != task.facts["task"]:
         raise UserError(

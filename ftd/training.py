@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ftd.errors import UserError
+from ftd.precision import mixed
 from ftd.progress import progress
 from ftd.resume import Resume
 
@@ -34,11 +35,6 @@ def setup() -> None:
 def default_device() -> torch.device:
     """A GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def mixed(device: torch.device) -> torch.autocast:
-    """Mixed precision (bf16) on a GPU, nothing on a CPU."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def train_epoch(

@@ -1,6 +1,8 @@
 """A new task among the learned ones of a library."""
 
 import hashlib
+import json
+import shutil
 
 import pytest
 import yaml
@@ -58,8 +60,12 @@ def test_it_is_what_the_workflow_finds(finished, task_file, tmp_path):
     ours, theirs = (artifacts.read_json(root / path) for root in (library, workflow.results))
     assert ours["genotype"] == theirs["genotype"] and ours["donors"] == theirs["donors"]
 
+    record = json.loads((library / "config.json").read_text())
+    assert list(record["tasks"]) == [*TINY["tasks"], "seven"]  # the order of arrival
+    assert list(record["tasks"]["seven"]["labels"]) == ["other", "seven"]  # and of the labels
     another = task_file.with_name("another.yaml")
-    another.write_text(yaml.safe_dump({"tasks": {"one": NEW["seven"]}}))
+    datasets = {"digits": {"loader": "sklearn-digits"}}
+    another.write_text(yaml.safe_dump({"tasks": {"one": NEW["seven"]}, "datasets": datasets}))
     again = recommend.run(library, another, data_root=tmp_path)
     assert again.nearest["source"].iloc[0] == "seven"  # the same labels
     with pytest.raises(UserError, match="holds a task 'seven' already"):
@@ -74,6 +80,7 @@ def test_it_is_what_the_workflow_finds(finished, task_file, tmp_path):
         ({"tasks": {"x": {"dataset": "moons", "labels": "all"}}}, "no data set 'moons'"),
         ({"tasks": NEW, "datasets": {"digits": {"loader": "parquet"}}}, "differs from the library"),
         ([1], "expected a mapping of keys"),
+        ({"tasks": NEW, "datasets": [1]}, "expected the keys 'tasks'"),
     ],
 )
 def test_bad_task_files(finished, tmp_path, content, message):
@@ -81,6 +88,15 @@ def test_bad_task_files(finished, tmp_path, content, message):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=message):
         recommend.run(finished.results, path, data_root=tmp_path)
+
+
+def test_a_failed_addition_leaves_the_library_as_it_was(finished, task_file, tmp_path):
+    library = finished.copy(tmp_path / "library").results
+    shutil.rmtree(library / "search")
+    before = digests(library)
+    with pytest.raises(UserError, match="the library's searches are not finished"):
+        recommend.run(library, task_file, data_root=tmp_path, searching=True, add=True)
+    assert digests(library) == before
 
 
 def test_no_library(tmp_path, task_file):

@@ -227,10 +227,10 @@ def test_sources_are_ranked_by_the_table_or_by_distances(table, tmp_path):
     with pytest.raises(UserError, match="pairs are missing for network zebra"):
         tabular.ranked_sources(table, path)
     path = write(distances_of({("a", "b"): 1.0}), path)
-    with pytest.raises(UserError, match="no distances between one, two, far"):
+    with pytest.raises(UserError, match="no distances to one, two, far"):
         tabular.ranked_sources(table, path)
     path = write(distances_of(pairs)[:0], path)
-    with pytest.raises(UserError, match="no distances between one, two, far"):
+    with pytest.raises(UserError, match="no distances to one, two, far"):
         tabular.ranked_sources(table, path)
     path = write(distances_of(pairs).drop(columns=["trial", "source"]), path)
     with pytest.raises(UserError, match="no column source, trial; give a distances"):

@@ -9,19 +9,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ftd import artifacts, dataset, slice, versions
+from ftd import artifacts, dataset, names, slice, versions
 from ftd.config import Dataset, Image, Search, Task
 from ftd.macs import BACKWARD, forward_macs
+from ftd.precision import mixed
 from ftd.progress import log
 from ftd.search import SEARCHERS
 from ftd.search.cells import build
 from ftd.search.space import Space
 from ftd.training import setup, train_epoch
 
-METHODS = (
-    *("fuse-full", "random", "darts-1st", "darts-2nd", "pc-darts-1st", "pc-darts-2nd"),
-    *("enas", "te-nas"),
-)
+METHODS = tuple(name for name, method in names.METHODS.items() if method.source is None)
 SHORT = Search(
     fuse={"max_generations": 1, "alternations": 1},
     random={"candidates": 2},
@@ -98,7 +96,11 @@ def _train(space: Space, data: slice.TaskData, settings: Search) -> int:
     genotype = space.draw(random.Random(0))
     model = build(genotype, channels=shape[0], labels=target.outputs, seed=0).to(data.device)
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
-    loss_of = lambda images, labels: target.loss(model(images), labels)  # noqa: E731
+
+    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with mixed(data.device):
+            return target.loss(model(images), labels)
+
     generator = torch.Generator().manual_seed(0)
     train_epoch(data, settings.batch_size, generator, optimizer, loss_of, TRAINING)
     return forward_macs(model, shape) * data.count("train") * (1 + BACKWARD)

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ftd.errors import UserError
 from ftd.fisher import layers
+from ftd.precision import without_tf32
 from ftd.progress import log
 
 Diagonal = dict[str, torch.Tensor]
@@ -144,19 +145,13 @@ def _check(model: nn.Module, estimator: str, microbatch: int) -> None:
 def _borrowed(model: nn.Module, home: torch.device, device: torch.device) -> Iterator[None]:
     """The model on ``device`` and without gradients of its parameters; both undone at the end."""
     flags = [(value, value.requires_grad) for value in model.parameters()]
-    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    tf32 = [backend.allow_tf32 for backend in backends]
     try:
         if home != device:
             model.to(device)
         model.requires_grad_(False)
-        for backend in backends:
-            backend.allow_tf32 = False  # ten bits are not exact
-        with torch.inference_mode(False), torch.enable_grad():
+        with without_tf32(), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
-        for backend, flag in zip(backends, tf32, strict=True):
-            backend.allow_tf32 = flag
         if home != device:
             model.to(home)
         for value, flag in flags:

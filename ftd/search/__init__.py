@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ftd import artifacts, slice, versions
 from ftd.config import Search
@@ -11,13 +10,10 @@ from ftd.errors import UserError
 from ftd.names import METHODS, Method, method_of
 from ftd.resume import Resume
 from ftd.search import darts, enas, fuse, random_search, te_nas
-from ftd.search.ledger import Ledger, SearchResult, Start
+from ftd.search.ledger import Ledger, SearchResult, Start, trace_table
 from ftd.search.space import Genotype, Space, restrict
 from ftd.seeds import seed_of
 from ftd.training import setup
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SEARCHERS: dict[str, Callable[..., SearchResult]] = {
     "random": random_search.search,
@@ -59,15 +55,15 @@ def run(
     Raises:
         UserError: unreadable input, an unknown method, or a training loss that is not finite.
     """
-    import pyarrow as pa
-
     setup()
     try:
         kind = method_of(method)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if donors and kind.source is None:
+        raise UserError(f"method {method} takes no learned tasks: it searches the full space")
     task = slice.read(task_slice)
-    found = [artifacts.read_json(path) for path in donors if kind.source]
+    found = [read_architecture(path) for path in donors]
     facts = {
         "task": task.facts["task"],
         "method": method,
@@ -77,11 +73,15 @@ def run(
         "slice": artifacts.digest(task_slice),
     }
     decided = versions.record("search", settings.of(method))
-    resume = Resume.beside(genotype_out, facts | decided)
+    inputs = {
+        "genotypes": [donor["genotype"] for donor in found],
+        "weights": artifacts.digest(weights) if weights else None,
+    }
+    resume = Resume.beside(genotype_out, facts | decided | inputs)
+    trace: list[dict] = []
     if kind.section is None:
         facts |= {"network": method, "genotype": None, "space_log10": 0.0}
         facts |= {"search_macs": 0, "search_seconds": 0.0}
-        trace = pa.table({"step": pa.array([], pa.int64())})
     else:
         what = f"search {facts['task']}, method {method}, seed {search_seed}"
         ledger = Ledger(what, settings.max_macs, resume)
@@ -89,11 +89,26 @@ def run(
         genotypes = [Genotype.from_json(donor["genotype"]) for donor in found]
         start = _start(kind, genotypes, weights)
         chosen = seed_of("search", seed, search_seed)
-        trace = _search(method, data, settings, chosen, genotypes, start, ledger, facts)
-    artifacts.write_table(trace_out, trace, {"task": facts["task"], "method": method})
+        facts |= _search(method, data, settings, chosen, genotypes, start, ledger)
+        trace = ledger.trace
+    about = {"task": facts["task"], "method": method}
+    artifacts.write_table(trace_out, trace_table(trace), about)
     artifacts.write_json(genotype_out, facts | decided)
     resume.done()
     return facts
+
+
+def read_architecture(path: Path) -> dict:
+    """The facts that ``run`` wrote.
+
+    Raises:
+        UserError: missing file, or another one.
+    """
+    found = artifacts.read_json(path)
+    wanted = {"task", "method", "seed", "genotype", "network"}
+    if not isinstance(found, dict) or not wanted <= set(found):
+        raise UserError(f"{path}: no architecture; give the genotype.json of a search")
+    return found
 
 
 def _search(
@@ -104,16 +119,12 @@ def _search(
     donors: list[Genotype],
     start: Start | None,
     ledger: Ledger,
-    facts: dict,
-) -> "pa.Table":
-    """Search in the space that the donors span; adds to the facts, returns the trace."""
-    import pyarrow as pa
-
+) -> dict:
+    """Search in the space that the donors span; returns the facts."""
     full = Space.full(settings.space)
     space = restrict(full, donors, settings.restriction, settings.radius)
     result = SEARCHERS[method](space, data, settings, seed, start=start, ledger=ledger)
-    facts |= result.facts
-    facts |= {
+    return result.facts | {
         "network": None,
         "genotype": result.genotype.to_json(),
         "space": space.to_json(),
@@ -122,7 +133,6 @@ def _search(
         "search_macs": result.macs,
         "search_seconds": result.seconds,
     }
-    return pa.Table.from_pylist(result.trace)
 
 
 def _start(kind: Method, genotypes: list[Genotype], weights: Path | None) -> Start | None:

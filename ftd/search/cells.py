@@ -121,14 +121,14 @@ class CellModule(nn.Module):
         states = [module(x) for module, x in zip(self.preprocess, inputs, strict=True)]
         for node, sources in enumerate(self.sources):
             terms = [self.edges[f"{node}_{source}"](states[source]) for source in sources]
-            states.append(
-                sum(terms[1:], terms[0]) if terms else nothing_like(states[0], self.stride)
-            )
+            states.append(total(terms, states[0], self.stride))
         return torch.cat(states[len(inputs) :], dim=1)
 
 
-def nothing_like(x: torch.Tensor, stride: int) -> torch.Tensor:
-    """Zeros of the shape that an operation on a cell's input ``x`` gives."""
+def total(terms: list[torch.Tensor], x: torch.Tensor, stride: int) -> torch.Tensor:
+    """Their sum; if there are none, zeros as an operation on a cell's input ``x`` would give."""
+    if terms:
+        return sum(terms[1:], terms[0])
     batch, c, height, width = x.shape
     return x.new_zeros(batch, c, -(-height // stride), -(-width // stride))
 

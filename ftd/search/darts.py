@@ -7,7 +7,7 @@ a node's edges by softmax(β).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -15,18 +15,19 @@ from torch import nn
 from ftd.config import Search
 from ftd.errors import UserError
 from ftd.macs import BACKWARD, forward_macs
+from ftd.precision import mixed, without_tf32
 from ftd.progress import progress
 from ftd.search.ledger import Ledger, SearchResult, Start
 from ftd.search.space import Skeleton, Space
 from ftd.search.supernet import Supernet, Weights, derive, edges_of, skeleton_of
 from ftd.seeds import seed_of
 from ftd.slice import TaskData
-from ftd.training import mixed
 
 # As in the released code of DARTS.
 MOMENTUM, DECAY, CLIP = 0.9, 3e-4, 5.0
 ALPHA_BETAS, ALPHA_DECAY = (0.5, 0.999), 1e-3
 FINITE_DIFFERENCE = 0.01
+ALPHA_BACKWARD = 1  # a backward pass by α alone has the inputs' gradients, not the weights'
 
 
 class Relaxation(nn.Module):
@@ -108,44 +109,55 @@ def search(
         generator,
     )
     warm_up = rules.warm_up if partial_channels else 0
-    first = ledger.load(*state).get("epochs", 0)
-    epoch = first
+    done = ledger.load(*state).get("epochs", 0)
 
     def loss_of(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return target.loss(net(batch[0], relaxation()), batch[1])
+
+    def mixed_loss_of(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         with mixed(data.device):
-            return target.loss(net(batch[0], relaxation()), batch[1])
+            return loss_of(batch)
 
     net.train()
-    for epoch in progress(range(first, rules.epochs), ledger.what):
+    for epoch in progress(range(done, rules.epochs), ledger.what):
+        if ledger.exhausted:
+            break
         rate = rules.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / rules.epochs))
         optimizer.param_groups[0]["lr"] = rate
-        losses = {"train": 0.0, "val": 0.0}
+        losses: dict[str, list[float]] = {"train": [], "val": []}
         validation = _forever(data, "val", settings.batch_size, generator)
         for batch in data.batches("train", settings.batch_size, generator):
             if epoch >= warm_up:
                 held_out = next(validation)
-                losses["val"] += _alpha_step(
-                    loss_of, batch, held_out, net, relaxation, optimizer, alpha_optimizer, order
-                ) * len(batch[1])
-                images = len(held_out[1]) + (3 * len(batch[1]) if order == 2 else 0)
-                ledger.spend(macs * images * (1 + BACKWARD))
-            losses["train"] += _weight_step(loss_of, batch, net, optimizer) * len(batch[1])
+                by_alpha, whole = macs * (1 + ALPHA_BACKWARD), macs * (1 + BACKWARD)
+                if order == 1:
+                    loss, gradients = _first_order(mixed_loss_of, held_out, relaxation)
+                    ledger.spend(by_alpha * len(held_out[1]))
+                else:
+                    loss, gradients = _second_order(
+                        loss_of, batch, held_out, net, relaxation, optimizer
+                    )
+                    ledger.spend(whole * len(held_out[1]) + (whole + 2 * by_alpha) * len(batch[1]))
+                losses["val"].append(loss)
+                _step(alpha_optimizer, list(relaxation.parameters()), gradients)
+            losses["train"].append(_weight_step(mixed_loss_of, batch, net, optimizer))
             ledger.spend(macs * len(batch[1]) * (1 + BACKWARD))
             if ledger.exhausted:
                 break
-        means = {part: total / data.count("train") for part, total in losses.items()}
-        if not all(map(math.isfinite, means.values())):
+        means = {part: sum(all_) / len(all_) if all_ else None for part, all_ in losses.items()}
+        if not all(math.isfinite(mean) for mean in means.values() if mean is not None):
             raise UserError(f"{ledger.what}: the loss is no longer finite; lower its learning_rate")
         ledger.record("epoch", loss=means["train"], val_loss=means["val"], epoch=epoch)
-        ledger.keep(*state, {"epochs": epoch + 1})
-        if ledger.exhausted:
-            break
+        done = epoch + 1
+        ledger.keep(*state, {"epochs": done})
     with torch.no_grad():
         genotype = derive(skeleton, space.operations, relaxation())
-    return ledger.result(genotype, epochs=min(epoch + 1, rules.epochs))
+    return ledger.result(genotype, epochs=done)
 
 
-def _forever(data: TaskData, part: str, size: int, generator: torch.Generator):
+def _forever(
+    data: TaskData, part: str, size: int, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     while True:
         yield from data.batches(part, size, generator)
 
@@ -156,45 +168,60 @@ def _weight_step(
     parameters = list(net.parameters())
     loss = loss_of(batch)
     gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    nn.utils.clip_grad_norm_(parameters, CLIP)
-    optimizer.step()
+    _step(optimizer, parameters, gradients, clip=CLIP)
     return float(loss.detach())
 
 
-def _alpha_step(
+def _step(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    gradients: Iterable[torch.Tensor],
+    clip: float | None = None,
+) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+
+
+def _first_order(
+    loss_of: Callable, held_out: tuple, relaxation: nn.Module
+) -> tuple[float, tuple[torch.Tensor, ...]]:
+    loss = loss_of(held_out)
+    gradients = torch.autograd.grad(loss, list(relaxation.parameters()), materialize_grads=True)
+    return float(loss.detach()), gradients
+
+
+def _second_order(
     loss_of: Callable,
     batch: tuple,
     held_out: tuple,
     net: nn.Module,
     relaxation: nn.Module,
     optimizer: torch.optim.SGD,
-    alpha_optimizer: torch.optim.Optimizer,
-    order: int,
-) -> float:
-    alphas = list(relaxation.parameters())
-    if order == 1:
-        loss = loss_of(held_out)
-        gradients = torch.autograd.grad(loss, alphas)
-    else:
-        weights, rate = list(net.parameters()), optimizer.param_groups[0]["lr"]
+) -> tuple[float, list[torch.Tensor]]:
+    """In single precision: half would round the finite difference away."""
+    weights, rate = list(net.parameters()), optimizer.param_groups[0]["lr"]
 
-        def step(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
-            """The direction of the optimiser's next step."""
-            buffers = [optimizer.state[weight].get("momentum_buffer") for weight in weights]
-            return [
-                gradient + DECAY * weight + (0 if buffer is None else MOMENTUM * buffer)
-                for gradient, weight, buffer in zip(gradients, weights, buffers, strict=True)
-            ]
+    def step(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The direction of the optimiser's next step."""
+        buffers = [optimizer.state[weight].get("momentum_buffer") for weight in weights]
+        return [
+            gradient + DECAY * weight + (0 if buffer is None else MOMENTUM * buffer)
+            for gradient, weight, buffer in zip(gradients, weights, buffers, strict=True)
+        ]
 
+    with without_tf32():
         loss, gradients = unrolled_gradient(
-            weights, alphas, lambda: loss_of(batch), lambda: loss_of(held_out), rate, step
+            weights,
+            list(relaxation.parameters()),
+            lambda: loss_of(batch),
+            lambda: loss_of(held_out),
+            rate,
+            step,
         )
-    for alpha, gradient in zip(alphas, gradients, strict=True):
-        alpha.grad = gradient
-    alpha_optimizer.step()
-    return float(loss.detach())
+    return float(loss.detach()), gradients
 
 
 def unrolled_gradient(

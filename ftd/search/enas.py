@@ -11,13 +11,14 @@ from torch import nn
 
 from ftd.config import Enas, Search
 from ftd.macs import BACKWARD
+from ftd.precision import mixed
 from ftd.progress import progress
 from ftd.search.ledger import Ledger, SearchResult, Start
 from ftd.search.space import Genotype, Space
 from ftd.search.supernet import Supernet, skeleton_of
 from ftd.seeds import seed_of
 from ftd.slice import TaskData
-from ftd.training import EVAL_BATCH, mixed, train_epoch
+from ftd.training import EVAL_BATCH, train_epoch
 
 # As in the paper's released code, but for the temperature.
 HIDDEN, TANH, SPREAD, BASELINE_DECAY = 100, 2.5, 0.1, 0.95
@@ -74,8 +75,9 @@ class Controller(nn.Module):
 class Reinforce:
     """The controller's training: REINFORCE with a moving average of rewards as baseline."""
 
-    def __init__(self, controller: Controller, settings: Enas, baseline: float | None = None):
-        self.controller, self.settings, self.baseline = controller, settings, baseline
+    def __init__(self, controller: Controller, settings: Enas):
+        self.controller, self.settings = controller, settings
+        self.baseline: float | None = None
         self.optimizer = torch.optim.Adam(
             controller.parameters(), settings.controller_learning_rate
         )
@@ -154,8 +156,10 @@ def search(
         return float(target.score(net(images, path), labels)) / len(labels)
 
     net.train()
-    first = epoch = done.get("epochs", 0)
-    for epoch in progress(range(first, rules.epochs), ledger.what):
+    epochs = done.get("epochs", 0)
+    for epoch in progress(range(epochs, rules.epochs), ledger.what):
+        if ledger.exhausted:
+            break
         loss = train_epoch(data, settings.batch_size, generator, optimizer, loss_of, ledger.what)
         rewards = []
         while len(rewards) < rules.controller_steps:
@@ -165,9 +169,8 @@ def search(
                 if len(rewards) == rules.controller_steps:
                     break
         ledger.record("epoch", loss=loss, score=sum(rewards) / len(rewards), epoch=epoch)
-        ledger.keep(*state, {"epochs": epoch + 1, "baseline": learner.baseline})
-        if ledger.exhausted:
-            break
+        epochs = epoch + 1
+        ledger.keep(*state, {"epochs": epochs, "baseline": learner.baseline})
 
     best: tuple[float, Genotype] | None = None
     with torch.no_grad():
@@ -175,10 +178,10 @@ def search(
     for genotype in drawn:
         total = sum(
             score_of(genotype, images, labels) * len(labels)
-            for images, labels in data.batches("val", EVAL_BATCH)
+            for images, labels in data.batches("val", EVAL_BATCH, generator)
         )
         score = total / data.count("val")
         ledger.record("candidate", score=score, candidate=genotype.name)
         if best is None or score > best[0]:
             best = score, genotype
-    return ledger.result(best[1], epochs=min(epoch + 1, rules.epochs))
+    return ledger.result(best[1], epochs=epochs)

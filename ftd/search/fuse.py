@@ -16,6 +16,7 @@ from torch import nn
 from ftd.config import Search
 from ftd.errors import UserError
 from ftd.macs import BACKWARD, forward_macs
+from ftd.precision import mixed
 from ftd.progress import log
 from ftd.search.cells import build
 from ftd.search.ledger import Ledger, SearchResult, Start
@@ -23,7 +24,7 @@ from ftd.search.space import Genotype, Space
 from ftd.seeds import seed_of
 from ftd.slice import TaskData
 from ftd.target import Classes
-from ftd.training import EVAL_BATCH, mixed, train_epoch
+from ftd.training import EVAL_BATCH, train_epoch
 
 CONVERGED = 0.01
 """α has converged when no candidate's weight moved by more in one alternation."""
@@ -55,8 +56,13 @@ def search(
         incumbent = Genotype.from_json(done["genotype"])
     number, survived = done.get("generations", 0), done.get("survived", 0)
     rules = settings.fuse
-    # Patience, the caps, or no candidate that has not been compared.
-    while survived < rules.patience and number < rules.max_generations:
+
+    def finished() -> bool:
+        """Patience, the caps, or no candidate that has not been compared."""
+        spent = ledger.exhausted or space.size <= rules.candidates
+        return survived >= rules.patience or number >= rules.max_generations or (number and spent)
+
+    while not finished():
         rng = random.Random(seed_of("candidates", seed, number))
         kept = [incumbent] if incumbent else []
         candidates = kept + space.sample(rules.candidates - len(kept), rng, without=kept)
@@ -68,8 +74,6 @@ def search(
         log(f"{ledger.what}: generation {number}, incumbent {incumbent.name}, survived {survived}")
         done = {"genotype": incumbent.to_json(), "generations": number, "survived": survived}
         ledger.keep({}, {}, generator, done)
-        if ledger.exhausted or space.size <= rules.candidates:
-            break
     return ledger.result(incumbent, generations=number, survived=survived)
 
 

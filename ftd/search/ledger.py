@@ -2,13 +2,16 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ftd.resume import Resume
 from ftd.search.space import Genotype
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class SearchResult:
     macs: int
     seconds: float
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def trace_table(rows: list[dict[str, Any]]) -> "pa.Table":
+    """A trace as a table: the common columns, and all that any row has of its own."""
+    import pyarrow as pa
+
+    common = {"step": pa.int64(), "phase": pa.string(), "loss": pa.float64(), "score": pa.float64()}
+    common |= {"macs": pa.int64(), "seconds": pa.float64()}
+    own = dict.fromkeys(key for row in rows for key in row if key not in common)
+    columns = {
+        key: pa.array([row.get(key) for row in rows], common.get(key)) for key in [*common, *own]
+    }
+    return pa.table(columns)
 
 
 class Ledger:

@@ -6,12 +6,13 @@ import torch
 
 from ftd.config import Search
 from ftd.macs import BACKWARD, forward_macs
+from ftd.precision import mixed
 from ftd.search.cells import build
 from ftd.search.ledger import Ledger, SearchResult, Start
 from ftd.search.space import Space
 from ftd.seeds import seed_of
 from ftd.slice import TaskData
-from ftd.training import accuracy, mixed, train_epoch
+from ftd.training import accuracy, train_epoch
 
 
 def search(
@@ -24,16 +25,15 @@ def search(
 ) -> SearchResult:
     """Train random candidates; the better half on ``val`` goes on for twice the epochs.
 
-    ``start``, if given, is one of the candidates. Reads ``train`` and ``val`` only.
+    Reads ``train`` and ``val`` only. ``start`` is not used.
 
     Raises:
         UserError: a loss that is not finite.
     """
     ledger = ledger or Ledger()
     shape, target = data.task.image_shape, data.task.target
-    kept = [start.genotype] if start else []
-    count = settings.random.candidates - len(kept)
-    candidates = kept + space.sample(count, random.Random(seed_of("candidates", seed)), kept)
+    rng = random.Random(seed_of("candidates", seed))
+    candidates = space.sample(settings.random.candidates, rng)
     models = [
         build(g, channels=shape[0], labels=target.outputs, seed=seed_of("weights", seed, number))
         for number, g in enumerate(candidates)
@@ -49,8 +49,10 @@ def search(
     done = ledger.load(*state) or {"alive": list(range(len(models))), "scores": [], "rung": 0}
     alive, scores, rung = done["alive"], done["scores"], done["rung"]
 
-    while len(alive) > 1 and not ledger.exhausted:
+    while len(alive) > 1:
         for number in alive[len(scores) :]:
+            if ledger.exhausted:
+                break
             model, macs = models[number], forward_macs(models[number], shape)
 
             def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -68,9 +70,9 @@ def search(
             name = candidates[number].name
             ledger.record("halving", loss=loss, score=scores[-1], rung=rung, candidate=name)
             ledger.keep(*state, {"alive": alive, "scores": scores, "rung": rung})
-            if ledger.exhausted:
-                break
         order = sorted(range(len(scores)), key=lambda position: -scores[position])
-        alive = [alive[position] for position in order[: max(1, len(alive) // 2)]]
+        alive = [alive[position] for position in order[: max(1, len(alive) // 2)]] or alive[:1]
+        if ledger.exhausted:
+            break
         scores, rung = [], rung + 1
     return ledger.result(candidates[alive[0]], rungs=rung)

@@ -12,7 +12,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ftd import artifacts
@@ -195,8 +195,11 @@ class Space:
     def __iter__(self) -> Iterator[Genotype]:
         """Every genotype, once."""
         if self.centres:
-            members = itertools.chain.from_iterable(map(self._ball, self.centres))
-            yield from dict.fromkeys(members)
+            for number, centre in enumerate(self.centres):
+                earlier = replace(self, centres=self.centres[:number])
+                for genotype in self._ball(centre):
+                    if not earlier._balls_around(genotype):
+                        yield genotype
             return
         for skeleton in self.skeletons:
             choices = [

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ftd.errors import UserError
-from ftd.search.cells import Stack, inputs_of, nothing_like, operation
+from ftd.search.cells import Stack, inputs_of, operation, total
 from ftd.search.space import Genotype, Node, Skeleton, Space
 
 Weights = dict[str, torch.Tensor]
@@ -60,7 +60,7 @@ class Edge(nn.Module):
                 for index, name in enumerate(self.names)
                 if name != "none"  # adds nothing, so it is not evaluated
             ]
-            mixed = sum(terms[1:], terms[0]) if terms else nothing_like(used, self.stride)
+            mixed = total(terms, used, self.stride)
         if self.partial == 1:
             return mixed
         rest = x[:, used.shape[1] :]
@@ -98,9 +98,7 @@ class SuperCell(nn.Module):
         states = [module(x) for module, x in zip(self.preprocess, inputs, strict=True)]
         for node in range(self.nodes):
             terms = list(self._terms(node, states, chosen[self.kind]))
-            states.append(
-                sum(terms[1:], terms[0]) if terms else nothing_like(states[0], self.stride)
-            )
+            states.append(total(terms, states[0], self.stride))
         return torch.cat(states[len(inputs) :], dim=1)
 
     def _terms(
@@ -202,7 +200,7 @@ def derive(net_skeleton: Skeleton, operations: tuple[str, ...], weights: Weights
     strongest of these (or ``fan_in``), as in DARTS; the others carry ``none``, unless the space
     has no ``none``.
     """
-    real = [index for index, name in enumerate(operations) if name != "none"] or [0]
+    real = [index for index, name in enumerate(operations) if name != "none"]
     nodes = []
     for kind, node in net_skeleton.slots:
         edges = [number for number, (n, _) in enumerate(edges_of(net_skeleton)) if n == node]

@@ -260,8 +260,8 @@ def ranked_sources(table: Table, distances: Path | None = None) -> pd.DataFrame:
     else:
         frame = _first_network(distances)
     ranked = select.nearest(frame, list(table.tasks))
-    if ranked.empty:
-        raise UserError(f"{distances}: no distances between {', '.join(table.tasks)}")
+    if missing := [task for task in table.tasks if task not in set(ranked["target"])]:
+        raise UserError(f"{distances}: no distances to {', '.join(missing)} from the table's tasks")
     return ranked
 
 
@@ -284,7 +284,7 @@ def spaces(
     sources = ranked[ranked["target"] == target].sort_values("rank")["source"].tolist()
     for which, source in (("nearest", sources[0]), ("farthest", sources[-1])):
         for how in ("operations", "neighbourhood"):
-            yield f"{which} {how}", source, restrict(table.space, [table.optimum(source)], how)
+            yield f"{which} {how}", source, restrict(table.space, [table.optimum(source)], how, 2)
 
 
 def draw_rows(table: Table, space: Space, draws: int, rng: random.Random) -> np.ndarray:

@@ -48,6 +48,7 @@ from torch.overrides import TorchFunctionMode
 
 from ftd.config import Search, TeNas
 from ftd.macs import BACKWARD
+from ftd.precision import without_tf32
 from ftd.progress import log
 from ftd.search.ledger import Ledger, SearchResult, Start
 from ftd.search.space import Genotype, Skeleton, Space
@@ -359,7 +360,7 @@ def _conditions(
     copies = max(1, PIXELS // images[:, 0].numel())
     for first in range(0, len(names), copies):
         some = names[first : first + copies]
-        with _left_out(draw.net, edge, some, len(images)):
+        with without_tf32(), _left_out(draw.net, edge, some, len(images)):
             grams, macs = _grams(draw.net, images.repeat(len(some), 1, 1, 1), path, len(some))
         found += map(_condition, grams)
         ledger.spend(len(some) * len(images) * draw.macs(path) * (1 + BACKWARD) + macs)
