@@ -13,6 +13,9 @@ from ftd.errors import UserError
 NEW = {"seven": {"dataset": "digits", "labels": {"other": "rest", "seven": [7]}}}
 
 
+OTHER = {"digits": {"loader": "sklearn-digits", "fit": "resize"}}
+
+
 def digests(folder) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {
@@ -78,7 +81,7 @@ def test_it_is_what_the_workflow_finds(finished, task_file, tmp_path):
         ({"tasks": {}}, "expected the keys 'tasks', with one task"),
         ({"tasks": NEW, "probe": {}}, "expected the keys 'tasks', with one task"),
         ({"tasks": {"x": {"dataset": "moons", "labels": "all"}}}, "no data set 'moons'"),
-        ({"tasks": NEW, "datasets": {"digits": {"loader": "parquet"}}}, "differs from the library"),
+        ({"tasks": NEW, "datasets": OTHER}, "differs from the library"),
         ([1], "expected a mapping of keys"),
         ({"tasks": NEW, "datasets": [1]}, "expected the keys 'tasks'"),
     ],
