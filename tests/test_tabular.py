@@ -82,7 +82,7 @@ def test_every_line_is_found_under_its_genotype(table):
         digits = line.arch.removeprefix("64-41414-").replace("_", "")
         assert [operation for operation, _ in edges] == [names[int(d)] for d in digits]
         assert genotype in table.space
-        assert list(table.values(genotype).values()) == list(line)[1:4]
+        assert table.final[table.row(genotype)].tolist() == list(line)[1:4]
 
 
 def test_percentiles_are_ranks_with_ties_shared(table):
@@ -113,7 +113,7 @@ def test_a_search_sees_validation_and_gets_the_test_accuracy(tmp_path):
     assert abs(values.mean() - expected) < 4 * values.std() / 20
     genotype, value = tabular.random_search(found, "cifar10", found.space, 16, random.Random(3))
     assert found.row(genotype) == tabular.best_rows(found, "cifar10", rows)[3]
-    assert value == found.values(genotype)["cifar10"]
+    assert value == found.final[found.row(genotype), found.column("cifar10")]
     path = write(frame.drop(columns="cifar100_val"), tmp_path / "nb201.parquet")
     with pytest.raises(UserError, match="no column cifar100_val"):
         tabular.read(path, "nas-bench-201")
@@ -328,7 +328,11 @@ def test_the_controller_learns_in_every_space(table, how):
     genotype, value, trace = tabular.controller_search(table, "far", space, 120, rules, 0)
     assert torch.equal(before, torch.get_rng_state())
     assert genotype in space and len(trace) == 120
-    assert value == table.values(genotype)["far"] == max(row["score"] for row in trace)
+    assert (
+        value
+        == table.final[table.row(genotype), table.column("far")]
+        == max(row["score"] for row in trace)
+    )
     rewards = [row["reward"] for row in trace]
     assert np.mean(rewards[-30:]) > np.mean(rewards[:30])
     again = tabular.controller_search(table, "far", space, 20, rules, 0)[2]

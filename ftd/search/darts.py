@@ -8,6 +8,8 @@ a node's edges by softmax(β).
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -79,13 +81,53 @@ def search(
         UserError: a loss that is not finite, channels that cannot be split.
     """
     ledger = ledger or Ledger()
-    rules, target, shape = settings.darts, data.task.target, data.task.image_shape
+    rules = settings.darts
+    parts = _parts(space, data, settings, seed, partial_channels)
+    generator = torch.Generator().manual_seed(seed_of("batches", seed))
+    state = (
+        {"net": parts.net, "relaxation": parts.relaxation},
+        {"weights": parts.optimizer, "alpha": parts.alpha_optimizer},
+        generator,
+    )
+    warm_up = rules.warm_up if partial_channels else 0
+    done = ledger.load(*state).get("epochs", 0)
+    parts.net.train()
+    for epoch in progress(range(done, rules.epochs), ledger.what):
+        if ledger.exhausted:
+            break
+        rate = rules.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / rules.epochs))
+        parts.optimizer.param_groups[0]["lr"] = rate
+        steps = order if epoch >= warm_up else 0
+        loss, val_loss = _epoch(parts, data, settings.batch_size, generator, steps, ledger)
+        ledger.record("epoch", loss=loss, val_loss=val_loss, epoch=epoch)
+        done = epoch + 1
+        ledger.keep(*state, {"epochs": done})
+    with torch.no_grad():
+        genotype = derive(parts.net.skeleton, space.operations, parts.relaxation())
+    return ledger.result(genotype, epochs=done)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is trained, by what, and a weighted pass's multiply-accumulates for an image."""
+
+    net: Supernet
+    relaxation: Relaxation
+    optimizer: torch.optim.SGD
+    alpha_optimizer: torch.optim.Adam
+    macs: int
+
+
+def _parts(
+    space: Space, data: TaskData, settings: Search, seed: int, partial_channels: bool
+) -> _Parts:
+    rules, shape = settings.darts, data.task.image_shape
     skeleton = skeleton_of(space)
     net = Supernet(
         skeleton,
         space.operations,
         channels=shape[0],
-        labels=target.outputs,
+        labels=data.task.target.outputs,
         seed=seed_of("weights", seed),
         partial=rules.partial if partial_channels else 1,
     ).to(data.device)
@@ -101,58 +143,56 @@ def search(
         betas=ALPHA_BETAS,
         weight_decay=ALPHA_DECAY,
     )
-    generator = torch.Generator().manual_seed(seed_of("batches", seed))
     macs = forward_macs(net, shape, lambda image: net(image, net.uniform()))
-    state = (
-        {"net": net, "relaxation": relaxation},
-        {"weights": optimizer, "alpha": alpha_optimizer},
-        generator,
-    )
-    warm_up = rules.warm_up if partial_channels else 0
-    done = ledger.load(*state).get("epochs", 0)
+    return _Parts(net, relaxation, optimizer, alpha_optimizer, macs)
+
+
+def _epoch(
+    parts: _Parts,
+    data: TaskData,
+    batch_size: int,
+    generator: torch.Generator,
+    order: int,
+    ledger: Ledger,
+) -> tuple[float, float | None]:
+    """One pass over ``train``; with an ``order``, a step of α before each step of the weights.
+
+    Returns:
+        Mean losses on ``train`` and, where α was trained, on ``val``.
+
+    Raises:
+        UserError: one of them is not finite.
+    """
+    net, relaxation = parts.net, parts.relaxation
 
     def loss_of(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        return target.loss(net(batch[0], relaxation()), batch[1])
+        return data.task.target.loss(net(batch[0], relaxation()), batch[1])
 
     def mixed_loss_of(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         with mixed(data.device):
             return loss_of(batch)
 
-    net.train()
-    for epoch in progress(range(done, rules.epochs), ledger.what):
+    by_alpha, whole = parts.macs * (1 + ALPHA_BACKWARD), parts.macs * (1 + BACKWARD)
+    train_losses, val_losses = [], []
+    validation = _forever(data, "val", batch_size, generator)
+    for batch in data.batches("train", batch_size, generator):
+        if order:
+            held_out = next(validation)
+            if order == 1:
+                loss, gradients = _first_order(mixed_loss_of, held_out, relaxation)
+                ledger.spend(by_alpha * len(held_out[1]))
+            else:
+                loss, gradients = _second_order(loss_of, batch, held_out, parts)
+                ledger.spend(whole * len(held_out[1]) + (whole + 2 * by_alpha) * len(batch[1]))
+            val_losses.append(loss)
+            _step(parts.alpha_optimizer, list(relaxation.parameters()), gradients)
+        train_losses.append(_weight_step(mixed_loss_of, batch, net, parts.optimizer))
+        ledger.spend(whole * len(batch[1]))
         if ledger.exhausted:
             break
-        rate = rules.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / rules.epochs))
-        optimizer.param_groups[0]["lr"] = rate
-        losses: dict[str, list[float]] = {"train": [], "val": []}
-        validation = _forever(data, "val", settings.batch_size, generator)
-        for batch in data.batches("train", settings.batch_size, generator):
-            if epoch >= warm_up:
-                held_out = next(validation)
-                by_alpha, whole = macs * (1 + ALPHA_BACKWARD), macs * (1 + BACKWARD)
-                if order == 1:
-                    loss, gradients = _first_order(mixed_loss_of, held_out, relaxation)
-                    ledger.spend(by_alpha * len(held_out[1]))
-                else:
-                    loss, gradients = _second_order(
-                        loss_of, batch, held_out, net, relaxation, optimizer
-                    )
-                    ledger.spend(whole * len(held_out[1]) + (whole + 2 * by_alpha) * len(batch[1]))
-                losses["val"].append(loss)
-                _step(alpha_optimizer, list(relaxation.parameters()), gradients)
-            losses["train"].append(_weight_step(mixed_loss_of, batch, net, optimizer))
-            ledger.spend(macs * len(batch[1]) * (1 + BACKWARD))
-            if ledger.exhausted:
-                break
-        means = {part: sum(all_) / len(all_) if all_ else None for part, all_ in losses.items()}
-        if not all(math.isfinite(mean) for mean in means.values() if mean is not None):
-            raise UserError(f"{ledger.what}: the loss is no longer finite; lower its learning_rate")
-        ledger.record("epoch", loss=means["train"], val_loss=means["val"], epoch=epoch)
-        done = epoch + 1
-        ledger.keep(*state, {"epochs": done})
-    with torch.no_grad():
-        genotype = derive(skeleton, space.operations, relaxation())
-    return ledger.result(genotype, epochs=done)
+    if not all(map(math.isfinite, train_losses + val_losses)):
+        raise UserError(f"{ledger.what}: the loss is no longer finite; lower its learning_rate")
+    return fmean(train_losses), fmean(val_losses) if val_losses else None
 
 
 def _forever(
@@ -194,15 +234,10 @@ def _first_order(
 
 
 def _second_order(
-    loss_of: Callable,
-    batch: tuple,
-    held_out: tuple,
-    net: nn.Module,
-    relaxation: nn.Module,
-    optimizer: torch.optim.SGD,
+    loss_of: Callable, batch: tuple, held_out: tuple, parts: _Parts
 ) -> tuple[float, list[torch.Tensor]]:
     """In single precision: half would round the finite difference away."""
-    weights, rate = list(net.parameters()), optimizer.param_groups[0]["lr"]
+    weights, optimizer = list(parts.net.parameters()), parts.optimizer
 
     def step(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
         """The direction of the optimiser's next step."""
@@ -215,10 +250,10 @@ def _second_order(
     with without_tf32():
         loss, gradients = unrolled_gradient(
             weights,
-            list(relaxation.parameters()),
+            list(parts.relaxation.parameters()),
             lambda: loss_of(batch),
             lambda: loss_of(held_out),
-            rate,
+            optimizer.param_groups[0]["lr"],
             step,
         )
     return float(loss.detach()), gradients

@@ -4,7 +4,8 @@ By turns, the shared weights are trained on ``train``, a new path for every batc
 controller by REINFORCE, with a path's accuracy on a batch of ``val`` as reward.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -161,27 +162,51 @@ def search(
         if ledger.exhausted:
             break
         loss = train_epoch(data, settings.batch_size, generator, optimizer, loss_of, ledger.what)
-        rewards = []
-        while len(rewards) < rules.controller_steps:
-            for batch in data.batches("val", settings.batch_size, generator):
-                reward_of = lambda genotype, batch=batch: score_of(genotype, *batch)  # noqa: E731
-                rewards.append(learner.step(reward_of, generator)[1])
-                if len(rewards) == rules.controller_steps:
-                    break
-        ledger.record("epoch", loss=loss, score=sum(rewards) / len(rewards), epoch=epoch)
+        reward = _train_controller(learner, score_of, data, settings, generator)
+        ledger.record("epoch", loss=loss, score=reward, epoch=epoch)
         epochs = epoch + 1
         ledger.keep(*state, {"epochs": epochs, "baseline": learner.baseline})
-
-    best: tuple[float, Genotype] | None = None
     with torch.no_grad():
-        drawn = dict.fromkeys(controller.sample(generator)[0] for _ in range(rules.candidates))
-    for genotype in drawn:
+        drawn = [controller.sample(generator)[0] for _ in range(rules.candidates)]
+    best = _best(dict.fromkeys(drawn), score_of, data, generator, ledger)
+    return ledger.result(best, epochs=epochs)
+
+
+Score = Callable[[Genotype, torch.Tensor, torch.Tensor], float]
+
+
+def _train_controller(
+    learner: Reinforce,
+    score_of: Score,
+    data: TaskData,
+    settings: Search,
+    generator: torch.Generator,
+) -> float:
+    """Steps of the controller, a batch of ``val`` each; returns the mean reward."""
+    rewards: list[float] = []
+    while len(rewards) < settings.enas.controller_steps:
+        for batch in data.batches("val", settings.batch_size, generator):
+            reward_of = lambda genotype, batch=batch: score_of(genotype, *batch)  # noqa: E731
+            rewards.append(learner.step(reward_of, generator)[1])
+            if len(rewards) == settings.enas.controller_steps:
+                break
+    return fmean(rewards)
+
+
+def _best(
+    genotypes: Iterable[Genotype],
+    score_of: Score,
+    data: TaskData,
+    generator: torch.Generator,
+    ledger: Ledger,
+) -> Genotype:
+    """The best on all of ``val``; the first of equal ones."""
+    scores = {}
+    for genotype in genotypes:
         total = sum(
             score_of(genotype, images, labels) * len(labels)
             for images, labels in data.batches("val", EVAL_BATCH, generator)
         )
-        score = total / data.count("val")
-        ledger.record("candidate", score=score, candidate=genotype.name)
-        if best is None or score > best[0]:
-            best = score, genotype
-    return ledger.result(best[1], epochs=epochs)
+        scores[genotype] = total / data.count("val")
+        ledger.record("candidate", score=scores[genotype], candidate=genotype.name)
+    return max(scores, key=scores.get)

@@ -40,6 +40,7 @@ def search(
     ]
     models = [model.to(data.device) for model in models]
     optimizers = [torch.optim.Adam(model.parameters(), settings.learning_rate) for model in models]
+    costs = [forward_macs(model, shape) for model in models]
     generator = torch.Generator().manual_seed(seed_of("batches", seed))
     state = (
         {str(number): model for number, model in enumerate(models)},
@@ -53,7 +54,7 @@ def search(
         for number in alive[len(scores) :]:
             if ledger.exhausted:
                 break
-            model, macs = models[number], forward_macs(models[number], shape)
+            model, macs = models[number], costs[number]
 
             def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
                 with mixed(data.device):

@@ -146,10 +146,6 @@ class Table:
             raise UserError(f"unknown task {task!r}{did_you_mean(task, self.tasks)}")
         return self.tasks.index(task)
 
-    def values(self, genotype: Genotype) -> dict[str, float]:
-        """An architecture's final value by task."""
-        return dict(zip(self.tasks, self.final[self.row(genotype)].tolist(), strict=True))
-
     def optimum(self, task: str) -> Genotype:
         """The best architecture of a task by what a search sees; the first of equal ones."""
         return self.genotypes[int(self.seen[:, self.column(task)].argmax())]
