@@ -4,6 +4,7 @@ This module stands above the workflow: it starts ``snakemake`` as a user would, 
 it made under ``docs/distances/`` and writes ``docs/distances.md`` from them.
 """
 
+import itertools
 import json
 import re
 import signal
@@ -23,11 +24,15 @@ PAGE = Path("docs/distances.md")
 CONSISTENCY_PAGE = Path("docs/consistency.md")
 CONSISTENCY = {
     "config": {
-        **{f"{n} epochs": {"probe": {"epochs": n}} for n in (1, 5, 20, 80)},
+        "1 epoch": {"probe": {"epochs": 1}},
+        **{f"{n} epochs": {"probe": {"epochs": n}} for n in (5, 20, 80)},
         **{f"{n} epochs, averaged": {"probe": {"epochs": n, "average": True}} for n in (5, 20, 80)},
         **{f"{n} Fisher samples": {"fisher": {"samples": n}} for n in (20, 100)},
     },
-    "cifar10": {f"{n} epochs, averaged": {"probe": {"epochs": n}} for n in (1, 2)},
+    "cifar10": {
+        "1 epoch, averaged": {"probe": {"epochs": 1}},
+        "2 epochs, averaged": {"probe": {"epochs": 2}},
+    },
 }
 """By configuration file: what is varied, as a name and the settings that ``--config`` takes."""
 
@@ -194,6 +199,9 @@ def _experiment(dataset: str, name: str) -> list[str]:
         for other, matrix in published.MATRICES[dataset].items():
             found = _rank_correlation(mean.to_numpy(), matrix)
             lines.append(f"| {other} | {_listed(published.nearest(matrix))} | {found:.2f} |")
+        pairs = itertools.combinations(published.MATRICES[dataset].values(), 2)
+        agreements = ", ".join(f"{_rank_correlation(*pair):.2f}" for pair in pairs)
+        lines += ["", f"Rank correlations of the published matrices with each other: {agreements}."]
         for other, matrix in published.MATRICES[dataset].items():
             values = pd.DataFrame(matrix, order, order)
             table = figure.markdown_table(order, lambda s, t, v=values: f"{v.loc[s, t]:.4f}")

@@ -64,6 +64,7 @@ def test_the_distances_page(tmp_path):
     assert "| b | 0.900 ± 0.000 | 2 of 2 | 90, 20, 10 |" in text
     assert "Nearest sources of tasks 0 to 3: **1, 0, 3, 2**" in text
     assert "| resnet18 | 1, 0, 3, 2 | 1.00 |" in text
+    assert "published matrices with each other: 0.71, 0.85, 0.94." in text
     assert f"{published_matrix[0, 1] + 0.005:.4f} ± 0.0071" in text
     assert "Published, vgg16:" in text and "| b | 0.1366 | 0.0000 | 0.7222 | 0.7993 |" in text
     assert (reproduce.TABLES / "mnist-small-0-small-cnn-mean.svg").exists()
