@@ -100,6 +100,10 @@ def probe(
     pretrained: Annotated[
         Path | None, typer.Option(help="Weights of the body to start from (safetensors).")
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(envvar="FTD_CACHE", help="Folder in which experiments share their probes."),
+    ] = None,
 ) -> None:
     """Train a task's ε-approximation network."""
     from ftd import probe
@@ -114,6 +118,7 @@ def probe(
         weights_out=weights_out,
         facts_out=facts_out,
         pretrained=pretrained,
+        cache=cache,
     )
 
 

@@ -360,6 +360,7 @@ class Config(Section):
     image: Image
     results: str = Field("results", min_length=1)
     data_root: str = Field("data", min_length=1)
+    cache: str | None = Field(None, min_length=1)
     seed: int = Field(0, ge=0)
     trials: int = Field(5, ge=1)
     networks: list[str] = Field(["small-cnn"], min_length=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from ftd import artifacts, networks, slice, versions
+from ftd import cache as shared
 from ftd.config import Probe
 from ftd.errors import UserError
 from ftd.progress import log
@@ -25,12 +26,14 @@ def run(
     weights_out: Path,
     facts_out: Path,
     pretrained: Path | None = None,
+    cache: Path | None = None,
 ) -> dict:
     """Train one probe; write its weights (safetensors) and its facts (JSON), return the facts.
 
     ``val_accuracy`` is in [0, 1]; ``reached`` says whether it is at least 1 − ε. ``pretrained``
     (safetensors, named as in the network's body) replaces the random start of the body. A
-    training that was stopped goes on where it was.
+    training that was stopped goes on where it was. A probe that another experiment trained on an
+    equal slice of equal images under equal settings is taken from the folder ``cache``.
 
     Raises:
         UserError: unreadable input, a loss that is not finite, or a missed 1 − ε where the
@@ -38,10 +41,6 @@ def run(
     """
     setup()
     task = slice.read(task_slice)
-    what = f"probe {task.facts['task']}, network {network}, trial {trial}"
-    data = slice.TaskData(task, images, {"train": None, "val": None})
-    start = seed_of("trial", seed, trial)
-    model = _start(network, task, start, pretrained).to(data.device)
     identity = {
         "task": task.facts["task"],
         "network": network,
@@ -53,8 +52,29 @@ def run(
         "pretrained": artifacts.digest(pretrained) if pretrained else None,
     }
     decided = versions.record("probe", settings)
-    resume = Resume.beside(weights_out, identity | decided)
+    files = [weights_out, facts_out]
+    decides = identity | decided | {"images": artifacts.digest(images)}
+    if cache and shared.take(cache, "probe", decides, files):
+        return artifacts.read_json(facts_out)
 
+    data = slice.TaskData(task, images, {"train": None, "val": None})
+    model = _start(network, task, seed_of("trial", seed, trial), pretrained).to(data.device)
+    resume = Resume.beside(weights_out, decides)
+    measured = _train(model, data, settings, identity, resume)
+    facts = identity | decided | measured
+    artifacts.write_tensors(weights_out, model.state_dict(), identity)
+    artifacts.write_json(facts_out, facts)
+    if cache:
+        shared.give(cache, "probe", decides, files)
+    resume.done()
+    return facts
+
+
+def _train(
+    model: nn.Module, data: slice.TaskData, settings: Probe, identity: dict, resume: Resume
+) -> dict:
+    """Train the probe; returns what was measured."""
+    what = "probe {task}, network {network}, trial {trial}".format(**identity)
     began = time.monotonic()
     losses = fit(
         model,
@@ -62,7 +82,7 @@ def run(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        seed=start,
+        seed=seed_of("trial", identity["seed"], identity["trial"]),
         what=what,
         resume=resume,
         stop_at=1 - settings.epsilon if settings.stop_early else None,
@@ -71,17 +91,13 @@ def run(
     seconds = time.monotonic() - began
     val = accuracy(model, data, "val")
     _check_reached(what, val, settings)
-    facts = identity | {
+    return {
         "val_accuracy": val,
         "reached": val >= 1 - settings.epsilon,
         "train_loss": losses[-1],
         "epochs": len(losses),
         "seconds": seconds,
     }
-    artifacts.write_tensors(weights_out, model.state_dict(), identity)
-    artifacts.write_json(facts_out, facts | decided)
-    resume.done()
-    return facts
 
 
 def _start(network: str, task: slice.Slice, seed: int, pretrained: Path | None) -> nn.Module:

@@ -34,15 +34,15 @@ pathvars:
     logs=f"{EXPERIMENT.results}/{EXPERIMENT.experiment}/logs",
 
 
-# The `ftd` of the Python that runs Snakemake comes first. Where the raw data lies is no
-# parameter: it does not decide a result, so moving it must rerun nothing.
+# The `ftd` of the Python that runs Snakemake comes first. Where the raw data and the shared cache
+# lie is no parameter: it does not decide a result, so moving them must rerun nothing.
 def quoted(text):
     return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
 
 
 shell.prefix(
     f'export PATH={quoted(Path(sys.executable).parent)}:"$PATH" '
-    f"FTD_DATA_ROOT={quoted(EXPERIMENT.data_root)}; "
+    f"FTD_DATA_ROOT={quoted(EXPERIMENT.data_root)} FTD_CACHE={quoted(EXPERIMENT.cache or '')}; "
 )
 
 

@@ -217,6 +217,38 @@ def test_adding_a_task_computes_only_what_is_new(finished, tmp_path):
     assert not done.keys() & {"slice", "probe", "fisher", "search_task", "train"}
 
 
+def test_another_experiment_takes_equal_probes_from_the_cache(tmp_path):
+    one = Workflow(tmp_path / "one", tiny(cache=str(tmp_path / "cache")))
+    one.run("probes")
+    tasks = {name: TINY["tasks"][name] for name in ("three", "six")}
+    labels = {"other": "rest", "seven": [7]}
+    tasks["seven"] = {"dataset": "digits", "labels": labels}
+    config = tiny(cache=str(tmp_path / "cache"), tasks=tasks)
+    other = Workflow(tmp_path / "other", config)
+    other.run("probes")
+
+    def trained() -> set[str]:
+        logs = (other.results / "logs" / "probe").rglob("*.log")
+        return {path.stem for path in logs if "taken from" not in path.read_text()}
+
+    assert trained() == {"seven"}
+    mine, theirs = digests(other), digests(one)
+    for name in ("three", "six"):
+        path = f"probes/small-cnn/0/{name}.safetensors"
+        assert mine[path] == theirs[path]
+        facts = (w.results / f"probes/small-cnn/0/{name}.json" for w in (one, other))
+        assert len({path.read_text() for path in facts}) == 1
+    # another setting is another probe; a damaged entry is not used
+    for entry in (tmp_path / "cache").rglob("0.safetensors"):
+        entry.write_bytes(entry.read_bytes()[:-1] + b"x")
+    other.run("probes", "--forcerun", "probe")
+    assert trained() == set(tasks) and digests(other) == mine
+    other.configure(config | {"probe": {"epochs": 2}})
+    other.run("probes")
+    assert trained() == set(tasks)
+    assert all(digests(other)[name] != mine[name] for name in mine if name.startswith("probes"))
+
+
 # Configuration ----------------------------------------------------------------------------------
 
 
