@@ -527,6 +527,21 @@ def recommend(
 
 
 @app.command()
+def leftovers(
+    library: Annotated[Path, typer.Argument(help="An experiment's folder, results/<experiment>.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them.")] = False,
+) -> None:
+    """List the files of tasks, methods and seeds that the experiment names no more."""
+    from ftd import leftovers
+
+    found = leftovers.find(library)
+    if delete:
+        leftovers.delete(library, found)
+    print("".join(f"{path}\n" for path in found), end="")
+    print(f"{len(found)} files {'deleted' if delete else 'left over; --delete deletes them'}")
+
+
+@app.command()
 def show(
     results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],
 ) -> None:

@@ -445,6 +445,18 @@ def resolve(raw: dict[str, Any], above: Iterable[dict[str, Any]] = ()) -> dict[s
     return result
 
 
+def recorded(library: Path) -> dict[str, Any]:
+    """The configuration that the last whole run of an experiment recorded in its folder.
+
+    Raises:
+        UserError: none there.
+    """
+    path = Path(library) / "config.json"
+    if not path.exists():
+        raise UserError(f"{path}: no library; give the folder of a finished experiment")
+    return resolve(read(path))
+
+
 def _without_effort(raw: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in raw.items() if key not in ("effort", "efforts")}
 

@@ -71,7 +71,7 @@ def run(
         UserError: no library, a task that is none or in it already, unfitting data.
     """
     library = Path(library)
-    settings = _settings_of(library)
+    settings = config.recorded(library)
     new = _one_task(task_file)
     name, experiment = _with_task(settings, new, library, task_file)
     learned = list(map(str, settings["tasks"]))
@@ -106,14 +106,6 @@ def _add(folder: Path, library: Path, settings: dict, new: dict) -> None:
     joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
     text = json.dumps(joined, indent=2)  # in order: tasks arrive, and labels count, in theirs
     artifacts.write_bytes(library / "config.json", f"{text}\n".encode())
-
-
-def _settings_of(library: Path) -> dict:
-    """The configuration that a library was made with, as it was recorded."""
-    path = library / "config.json"
-    if not path.exists():
-        raise UserError(f"{path}: no library; give the folder of a finished experiment")
-    return config.resolve(artifacts.read_json(path))
 
 
 def _one_task(task_file: Path) -> dict:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, TINY, Workflow, jobs, write_images
 
-from ftd import artifacts, probe, train
+from ftd import artifacts, leftovers, probe, train
 from ftd.search.space import Genotype, edges_changed
 
 QUIET = "Nothing to be done (all requested files are present and up to date)"
@@ -213,8 +213,65 @@ def test_adding_a_task_computes_only_what_is_new(finished, tmp_path):
     assert QUIET in workflow.run()
     workflow.configure(TINY)  # and taking it away again computes no pair and no network
     done = jobs(workflow.run())
-    assert missing_pairs(workflow)["zero"] == 0
+    assert set(missing_pairs(workflow).values()) <= {0, 3}  # nine's log is of before
     assert not done.keys() & {"slice", "probe", "fisher", "search_task", "train"}
+    # what it left is listed, and deleted on demand
+    found = leftovers.find(workflow.results)
+    assert {path.relative_to(workflow.results).parts[0] for path in found} == {
+        *("tasks", "probes", "fisher", "columns", "pairs", "search", "final", "logs")
+    }
+    assert all("nine" in str(path.relative_to(workflow.results)) for path in found)
+    leftovers.delete(workflow.results, found)
+    assert not list(workflow.results.rglob("*nine*")) and not leftovers.find(workflow.results)
+    assert after.keys() - digests(workflow).keys() == {n for n in after if "nine" in n}
+    assert QUIET in workflow.run()
+
+
+def test_each_trial_of_a_new_task_is_paired_both_ways(tmp_path):
+    workflow = Workflow(tmp_path, tiny(trials=2))
+    workflow.run("distances")
+    config = tiny(trials=2)
+    config["tasks"]["nine"] = {"dataset": "digits", "labels": {"other": "rest", "nine": [9]}}
+    workflow.configure(config)
+    done = jobs(workflow.run("distances"))
+    expected = {"slice": 1, "probe": 2, "fisher": 2, "index": 2, "distance": 8, "distances": 1}
+    assert done == expected
+    logs = [path.read_text() for path in (workflow.results / "logs" / "distance").rglob("*.log")]
+    counts = [int(text.split(" pairs missing")[0].split()[-3]) for text in logs]
+    assert sorted(counts) == [1] * 6 + [3] * 2  # 2·N·T, N = 3 and T = 2
+
+
+def test_renaming_a_task_is_a_new_task(finished, tmp_path):
+    tasks = {name.replace("three", "renamed"): task for name, task in TINY["tasks"].items()}
+    workflow = finished.copy(tmp_path / "copy")
+    workflow.configure(tiny(tasks=tasks))
+    done = jobs(workflow.run())
+    new = ("slice", "probe", "fisher", "search_task", "train")
+    assert {name: done.get(name) for name in new} == dict.fromkeys(new, 1)
+    counts = missing_pairs(workflow)
+    assert {name: counts[name] for name in tasks} == {"zero": 1, "six": 1, "renamed": 2}
+
+
+def test_a_probe_retrained_to_the_same_content_computes_no_pair(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    before = digests(workflow)
+    done = jobs(workflow.run("distances", "--forcerun", "results/tiny/probes/small-cnn/0/six.json"))
+    assert done["probe"] == done["fisher"] == 1 and "slice" not in done
+    assert digests(workflow) == before
+    assert set(missing_pairs(workflow).values()) == {0}
+
+
+def test_a_fisher_setting_reruns_what_it_decides(finished, tmp_path):
+    planned = plan(finished, tmp_path, tiny(fisher={"samples": 30}))
+    assert planned["fisher"] == planned["distance"] == 3
+    assert not planned.keys() & {"dataset", "slice", "probe", "index"}
+
+
+def test_touched_files_of_equal_content_rerun_nothing(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    for path in ("index/small-cnn/0.json", "probes/small-cnn/0/six.safetensors"):
+        os.utime(workflow.results / path)
+    assert QUIET in workflow.run()
 
 
 def test_another_experiment_takes_equal_probes_from_the_cache(tmp_path):
