@@ -230,11 +230,11 @@ class Fuse(Section):
     """FUSE: candidates, length of a generation, and patience."""
 
     candidates: int = Field(3, ge=2)
-    alternations: int = Field(2, ge=1)
+    alternations: int = Field(3, ge=1)
     weight_epochs: int = Field(1, ge=1)
     alpha_epochs: int = Field(10, ge=1)
     patience: int = Field(2, ge=1)
-    max_generations: int = Field(6, ge=1)
+    max_generations: int = Field(3, ge=1)
     alpha_learning_rate: float = Field(0.1, gt=0)
 
 
@@ -299,8 +299,8 @@ class Search(Section):
     restriction: Literal["operations", "neighbourhood"] = "neighbourhood"
     radius: int = Field(2, ge=1, le=3)
     max_macs: int | None = Field(None, ge=1)
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(32, ge=2)
+    learning_rate: float = Field(3e-3, gt=0)
     fuse: Fuse = Fuse()
     random: RandomSearch = RandomSearch()
     darts: Darts = Darts()
@@ -343,8 +343,8 @@ class Train(Section):
 
     samples: int | None = Field(None, ge=1)
     epochs: int = Field(20, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
 
 
 class Config(Section):

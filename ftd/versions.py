@@ -20,7 +20,7 @@ STAGES = {
     "fisher": 3,
     "distance": 2,
     "select": 2,
-    "search": 4,
+    "search": 5,
     "train": 3,
     "compare": 2,
     "figure": 2,

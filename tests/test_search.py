@@ -313,6 +313,12 @@ def test_alpha_learns_which_candidate_is_right():
     torch.testing.assert_close(fuse.fused(alpha, logits), expected)
 
 
+def test_of_candidates_that_alpha_does_not_tell_apart_the_smallest_wins():
+    assert fuse.best([0.5, 0.45, 0.05], [30, 20, 10]) == 1
+    assert fuse.best([0.6, 0.3, 0.1], [30, 20, 10]) == 0
+    assert fuse.best([0.4, 0.35, 0.25], [20, 20, 10]) == 0
+
+
 # Supernet, DARTS, ENAS --------------------------------------------------------------------------
 
 

@@ -3,8 +3,9 @@
 A *generation* is one set of distinct candidates: the incumbent and others drawn at random, all
 with fresh weights and equal α. It has *alternations*: train all candidates' weights on
 ``train`` through the relaxed output, Σ softmax(α)_c · logits_c, then train α on ``val``. The
-candidate with the largest α becomes the incumbent; the search ends when an incumbent has
-survived ``patience`` generations.
+candidate with the largest α becomes the incumbent (of those that α does not tell apart, the one
+with the fewest parameters: ours, the paper has no such rule); the search ends when an incumbent
+has survived ``patience`` generations.
 """
 
 import math
@@ -28,6 +29,9 @@ from ftd.training import EVAL_BATCH, train_epoch
 
 CONVERGED = 0.01
 """α has converged when no candidate's weight moved by more in one alternation."""
+
+TIE = 0.1
+"""Candidates whose weight is below the largest by less are not told apart."""
 
 
 def search(
@@ -145,7 +149,14 @@ def _generation(
         moved = (alpha.detach().softmax(0) - before).abs().max()
         if ledger.exhausted or (alternation and moved < CONVERGED):
             break
-    return int(alpha.argmax())
+    sizes = [sum(p.numel() for p in model.parameters()) for model in models]
+    return best(alpha.detach().softmax(0).tolist(), sizes)
+
+
+def best(weights: list[float], sizes: list[int]) -> int:
+    """The position of the largest weight; within a tie of it, of the smallest network."""
+    tied = [at for at, weight in enumerate(weights) if weight > max(weights) - TIE]
+    return min(tied, key=lambda at: (sizes[at], -weights[at]))
 
 
 def fused(alpha: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
