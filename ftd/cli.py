@@ -481,9 +481,9 @@ def reproduce_distances(
     cores: Cores = 2,
 ) -> None:
     """Distances of a published task set beside the published ones."""
-    from ftd import reproduce
+    from ftd.reproduce import distances
 
-    reproduce.distances(
+    distances.distances(
         dataset,
         effort=effort,
         seeds=_json(seeds, "--seeds"),
@@ -502,9 +502,22 @@ def reproduce_consistency(
     cores: Cores = 2,
 ) -> None:
     """Spread of the distances against training length, samples and averaging."""
-    from ftd import reproduce
+    from ftd.reproduce import distances
 
-    reproduce.consistency(dataset, configs=config_file or [], settings=setting or [], cores=cores)
+    distances.consistency(dataset, configs=config_file or [], settings=setting or [], cores=cores)
+
+
+@reproduce.command("comparison")
+def reproduce_comparison(
+    dataset: Annotated[str, typer.Option(help="digits, mnist or cifar10.")] = "digits",
+    config_file: MoreConfig = None,
+    setting: Setting = None,
+    cores: Cores = 2,
+) -> None:
+    """All search methods and ablations on a task, three seeds."""
+    from ftd.reproduce import comparison
+
+    comparison.run(dataset, configs=config_file or [], settings=setting or [], cores=cores)
 
 
 @app.command()

@@ -5,8 +5,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ftd import artifacts, published, reproduce
+from ftd import artifacts, published
 from ftd.errors import UserError
+from ftd.reproduce import comparison
+from ftd.reproduce import distances as reproduce
 
 TASKS = ["a", "b", "c", "d"]
 
@@ -92,3 +94,40 @@ def test_elsewhere_than_in_the_repository_it_says_so():
         reproduce.consistency(configs=[], settings=[], cores=1)
     with pytest.raises(UserError, match="no consistency runs of 'mnist'; known: config, cifar10"):
         reproduce.consistency("mnist", configs=[], settings=[], cores=1)
+
+
+def test_the_comparison_page_says_which_bars_are_met(tmp_path):
+    rows = [
+        {
+            **{"task": "t", "method": method, "seed": seed, "accuracy": accuracy + seed / 100},
+            **{"parameters": size, "macs": 9, "search_macs": macs, "search_seconds": 1.0},
+            "space_log10": 3.0,
+        }
+        for method, accuracy, size, macs in [
+            ("ftd-nas", 0.90, 100, 40),
+            ("darts-1st", 0.89, 120, 100),
+            ("pc-darts-1st", 0.80, 50, 20),
+            ("resnet18-x0.25", 0.99, 10, 0),
+        ]
+        for seed in range(3)
+    ]
+    space = {"cells": [3], "nodes": [3], "channels": [4]}
+    facts = {
+        "search": {"samples": 400, "space": space},
+        **{"train": {"samples": None, "epochs": 8}, "packages": {"torch": "9.9"}},
+        "parts": {"test": 10, "train": 90},
+    }
+    path = comparison.TABLES / "mnist.parquet"
+    artifacts.write_table(path, pa.Table.from_pylist(rows), facts)
+    comparison.write_page()
+    text = comparison.PAGE.read_text()
+    assert "best of the full space: darts-1st 0.9000 ± 0.0100, so at least 0.8900: **met**" in text
+    assert "Cost: 0.40 of darts-1st's MACs, at most 0.50: **met**" in text
+    assert "Parameters: 100, at most 94 (the median of DARTS and" in text and "**missed**" in text
+    assert "| resnet18-x0.25 | 1.0000 ± 0.0100 | 10 | 0.0 |" in text
+    assert "at most 400 images of `train` and of `val`" in text and "at most all images" not in text
+
+
+def test_only_known_comparisons_run():
+    with pytest.raises(UserError, match="no comparison of 'svhn'"):
+        comparison.run("svhn", configs=[], settings=[], cores=1)

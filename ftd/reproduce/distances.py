@@ -1,15 +1,12 @@
-"""Evidence: run the published task sets through the workflow, and set the results beside them.
+"""Distances of the published task sets beside the published ones, and their consistency.
 
-This module stands above the workflow: it starts ``snakemake`` as a user would, keeps the tables
-it made under ``docs/distances/`` and writes ``docs/distances.md`` from them.
+The tables that the workflow made are kept under ``docs/distances/``; the pages are written from
+them.
 """
 
 import itertools
 import json
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ import pandas as pd
 
 from ftd import artifacts, figure, published
 from ftd.errors import UserError
-from ftd.progress import log
+from ftd.reproduce import workflow
 
 TABLES = Path("docs/distances")
 PAGE = Path("docs/distances.md")
@@ -64,7 +61,8 @@ def distances(
     for seed in seeds:
         name = f"{dataset}-{effort}-{seed}"
         own = [f"experiment={name}", f"effort={effort}", f"seed={seed}"]
-        _workflow(Path("config") / f"{dataset}.yaml", configs, [*settings, *own], cores)
+        files = [Path("config") / f"{dataset}.yaml", *configs]
+        workflow.run("selection", files, [*settings, *own], cores)
         _keep(Path("results") / name, name, note)
     write_distances_page()
 
@@ -89,31 +87,14 @@ def consistency(
     for name, changed in CONSISTENCY[config].items():
         experiment = _experiment_name(config, name)
         own = [f"experiment={experiment}", *(f"{k}={json.dumps(v)}" for k, v in changed.items())]
-        _workflow(Path("config") / f"{config}.yaml", configs, [*settings, *own], cores)
+        files = [Path("config") / f"{config}.yaml", *configs]
+        workflow.run("selection", files, [*settings, *own], cores)
         _keep(Path("results") / experiment, experiment, "")
     write_consistency_page()
 
 
 def _experiment_name(config: str, name: str) -> str:
     return f"consistency-{config}-{re.sub('[^a-z0-9]+', '-', name.lower())}"
-
-
-def _workflow(config: Path, more: list[Path], settings: list[str], cores: int) -> None:
-    if not config.exists() or not Path("Snakefile").exists():
-        raise UserError(f"{config}: not found; run from the repository's folder")
-    command = [sys.executable, "-m", "snakemake", "selection", "--cores", str(cores)]
-    command += ["--configfile", str(config), *map(str, more), "--config", *settings]
-    log(" ".join(command))
-    process = subprocess.Popen(command)
-    try:
-        process.wait()
-    except BaseException:  # stopped: let Snakemake stop its jobs and give up its lock
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        process.terminate()
-        process.wait()
-        raise
-    if process.returncode:
-        raise UserError(f"{config}: the workflow failed; see its messages above")
 
 
 def _keep(results: Path, name: str, note: str) -> None:

@@ -1,0 +1,148 @@
+"""The search methods side by side, and whether the bars of the restricted search are met.
+
+The tables that ``snakemake compare`` made are kept under ``docs/comparison/``; the page is
+written from them.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ftd import artifacts
+from ftd.errors import UserError
+from ftd.names import LIBRARY, METHODS
+from ftd.reproduce import workflow
+
+TABLES = Path("docs/comparison")
+PAGE = Path("docs/comparison.md")
+OVERLAY = Path("config/compare.yaml")
+SETTINGS = {
+    "digits": ("config", []),
+    "mnist": ("mnist", ["effort=compare"]),
+    "cifar10": ("cifar10", ["effort=compare", "search={tasks: [bird-frog-horse]}"]),
+}
+"""By data set: its configuration file, and what ``--config`` takes besides."""
+BASELINES = [name for name, method in METHODS.items() if method.source is None]
+SUPERNETS = [name for name in BASELINES if METHODS[name].section == "darts"]
+
+
+def run(dataset: str, *, configs: list[Path], settings: list[str], cores: int) -> None:
+    """Run ``snakemake compare`` for a key of `SETTINGS`; keep its table; write the page.
+
+    Args:
+        configs: further configuration files, e.g. with another loader.
+        settings: ``key=value`` for Snakemake's ``--config``, e.g. ``data_root=…``.
+
+    Raises:
+        UserError: an unknown data set, another folder, or a workflow that failed.
+    """
+    if dataset not in SETTINGS:
+        raise UserError(f"no comparison of {dataset!r}; known: {', '.join(SETTINGS)}")
+    config, own = SETTINGS[dataset]
+    name = f"{dataset}-compare"
+    files = [Path("config") / f"{config}.yaml", OVERLAY, *configs]
+    workflow.run("compare", files, [*settings, f"experiment={name}", *own], cores)
+    _keep(Path("results") / name, dataset)
+    write_page()
+
+
+def _keep(results: Path, dataset: str) -> None:
+    """Copy the table, with the settings of searches and trainings and the sizes of the parts."""
+    table = artifacts.read_table(results / "comparison.parquet")
+    row = table.select(["method", "task", "seed"]).to_pylist()[0]
+    place = "{method}/{task}/{seed}".format(**row)
+    trained = artifacts.read_json(results / "final" / place / "metrics.json")
+    searched = artifacts.read_json(
+        results / "search" / LIBRARY / row["task"] / str(row["seed"]) / "genotype.json"
+    )
+    parts = artifacts.read_table(results / "tasks" / f"{row['task']}.parquet", ["part"])
+    facts = {
+        "search": searched["settings"],
+        "train": trained["settings"],
+        "packages": trained["packages"],
+        "parts": dict(parts["part"].to_pandas().value_counts().sort_index().items()),
+    }
+    artifacts.write_table(TABLES / f"{dataset}.parquet", table, facts)
+
+
+def write_page() -> None:
+    """``docs/comparison.md`` from the tables that are kept."""
+    text = [
+        "# Search methods side by side",
+        "",
+        "Made by `ftd reproduce comparison`. Accuracy on `test`, mean ± standard deviation over",
+        "seeds; parameters of the trained networks; multiply-accumulates (MACs) and seconds of a",
+        "search, forward 1 and backward 2. What learned tasks cost before is not counted.",
+        "",
+    ]
+    for dataset in SETTINGS:
+        path = TABLES / f"{dataset}.parquet"
+        if path.exists():
+            text += _section(dataset, path)
+    artifacts.write_bytes(PAGE, "\n".join(text).encode())
+
+
+def _section(dataset: str, path: Path) -> list[str]:
+    read = artifacts.read_table(path)
+    facts, rows = artifacts.table_facts(read), read.to_pandas()
+    tasks = ", ".join(sorted(set(rows["task"])))
+    space = facts["search"]["space"]
+    return [
+        f"## {dataset}: {tasks}",
+        "",
+        f"{rows['seed'].nunique()} seeds. Searches: at most {facts['search']['samples'] or 'all'} "
+        f"images of `train` and of `val`; {space['cells'][0]} cells of {space['nodes'][0]} nodes, "
+        f"{space['channels'][0]} channels. Final training: at most "
+        f"{facts['train']['samples'] or 'all'} images of `train`, {facts['train']['epochs']} "
+        f"epochs. Parts: {', '.join(f'{n} {size}' for n, size in facts['parts'].items())}. torch "
+        f"{facts['packages']['torch']}.",
+        "",
+        "| method | accuracy | parameters | search GMACs | search seconds | log10 of the space |",
+        "|---|---|---|---|---|---|",
+        *(_row(method, rows[rows["method"] == method]) for method in _order(rows)),
+        "",
+        *(f"- {line}" for line in bars(rows)),
+        "",
+    ]
+
+
+def _order(rows: pd.DataFrame) -> list[str]:
+    """Methods in the order of `METHODS`, hand-designed networks last."""
+    known = [name for name in METHODS if name in set(rows["method"])]
+    return known + sorted(set(rows["method"]) - set(known))
+
+
+def _row(method: str, rows: pd.DataFrame) -> str:
+    return (
+        f"| {method} | {rows['accuracy'].mean():.4f} ± {rows['accuracy'].std():.4f} "
+        f"| {rows['parameters'].mean():,.0f} | {rows['search_macs'].mean() / 1e9:.1f} "
+        f"| {rows['search_seconds'].mean():.0f} | {rows['space_log10'].mean():.1f} |"
+    )
+
+
+def bars(rows: pd.DataFrame) -> list[str]:
+    """What ``ftd-nas`` should reach, each with its numbers and whether it does.
+
+    Accuracy: the best full-space method's mean less its standard deviation. Cost: half of
+    first-order DARTS' multiply-accumulates. Size: the median of the parameters of all DARTS and
+    PC-DARTS results, and a tenth more.
+    """
+    mean = rows.groupby("method")[["accuracy", "search_macs", "parameters"]].mean()
+    spread = rows.groupby("method")["accuracy"].std()
+    best = mean.loc[mean.index.isin(BASELINES), "accuracy"].idxmax()
+    wanted = mean.loc[best, "accuracy"] - spread[best]
+    ours = mean.loc[LIBRARY]
+    cost = ours["search_macs"] / mean.loc["darts-1st", "search_macs"]
+    limit = 1.1 * rows[rows["method"].isin(SUPERNETS)]["parameters"].median()
+
+    def said(met: bool) -> str:
+        return "met" if met else "missed"
+
+    return [
+        f"Accuracy of {LIBRARY} {ours['accuracy']:.4f}; best of the full space: {best} "
+        f"{mean.loc[best, 'accuracy']:.4f} ± {spread[best]:.4f}, so at least {wanted:.4f}: "
+        f"**{said(ours['accuracy'] >= wanted)}**.",
+        f"Cost: {cost:.2f} of darts-1st's MACs, at most 0.50: **{said(cost <= 0.5)}**.",
+        f"Parameters: {ours['parameters']:,.0f}, at most {limit:,.0f} (the median of DARTS and "
+        f"PC-DARTS and a tenth): **{said(ours['parameters'] <= limit)}**.",
+    ]
