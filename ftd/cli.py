@@ -39,7 +39,7 @@ def _json(text: str, option: str) -> list:
     """A list, or ``null`` for none."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{option}: expected JSON ({error})") from error
     if not isinstance(value, list | None):
         raise UserError(f"{option}: expected a list in JSON, got {text}")

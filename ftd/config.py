@@ -6,6 +6,7 @@ validate with it. Imports nothing heavy, since every cluster job parses the work
 
 import json
 import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ftd.errors import UserError
 from ftd.names import LOADERS, OPERATIONS, REST, did_you_mean, method_of, safe_name, split_network
+
+
+RECORDED = "_ftd"
+"""The key under which a recorded configuration, ``config.json``, carries its checksum."""
 
 
 class Section(BaseModel):
@@ -435,6 +440,7 @@ def resolve(raw: dict[str, Any], above: Iterable[dict[str, Any]] = ()) -> dict[s
     ``above``: parts of ``raw`` that stand above an effort, e.g. what the command line gave, the
     strongest last. An unknown effort is left for ``parse`` to name.
     """
+    raw = {key: value for key, value in raw.items() if key != RECORDED}
     efforts, chosen = raw.get("efforts"), str(raw.get("effort"))
     if not isinstance(efforts, dict) or not isinstance(efforts.get(chosen), dict):
         return raw
@@ -445,7 +451,7 @@ def resolve(raw: dict[str, Any], above: Iterable[dict[str, Any]] = ()) -> dict[s
 
 
 def _without_effort(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in raw.items() if key not in ("effort", "efforts")}
+    return {key: value for key, value in raw.items() if key not in ("effort", "efforts", RECORDED)}
 
 
 def _merged(base: Any, changes: Any) -> Any:
@@ -479,7 +485,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         raw = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
@@ -516,7 +522,7 @@ def _describe(item: dict[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{'.'.join(path) or 'configuration'}: {message}"
-    return f"{'.'.join(path)}: {message[0].lower()}{message[1:]}, got {item['input']!r}"
+    return f"{'.'.join(path)}: {message[0].lower()}{message[1:]}, got {reprlib.repr(item['input'])}"
 
 
 def _keys_at(path: list[str]) -> list[str]:
@@ -567,11 +573,16 @@ def _duplicate_keys(path: Path) -> list[str]:
     """Keys given twice in one mapping, which a YAML reader silently drops."""
     try:
         root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return []  # whoever reads the values reports it
     found: list[str] = []
 
+    visited: set[int] = set()  # an alias is a node again: once is enough, and ends
+
     def visit(node: yaml.Node | None, where: str) -> None:
+        if id(node) in visited:
+            return
+        visited.add(id(node))
         if isinstance(node, yaml.MappingNode):
             seen: dict[str, int] = {}
             for key, value in node.value:

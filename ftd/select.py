@@ -11,6 +11,9 @@ from ftd.errors import UserError
 from ftd.seeds import seed_of
 
 
+_NEEDED = ["network", "trial", "source", "target", "squared_distance"]
+
+
 def run(
     distances: Path,
     *,
@@ -33,11 +36,20 @@ def run(
     """
     import pyarrow as pa
 
-    table = nearest(artifacts.read_table(distances).to_pandas(), order)
-    facts = {"order": order, "networks": networks, "version": versions.STAGES["select"]}
+    if not order or not networks:
+        raise UserError("select: expected at least one task in the order, and one network")
+    table = nearest(artifacts.read_table(distances, _NEEDED).to_pandas(), order)
+    if networks[0] not in set(table["network"]) and len(order) > 1:
+        raise UserError(f"{distances}: no distances of network {networks[0]!r}")
+    facts = {
+        "order": order,
+        "networks": networks,
+        "seed": seed,
+        "distances": artifacts.digest(distances),
+    } | versions.record("select", settings)
     artifacts.write_table(nearest_out, pa.Table.from_pandas(table, preserve_index=False), facts)
     chosen = selection(table, order, networks[0], nearest=settings.nearest, seed=seed)
-    artifacts.write_json(selection_out, chosen)
+    artifacts.write_json(selection_out, chosen, facts)
 
 
 def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:

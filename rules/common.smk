@@ -9,6 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from ftd import versions
+from ftd.artifacts import write_json
 from ftd.config import (
     parse as parse_config,
     read as read_config,
