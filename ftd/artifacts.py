@@ -36,7 +36,8 @@ KEY = "ftd"
 JSON_KEY = "_ftd"
 _CHECKSUM = "ftd-sha256"
 _BLANK = hashlib.sha256(_CHECKSUM.encode()).hexdigest().encode()  # stands where the digits will
-_DIGITS = re.compile(rb'ftd-sha256(?:\x18@|\\":\\")([0-9a-f]{64})')  # Parquet's footer; JSON in JSON
+# In Parquet's footer, a key and its value's length; in a safetensors header, JSON within JSON.
+_DIGITS = re.compile(rb'ftd-sha256(?:\x18@|\\":\\")([0-9a-f]{64})')
 _CHUNK = 1 << 20
 _MAX_HEADER = 100_000_000  # bytes, safetensors' own limit
 _MAX_TABLE = 4 << 30  # bytes of a table in memory
@@ -179,9 +180,7 @@ def write_json(
 ) -> None:
     """Write a mapping as indented JSON; ``facts`` go under a key of their own."""
     about = (facts or {}) | {"sha256": _json_checksum(value, facts or {})}
-    text = json.dumps(
-        {JSON_KEY: about} | value, indent=2, sort_keys=sort_keys, allow_nan=False
-    )
+    text = json.dumps({JSON_KEY: about} | value, indent=2, sort_keys=sort_keys, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
 

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ftd.errors import UserError
 from ftd.names import LOADERS, OPERATIONS, REST, did_you_mean, method_of, safe_name, split_network
 
-
 RECORDED = "_ftd"
 """The key under which a recorded configuration, ``config.json``, carries its checksum."""
 

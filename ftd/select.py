@@ -10,7 +10,6 @@ from ftd.config import Select
 from ftd.errors import UserError
 from ftd.seeds import seed_of
 
-
 _NEEDED = ["network", "trial", "source", "target", "squared_distance"]
 
 

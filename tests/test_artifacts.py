@@ -89,14 +89,14 @@ def test_any_truncation_is_found(kind, tmp_path):
     whole = path.read_bytes()
     for length in range(len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="file: .*delete it and run again"):
+        with pytest.raises(UserError, match=r"file: .*delete it and run again"):
             read(kind, path)
 
 
 def test_files_without_a_checksum_are_refused(tmp_path):
     path = tmp_path / "old"
     pq.write_table(table(), path)
-    with pytest.raises(UserError, match="old: carries no checksum: .* made by an older version"):
+    with pytest.raises(UserError, match=r"old: carries no checksum: .* made by an older version"):
         artifacts.read_table(path)
     assert artifacts.read_foreign_table(path).num_rows == 3  # what a user brings
     path.write_text(json.dumps({"zero": 1}))
@@ -116,7 +116,7 @@ def test_a_missing_column_and_another_stage_s_file_are_named(tmp_path):
     with pytest.raises(UserError, match=r"t\.parquet: no column wanted; give the right table"):
         artifacts.read_table(tmp_path / "t.parquet", columns=["value", "wanted"])
     artifacts.write_tensors(tmp_path / "t.safetensors", TENSORS, {"stage": "probe"})
-    with pytest.raises(UserError, match="expected a file of the stage fisher, .* the stage probe"):
+    with pytest.raises(UserError, match=r"expected a file of the stage fisher, .* the stage probe"):
         artifacts.read_tensors(tmp_path / "t.safetensors", stage="fisher")
 
 
