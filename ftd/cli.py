@@ -533,6 +533,19 @@ def show(
     print(f"report: {report.resolve()}" if report.exists() else "report: not made yet")
 
 
+@app.command()
+def verify(
+    results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],
+) -> None:
+    """Check every artifact of a library, and that they belong together; change nothing."""
+    from ftd import verify
+
+    report = verify.run(results)
+    print(report.text())
+    if report.problems:
+        sys.exit(1)
+
+
 def main() -> None:
     """Entry point: user errors end in one message and status 1, never in a traceback."""
     for number in (signal.SIGINT, signal.SIGTERM):
