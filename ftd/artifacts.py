@@ -135,6 +135,7 @@ def _umask() -> int:
     return mask
 
 
+_BRING = "check the file that was given"
 _UNREADABLE = (
     *(OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError),
     *(RecursionError, MemoryError, NotImplementedError, OverflowError),
@@ -142,7 +143,7 @@ _UNREADABLE = (
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, remedy: str = "delete it and run again") -> Iterator[None]:
     """Turns a missing or damaged file into one line that names it."""
     try:
         yield
@@ -151,7 +152,7 @@ def _reading(path: Path) -> Iterator[None]:
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path}: cannot be read, perhaps truncated ({reason}); delete it and run again"
+            f"{path}: cannot be read, perhaps truncated ({reason}); {remedy}"
         ) from error
 
 
@@ -171,8 +172,8 @@ def _compare(path: Path, found: str, recorded: str | None) -> None:
 def expect_stage(path: Path, facts: dict, stage: str) -> None:
     """Raises a ``UserError`` if the facts of ``path`` are not those of a stage."""
     if facts.get("stage") != stage:
-        found = f"the stage {facts['stage']}" if "stage" in facts else "no stage or another"
-        raise UserError(f"{path}: expected a file of the stage {stage}, this one is of {found}")
+        found = f"one of the stage {facts['stage']}" if "stage" in facts else "another"
+        raise UserError(f"{path}: expected a file of the stage {stage}, this is {found}")
 
 
 def write_json(
@@ -238,7 +239,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> "pa.Table":
             recorded = content[at : at + len(_BLANK)].decode()
             content = content[:at] + _BLANK + content[at + len(_BLANK) :]
         _compare(path, hashlib.sha256(content).hexdigest(), recorded)
-    return _parse_table(path, content, columns)
+        return _parse_table(path, content, columns)
 
 
 def read_foreign_table(path: Path) -> "pa.Table":
@@ -247,28 +248,26 @@ def read_foreign_table(path: Path) -> "pa.Table":
     Raises:
         UserError: missing or damaged file.
     """
-    with _reading(path):
-        content = Path(path).read_bytes()
-    return _parse_table(path, content, None)
+    with _reading(path, _BRING):
+        return _parse_table(path, Path(path).read_bytes(), None)
 
 
 def _parse_table(path: Path, content: bytes, columns: list[str] | None) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _reading(path):
-        file = pq.ParquetFile(pa.BufferReader(content))
-        names = file.schema_arrow.names
-        if missing := [name for name in columns or () if name not in names]:
-            raise UserError(f"{path}: no column {', '.join(missing)}; give the right table")
-        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-        size = sum(8 * group.num_rows * len(names) + group.total_byte_size for group in groups)
-        if size > _MAX_TABLE:
-            raise UserError(
-                f"{path}: unpacks to {size / 2**30:.0f} GiB, more than {_MAX_TABLE >> 30} GiB; "
-                "this is no table for this program"
-            )
-        table = file.read(columns=columns)
+    file = pq.ParquetFile(pa.BufferReader(content))
+    names = file.schema_arrow.names
+    if missing := [name for name in columns or () if name not in names]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; give the right table")
+    groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+    size = sum(8 * group.num_rows * len(names) + group.total_byte_size for group in groups)
+    if size > _MAX_TABLE:
+        raise UserError(
+            f"{path}: unpacks to {size / 2**30:.0f} GiB, more than {_MAX_TABLE >> 30} GiB; "
+            "this is no table for this program"
+        )
+    table = file.read(columns=columns)
     facts = (table.schema.metadata or {}).get(KEY.encode())
     return table.replace_schema_metadata(None if facts is None else {KEY: facts})
 
@@ -310,7 +309,8 @@ def read_tensors(path: Path, *, stage: str | None = None) -> tuple[dict[str, "to
         UserError: missing or damaged file, no checksum, or a file of another stage.
     """
     facts = read_tensor_facts(path, stage=stage)
-    return _map_tensors(path), facts
+    with _reading(path):
+        return _map_tensors(path), facts
 
 
 def read_foreign_tensors(path: Path) -> dict[str, "torch.Tensor"]:
@@ -319,11 +319,12 @@ def read_foreign_tensors(path: Path) -> dict[str, "torch.Tensor"]:
     Raises:
         UserError: missing or damaged file.
     """
-    return _map_tensors(path)
+    with _reading(path, _BRING):
+        return _map_tensors(path)
 
 
 def _map_tensors(path: Path) -> dict[str, "torch.Tensor"]:
-    with _reading(path), safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in sorted(file.keys())}
 
 

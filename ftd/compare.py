@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ftd import artifacts, versions
+from ftd.errors import UserError
 
 COLUMNS = {
     "task": "string",
@@ -21,7 +22,7 @@ def run(final: Path, tasks: list[str], methods: list[str], seeds: list[int], out
     """Write one row per task, method and seed, from ``<method>/<task>/<seed>/metrics.json``.
 
     Raises:
-        UserError: unreadable metrics.
+        UserError: unreadable metrics, or none asked for.
     """
     import pyarrow as pa
 
@@ -31,6 +32,8 @@ def run(final: Path, tasks: list[str], methods: list[str], seeds: list[int], out
         for method in sorted(methods)
         for seed in sorted(seeds)
     ]
+    if not paths:
+        raise UserError("compare: expected at least one task, method and seed")
     rows = [_row(path) for path in paths]
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     table = pa.Table.from_pylist(rows, schema=schema)

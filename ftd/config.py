@@ -521,7 +521,8 @@ def _describe(item: dict[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{'.'.join(path) or 'configuration'}: {message}"
-    return f"{'.'.join(path)}: {message[0].lower()}{message[1:]}, got {reprlib.repr(item['input'])}"
+    where = f"{'.'.join(path)}: " if path else ""
+    return f"{where}{message[0].lower()}{message[1:]}, got {reprlib.repr(item['input'])}"
 
 
 def _keys_at(path: list[str]) -> list[str]:

@@ -60,6 +60,7 @@ def index(probes: list[Path], out: Path) -> dict[str, dict[str, str]]:
             "sha256": artifacts.digest(path),
         }
         for path in probes
+        if artifacts.read_tensor_facts(path, stage="probe")  # whole, and a probe
     }
     artifacts.write_json(out, found)
     return found

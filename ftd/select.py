@@ -10,6 +10,7 @@ from ftd.config import Select
 from ftd.errors import UserError
 from ftd.seeds import seed_of
 
+COLUMNS = ["network", "target", "source", "rank", "mean", "std", "agreement", "learned"]
 _NEEDED = ["network", "trial", "source", "target", "squared_distance"]
 
 
@@ -87,8 +88,7 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     table["learned"] = table["source"].map(arrival) < table["arrival"]
     table = table.sort_values(["network", "arrival", "mean", "source"], ignore_index=True)
     table["rank"] = table.groupby(["network", "target"]).cumcount() + 1
-    columns = ["network", "target", "source", "rank", "mean", "std", "agreement", "learned"]
-    return table[columns]
+    return table[COLUMNS]
 
 
 def selection(
@@ -112,7 +112,7 @@ def selection(
 
 def summary(nearest_file: Path) -> str:
     """Each task's nearest source, over all tasks and among the learned ones, as text."""
-    read = artifacts.read_table(nearest_file)
+    read = artifacts.read_table(nearest_file, COLUMNS)
     facts = artifacts.table_facts(read)
     table = read.to_pandas()
     lines = []

@@ -103,9 +103,7 @@ def read_architecture(path: Path) -> dict:
         UserError: missing file, or another one.
     """
     found = artifacts.read_json(path)
-    wanted = {"task", "method", "seed", "genotype", "network"}
-    if not isinstance(found, dict) or not wanted <= set(found):
-        raise UserError(f"{path}: no architecture; give the genotype.json of a search")
+    artifacts.expect_stage(path, found, "search")
     return found
 
 
