@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ftd import artifacts
 from ftd.errors import UserError
 from ftd.names import LOADERS, OPERATIONS, REST, did_you_mean, method_of, safe_name, split_network
 
-RECORDED = "_ftd"
+RECORDED = artifacts.JSON_KEY
 """The key under which a recorded configuration, ``config.json``, carries its checksum."""
 
 
@@ -489,6 +490,16 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
     return raw
+
+
+def check_recorded(path: Path) -> None:
+    """Compare a ``config.json`` of a library with its checksum; other files have none.
+
+    Raises:
+        UserError: it is damaged, or was edited.
+    """
+    if RECORDED in read(path):
+        artifacts.read_json(path)
 
 
 def settings_json(section: Section | dict[str, Any]) -> str:

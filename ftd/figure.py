@@ -94,9 +94,9 @@ def _order(nearest: Path) -> list[str]:
     return artifacts.table_facts(artifacts.read_table(nearest, select.COLUMNS))["order"]
 
 
-def _of_network(path: Path, network: str, value: str) -> pd.DataFrame:
-    """One network's rows of a table of pairs with the column ``value``."""
-    columns = ["network", "trial", "source", "target", value]
+def _of_network(path: Path, network: str, *values: str) -> pd.DataFrame:
+    """One network's rows of a table of pairs with the columns ``values``."""
+    columns = ["network", "trial", "source", "target", *values]
     table = artifacts.read_table(path, columns).to_pandas()
     table = table[table["network"] == network]
     if table.empty:
@@ -110,7 +110,7 @@ def layers(contributions: Path, nearest: Path, *, network: str, out: Path) -> No
     Raises:
         UserError: unreadable tables, or no contributions of this network.
     """
-    table = _of_network(contributions, network, "contribution")
+    table = _of_network(contributions, network, "layer", "contribution")
     ranks = artifacts.read_table(nearest, select.COLUMNS).to_pandas()
     ranks = ranks[(ranks["network"] == network) & (ranks["rank"] <= _SOURCES_SHOWN)]
     names = list(dict.fromkeys(table["layer"]))

@@ -36,9 +36,10 @@ def run(
     """
     import pyarrow as pa
 
+    pairs = artifacts.read_table(distances, _NEEDED).to_pandas()
     if not order or not networks:
         raise UserError("select: expected at least one task in the order, and one network")
-    table = nearest(artifacts.read_table(distances, _NEEDED).to_pandas(), order)
+    table = nearest(pairs, order)
     if networks[0] not in set(table["network"]) and len(order) > 1:
         raise UserError(f"{distances}: no distances of network {networks[0]!r}")
     facts = {
