@@ -1,9 +1,10 @@
 # make run    the environment and the default experiment with its report
 # make test   the environment and the tests
+# make test-faults   kills, damage, full and read-only disks: docs/faults.md
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test lint seeds clean
+.PHONY: install run test test-faults lint seeds clean
 
 install: .venv/installed
 
@@ -19,6 +20,9 @@ run: install
 
 test: install
 	$(BIN)/pytest
+
+test-faults: install
+	$(BIN)/pytest -m faults
 
 lint: install
 	$(BIN)/ruff check .

@@ -35,14 +35,14 @@ def _tasks(tasks: str, selection: Path) -> list[str]:
     return _json(tasks, "--tasks") or list(artifacts.read_json(selection))
 
 
-def _json(text: str, option: str) -> list:
-    """A list, or ``null`` for none."""
+def _json(text: str, option: str, kind: type = str) -> list:
+    """A list of strings or of another kind, or ``null`` for none."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{option}: expected JSON ({error})") from error
-    if not isinstance(value, list | None):
-        raise UserError(f"{option}: expected a list in JSON, got {text}")
+    if not isinstance(value, list | None) or any(type(item) is not kind for item in value or ()):
+        raise UserError(f"{option}: expected a list of {kind.__name__} in JSON, got {text}")
     return value or []
 
 
@@ -282,7 +282,7 @@ def compare(
     from ftd import compare
 
     names = _tasks(tasks, selection)
-    compare.run(final, names, _json(methods, "--methods"), _json(seeds, "--seeds"), out)
+    compare.run(final, names, _json(methods, "--methods"), _json(seeds, "--seeds", int), out)
 
 
 figure = typer.Typer(help="Draw figures and tables.", no_args_is_help=True)
@@ -486,7 +486,7 @@ def reproduce_distances(
     distances.distances(
         dataset,
         effort=effort,
-        seeds=_json(seeds, "--seeds"),
+        seeds=_json(seeds, "--seeds", int),
         configs=config_file or [],
         settings=setting or [],
         cores=cores,
@@ -564,6 +564,19 @@ def show(
     print(select.summary(results / "nearest.parquet"))
     report = results / "report.html"
     print(f"report: {report.resolve()}" if report.exists() else "report: not made yet")
+
+
+@app.command()
+def verify(
+    results: Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")],
+) -> None:
+    """Check every artifact of a library, and that they belong together; change nothing."""
+    from ftd import verify
+
+    report = verify.run(results)
+    print(report.text())
+    if report.problems:
+        sys.exit(1)
 
 
 def main() -> None:

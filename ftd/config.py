@@ -6,6 +6,7 @@ validate with it. Imports nothing heavy, since every cluster job parses the work
 
 import json
 import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +14,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ftd import artifacts
 from ftd.errors import UserError
 from ftd.names import LOADERS, OPERATIONS, REST, did_you_mean, method_of, safe_name, split_network
+
+RECORDED = artifacts.JSON_KEY
+"""The key under which a recorded configuration, ``config.json``, carries its checksum."""
 
 
 class Section(BaseModel):
@@ -436,6 +441,7 @@ def resolve(raw: dict[str, Any], above: Iterable[dict[str, Any]] = ()) -> dict[s
     ``above``: parts of ``raw`` that stand above an effort, e.g. what the command line gave, the
     strongest last. An unknown effort is left for ``parse`` to name.
     """
+    raw = {key: value for key, value in raw.items() if key != RECORDED}
     efforts, chosen = raw.get("efforts"), str(raw.get("effort"))
     if not isinstance(efforts, dict) or not isinstance(efforts.get(chosen), dict):
         return raw
@@ -458,7 +464,7 @@ def recorded(library: Path) -> dict[str, Any]:
 
 
 def _without_effort(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in raw.items() if key not in ("effort", "efforts")}
+    return {key: value for key, value in raw.items() if key not in ("effort", "efforts", RECORDED)}
 
 
 def _merged(base: Any, changes: Any) -> Any:
@@ -492,11 +498,21 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         raw = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
     return raw
+
+
+def check_recorded(path: Path) -> None:
+    """Compare a ``config.json`` of a library with its checksum; other files have none.
+
+    Raises:
+        UserError: it is damaged, or was edited.
+    """
+    if RECORDED in read(path):
+        artifacts.read_json(path)
 
 
 def settings_json(section: Section | dict[str, Any]) -> str:
@@ -529,7 +545,8 @@ def _describe(item: dict[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{'.'.join(path) or 'configuration'}: {message}"
-    return f"{'.'.join(path)}: {message[0].lower()}{message[1:]}, got {item['input']!r}"
+    where = f"{'.'.join(path)}: " if path else ""
+    return f"{where}{message[0].lower()}{message[1:]}, got {reprlib.repr(item['input'])}"
 
 
 def _keys_at(path: list[str]) -> list[str]:
@@ -580,11 +597,16 @@ def _duplicate_keys(path: Path) -> list[str]:
     """Keys given twice in one mapping, which a YAML reader silently drops."""
     try:
         root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return []  # whoever reads the values reports it
     found: list[str] = []
 
+    visited: set[int] = set()  # an alias is a node again: once is enough, and ends
+
     def visit(node: yaml.Node | None, where: str) -> None:
+        if id(node) in visited:
+            return
+        visited.add(id(node))
         if isinstance(node, yaml.MappingNode):
             seen: dict[str, int] = {}
             for key, value in node.value:

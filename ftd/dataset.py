@@ -50,7 +50,8 @@ def run(
         _check_classes(name, classes, splits.train.count)
         parts = _parts(name, settings, classes, splits, seed)
         mean, std = _moments(images, np.flatnonzero(parts == "train"))
-        _write_images(images_out, images, name)
+        decided = versions.record("dataset", settings)
+        _write_images(images_out, images, {"dataset": name, "image": image.model_dump()} | decided)
     facts = {
         "dataset": name,
         "images": artifacts.digest(images_out),
@@ -80,10 +81,10 @@ def _parts(
     return parts
 
 
-def _write_images(path: Path, images: np.ndarray, name: str) -> None:
+def _write_images(path: Path, images: np.ndarray, facts: dict) -> None:
     import torch
 
-    artifacts.write_tensors(path, {"images": torch.from_numpy(images)}, {"dataset": name})
+    artifacts.write_tensors(path, {"images": torch.from_numpy(images)}, facts)
 
 
 def _write_cut(path: Path, classes: np.ndarray, parts: np.ndarray, facts: dict) -> None:

@@ -60,8 +60,22 @@ def index(probes: list[Path], out: Path) -> dict[str, dict[str, str]]:
             "sha256": artifacts.digest(path),
         }
         for path in probes
+        if artifacts.read_tensor_facts(path, stage="probe")  # whole, and a probe
     }
     artifacts.write_json(out, found)
+    return found
+
+
+def read_index(path: Path) -> dict[str, dict[str, str]]:
+    """The list that ``index`` wrote.
+
+    Raises:
+        UserError: missing or damaged file, or another one.
+    """
+    found = artifacts.read_json(path)
+    for entry in found.values():
+        if not isinstance(entry, dict) or not {"path", "sha256"} <= entry.keys():
+            raise UserError(f"{path}: no list of probes; give one that `ftd index` wrote")
     return found
 
 
@@ -84,8 +98,8 @@ def run(
     Raises:
         UserError: unreadable input, inputs of different runs, or a zero or non-finite trace.
     """
-    probes = artifacts.read_json(index)
-    facts = artifacts.read_tensor_facts(fisher)
+    probes = read_index(index)
+    facts = artifacts.read_tensor_facts(fisher, stage="fisher")
     target = facts["task"]
     decides = {
         "fisher": artifacts.digest(fisher),
@@ -116,7 +130,8 @@ def run(
             for source, layers in progress(found, f"column {target}", len(missing)):
                 pairs.add(keys[source], source, total_of(layers), layers if settings.layers else {})
         rows = {source: pairs.get(key) for source, key in keys.items()}
-    _write_column(rows | {target: Pair(0.0, {})}, facts, settings, out)
+    inputs = {key: decides[key] for key in ("fisher", "slice")} | {"index": artifacts.digest(index)}
+    _write_column(rows | {target: Pair(0.0, {})}, facts, settings, inputs, out)
     return len(missing)
 
 
@@ -156,7 +171,9 @@ _SCHEMA = {
 }
 
 
-def _write_column(rows: dict[str, Pair], facts: dict, settings: Distance, out: Path) -> None:
+def _write_column(
+    rows: dict[str, Pair], facts: dict, settings: Distance, inputs: dict[str, str], out: Path
+) -> None:
     import pyarrow as pa
 
     entry = pa.struct([("layer", pa.string()), ("contribution", pa.float64())])
@@ -181,7 +198,7 @@ def _write_column(rows: dict[str, Pair], facts: dict, settings: Distance, out: P
             + [("layers", pa.list_(entry))]
         ),
     )
-    made_by = {"samples": facts["samples"], "fisher_settings": facts["settings"]}
+    made_by = {"samples": facts["samples"], "fisher_settings": facts["settings"], "inputs": inputs}
     artifacts.write_table(out, table, made_by | versions.record("distance", settings))
 
 
@@ -202,20 +219,22 @@ def assemble(indexes: list[Path], columns: Path, out: Path, layers_out: Path) ->
     paths = [
         columns / index.parent.name / index.stem / f"{task}.parquet"
         for index in indexes
-        for task in sorted(artifacts.read_json(index))
+        for task in sorted(read_index(index))
     ]
     if not paths:
         raise UserError("distances: no column given")
     tables = [artifacts.read_table(path) for path in paths]
-    facts = [artifacts.table_facts(table) | {"samples": None} for table in tables]
+    facts = [artifacts.table_facts(table) | {"samples": None, "inputs": None} for table in tables]
     for path, found in zip(paths, facts, strict=True):
+        artifacts.expect_stage(path, found, "distance")
         if found != facts[0]:
             raise UserError(f"{path}: made with other settings or versions than {paths[0]}")
     order = [(key, "ascending") for key in ("network", "trial", "target", "source")]
     joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
     joined = joined.sort_by(order)
-    artifacts.write_table(out, joined.drop_columns("layers"), facts[0])
-    artifacts.write_table(layers_out, _by_layer(joined), facts[0])
+    made_by = facts[0] | {"inputs": {"indexes": [artifacts.digest(index) for index in indexes]}}
+    artifacts.write_table(out, joined.drop_columns("layers"), made_by)
+    artifacts.write_table(layers_out, _by_layer(joined), made_by)
 
 
 def _by_layer(joined: "pa.Table") -> "pa.Table":

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from ftd import artifacts  # noqa: E402
+from ftd import artifacts, compare, distance, select  # noqa: E402
 from ftd.errors import UserError  # noqa: E402
 
 _SOURCES_SHOWN = 5
@@ -32,7 +32,9 @@ def matrix(distances: Path, nearest: Path, *, network: str, statistic: str, out:
     if statistic not in STATISTICS:
         raise UserError(f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}")
     order = _order(nearest)
-    table = _of_network(distances, network)
+    table = _of_network(distances, network, "squared_distance")
+    if strange := set(order) - set(table["target"]):
+        raise UserError(f"{distances}: no distances to {min(strange)}, a task of {nearest}")
     values = dict(zip(("mean", "std"), matrices(table, order), strict=True))[statistic].to_numpy()
 
     trials = table["trial"].nunique()
@@ -89,11 +91,13 @@ def markdown_matrix(mean: pd.DataFrame, std: pd.DataFrame, nearest: pd.DataFrame
 
 def _order(nearest: Path) -> list[str]:
     """Task names as they arrive."""
-    return artifacts.table_facts(artifacts.read_table(nearest, columns=[]))["order"]
+    return artifacts.table_facts(artifacts.read_table(nearest, select.COLUMNS))["order"]
 
 
-def _of_network(path: Path, network: str) -> pd.DataFrame:
-    table = artifacts.read_table(path).to_pandas()
+def _of_network(path: Path, network: str, *values: str) -> pd.DataFrame:
+    """One network's rows of a table of pairs with the columns ``values``."""
+    columns = ["network", "trial", "source", "target", *values]
+    table = artifacts.read_table(path, columns).to_pandas()
     table = table[table["network"] == network]
     if table.empty:
         raise UserError(f"{path}: no distances of network {network!r}")
@@ -106,8 +110,8 @@ def layers(contributions: Path, nearest: Path, *, network: str, out: Path) -> No
     Raises:
         UserError: unreadable tables, or no contributions of this network.
     """
-    table = _of_network(contributions, network)
-    ranks = artifacts.read_table(nearest).to_pandas()
+    table = _of_network(contributions, network, "layer", "contribution")
+    ranks = artifacts.read_table(nearest, select.COLUMNS).to_pandas()
     ranks = ranks[(ranks["network"] == network) & (ranks["rank"] <= _SOURCES_SHOWN)]
     names = list(dict.fromkeys(table["layer"]))
     mean = table.groupby(["target", "source", "layer"])["contribution"].mean()
@@ -145,6 +149,7 @@ def trace(traces: list[Path], out: Path) -> None:
     )
     for (losses, chosen), path in zip(panels, traces, strict=True):
         table = artifacts.read_table(path)
+        artifacts.expect_stage(path, artifacts.table_facts(table), "search")
         rows = table.to_pandas()
         for number, (phase, part) in enumerate(rows.groupby("phase", sort=False)):
             losses.plot(part["step"], part["loss"], ".-", ms=3, lw=0.8, c=f"C{number}", label=phase)
@@ -185,7 +190,7 @@ def cells(genotypes: list[Path], out: Path) -> None:
     """
     found = [artifacts.read_json(path) for path in genotypes]
     for path, facts in zip(genotypes, found, strict=True):
-        if not isinstance(facts, dict) or not facts.get("genotype"):
+        if not facts.get("genotype"):
             raise UserError(f"{path}: no cells to draw")
     figure, panels = plt.subplots(
         len(found), 2, figsize=(11, 3.2 * len(found)), squeeze=False, layout="constrained"
@@ -233,7 +238,7 @@ def scatter(comparison: Path, out: Path) -> None:
     Raises:
         UserError: unreadable table.
     """
-    table = artifacts.read_table(comparison).to_pandas()
+    table = artifacts.read_table(comparison, list(compare.COLUMNS)).to_pandas()
     means = table.groupby(["task", "method"], as_index=False)[
         ["accuracy", "search_macs", "parameters"]
     ].mean()
@@ -276,12 +281,12 @@ def _save(figure: plt.Figure, out: Path) -> None:
 
 def nearest_table(nearest: Path, out: Path) -> None:
     """``nearest.parquet`` as a page."""
-    _page(artifacts.read_table(nearest).to_pandas(), out)
+    _page(artifacts.read_table(nearest, select.COLUMNS).to_pandas(), out)
 
 
 def comparison_table(comparison: Path, out: Path) -> None:
     """``comparison.parquet`` as a page, a row for each task and method (as Le et al. 2022, IV)."""
-    table = artifacts.read_table(comparison).to_pandas()
+    table = artifacts.read_table(comparison, list(compare.COLUMNS)).to_pandas()
     _page(summary(table), out)
 
 
@@ -319,7 +324,7 @@ def _probe_facts(index: Path) -> list[dict]:
     """The facts of every probe that an index lists."""
     return [
         artifacts.read_json((index.parent / entry["path"]).with_suffix(".json"))
-        for entry in artifacts.read_json(index).values()
+        for entry in distance.read_index(index).values()
     ]
 
 

@@ -15,6 +15,9 @@ from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import did_you_mean
 
+_MAX_GROUP = 1 << 30  # bytes that a row group may unpack to, if that is much more than it takes
+_MAX_RATIO = 20  # encoded images hardly become smaller
+_MAX_BATCH = 64 << 20  # bytes of a batch of rows
 _DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError)  # what PIL raises
 
 
@@ -175,6 +178,7 @@ class _ParquetSplit:
                 reason = str(error).partition("\n")[0]
                 raise UserError(f"data set {name}: {path} cannot be read ({reason})") from error
             self._check_columns(path, reader.schema_arrow)
+            self._check_sizes(path, reader.metadata)
             self.readers.append(reader)
         self.count = sum(reader.metadata.num_rows for reader in self.readers)
 
@@ -193,6 +197,17 @@ class _ParquetSplit:
             raise UserError(f"{path}: column {self.settings.image!r} is no struct with 'bytes'")
         if not types.is_integer(schema.field(self.settings.label).type):
             raise UserError(f"{path}: column {self.settings.label!r} holds no whole numbers")
+
+    def _check_sizes(self, path: Path, metadata) -> None:
+        """A row group is unpacked in memory: a small file must not become gigabytes there."""
+        for group in range(metadata.num_row_groups):
+            size, packed = _sizes(metadata.row_group(group))
+            if size > max(_MAX_GROUP, _MAX_RATIO * packed):
+                raise UserError(
+                    f"data set {self.name}: {path}, row group {group} takes {packed / 2**20:.1f} "
+                    f"MiB and unpacks to {size / 2**30:.1f} GiB; these are no encoded images, or "
+                    "write the file with smaller row groups"
+                )
 
     def names(self) -> dict[int, str]:
         """Class names from the metadata key ``names``, or from the ``huggingface`` features."""
@@ -230,6 +245,19 @@ class _ParquetSplit:
 
     def _rows(self, reader) -> Iterator[tuple[bytes, int]]:
         columns = [self.settings.image, self.settings.label]
-        for batch in reader.iter_batches(1024, columns=columns):
-            images = batch.column(self.settings.image).field("bytes").to_pylist()
-            yield from zip(images, batch.column(self.settings.label).to_pylist(), strict=True)
+        for group in range(reader.num_row_groups):
+            rows = _rows_at_once(reader.metadata.row_group(group))
+            for batch in reader.iter_batches(rows, row_groups=[group], columns=columns):
+                images = batch.column(self.settings.image).field("bytes").to_pylist()
+                yield from zip(images, batch.column(self.settings.label).to_pylist(), strict=True)
+
+
+def _sizes(group) -> tuple[int, int]:
+    """Bytes that the largest column of a row group unpacks to, and takes, as its metadata say."""
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return max((c.total_uncompressed_size, c.total_compressed_size) for c in columns)
+
+
+def _rows_at_once(group) -> int:
+    """So few that a batch stays small even if a dictionary gives every row the largest value."""
+    return min(1024, max(1, _MAX_BATCH // max(1, _sizes(group)[0])))

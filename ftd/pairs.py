@@ -1,8 +1,9 @@
 """The pair store: finished distances of one target, kept across runs and kills.
 
-One JSON line a pair, appended as soon as it is known. It is no declared output of the
-workflow, so nothing deletes it; a line is used only if its key, a digest of all that decides
-the distance, is the one asked for.
+One JSON line a pair with its own checksum, appended as soon as it is known. It is no declared
+output of the workflow, so nothing deletes it; a line is used only if its key, a digest of all
+that decides the distance, is the one asked for. A damaged line is blanked and its pair computed
+again.
 """
 
 import fcntl
@@ -36,22 +37,23 @@ class Pair:
 class PairStore:
     """An open, locked store: ``get`` what is known, ``add`` what was computed."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, path: Path):
         self._file = file
-        self._known: dict[str, Pair] = {}
-        good = 0
-        for line in file:
-            try:
-                entry = json.loads(line)
-                value = float(entry["squared_distance"])
-                self._known[entry["key"]] = Pair(value, dict(entry.get("layers", [])))
-            except (ValueError, KeyError, TypeError):
-                break  # torn by a kill: what follows it is not trusted
-            if not line.endswith(b"\n"):
-                break
-            good += len(line)
-        file.seek(good)
-        file.truncate()
+        self._known, damaged = _scan(file)
+        for start, line in damaged:
+            self._blank(start, line)
+        if damaged:
+            log(f"{path}: {len(damaged)} damaged line(s) dropped, their pairs are computed again")
+        file.seek(0, os.SEEK_END)
+
+    def _blank(self, start: int, line: bytes) -> None:
+        """Make a line white space, in place: what stands behind it is kept; a torn end goes."""
+        self._file.seek(start)
+        if line.endswith(b"\n"):
+            self._file.write(b" " * (len(line) - 1))
+            self._file.flush()
+        else:
+            self._file.truncate()
 
     def get(self, key: str) -> Pair | None:
         """The pair stored under ``key``."""
@@ -62,10 +64,58 @@ class PairStore:
         entry = {"key": key, "source": source, "squared_distance": squared_distance}
         if layers:
             entry["layers"] = list(layers.items())  # canonical JSON would sort a mapping
+        entry["check"] = _check(entry)
         self._file.write(canonical(entry).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self._known[key] = Pair(squared_distance, layers)
+
+
+def _check(entry: dict) -> str:
+    """Checksum of a line's content."""
+    return hashlib.sha256(canonical(entry).encode()).hexdigest()[:16]
+
+
+def _scan(file: BinaryIO) -> tuple[dict[str, Pair], list[tuple[int, bytes]]]:
+    """The pairs of a store by key, and its damaged lines with where they begin."""
+    known: dict[str, Pair] = {}
+    damaged = []
+    start = 0
+    for line in file:
+        try:
+            if line.strip():
+                key, pair = _parse(line)
+                known[key] = pair
+        except ValueError:
+            damaged.append((start, line))
+        start += len(line)
+    return known, damaged
+
+
+def _parse(line: bytes) -> tuple[str, Pair]:
+    """The key and the pair of a line; ``ValueError`` if it is not as it was written."""
+    try:
+        entry = json.loads(line)
+        if not line.endswith(b"\n") or entry.pop("check") != _check(entry):
+            raise ValueError("damaged")
+        pair = Pair(float(entry["squared_distance"]), dict(entry.get("layers", [])))
+        return entry["key"], pair
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("damaged") from error
+
+
+def read_store(path: Path) -> tuple[dict[str, Pair], int]:
+    """The pairs of a store, and how many of its lines are damaged; changes nothing.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            known, damaged = _scan(file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return known, len(damaged)
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
@@ -86,10 +136,10 @@ def open_store(path: Path) -> Iterator[PairStore]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+b") as file:
+        path.touch()
+        with open(path, "r+b") as file:
             _lock(file, path)
-            file.seek(0)
-            yield PairStore(file)
+            yield PairStore(file, path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); free space or check "

@@ -62,7 +62,7 @@ def run(
     resume = Resume.beside(weights_out, decides)
     measured = _train(model, data, settings, identity, resume)
     facts = identity | decided | measured
-    artifacts.write_tensors(weights_out, model.state_dict(), identity)
+    artifacts.write_tensors(weights_out, model.state_dict(), identity | decided)
     artifacts.write_json(facts_out, facts)
     if cache:
         shared.give(cache, "probe", decides, files)
@@ -106,7 +106,7 @@ def _start(network: str, task: slice.Slice, seed: int, pretrained: Path | None) 
         network, channels=channels, size=size, labels=task.target.outputs, seed=seed
     )
     if pretrained:
-        weights, _ = artifacts.read_tensors(pretrained)
+        weights = artifacts.read_foreign_tensors(pretrained)
         try:
             model.body.load_state_dict(weights)
         except RuntimeError as error:
@@ -131,7 +131,7 @@ def load(path: Path) -> tuple[nn.Module, dict]:
     Raises:
         UserError: missing or damaged file, or weights that do not fit the network they name.
     """
-    weights, facts = artifacts.read_tensors(path)
+    weights, facts = artifacts.read_tensors(path, stage="probe")
     try:
         image = facts["image"]
         model = networks.build(

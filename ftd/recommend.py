@@ -4,7 +4,6 @@ A library is an experiment's folder, ``results/<experiment>``. The new task's pr
 its distances alone are computed, and its nearest learned tasks and their architectures named.
 """
 
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -104,8 +103,8 @@ def _add(folder: Path, library: Path, settings: dict, new: dict) -> None:
     shutil.rmtree(folder / "index")  # the workflow lists the probes itself
     shutil.copytree(folder, library, dirs_exist_ok=True)
     joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
-    text = json.dumps(joined, indent=2)  # in order: tasks arrive, and labels count, in theirs
-    artifacts.write_bytes(library / "config.json", f"{text}\n".encode())
+    # in order: tasks arrive, and labels count, in theirs
+    artifacts.write_json(library / "config.json", joined, sort_keys=False)
 
 
 def _one_task(task_file: Path) -> dict:

@@ -10,6 +10,9 @@ from ftd.config import Select
 from ftd.errors import UserError
 from ftd.seeds import seed_of
 
+COLUMNS = ["network", "target", "source", "rank", "mean", "std", "agreement", "learned"]
+_NEEDED = ["network", "trial", "source", "target", "squared_distance"]
+
 
 def run(
     distances: Path,
@@ -33,11 +36,21 @@ def run(
     """
     import pyarrow as pa
 
-    table = nearest(artifacts.read_table(distances).to_pandas(), order)
-    facts = {"order": order, "networks": networks, "version": versions.STAGES["select"]}
+    pairs = artifacts.read_table(distances, _NEEDED).to_pandas()
+    if not order or not networks:
+        raise UserError("select: expected at least one task in the order, and one network")
+    table = nearest(pairs, order)
+    if networks[0] not in set(table["network"]) and len(order) > 1:
+        raise UserError(f"{distances}: no distances of network {networks[0]!r}")
+    facts = {
+        "order": order,
+        "networks": networks,
+        "seed": seed,
+        "distances": artifacts.digest(distances),
+    } | versions.record("select", settings)
     artifacts.write_table(nearest_out, pa.Table.from_pandas(table, preserve_index=False), facts)
     chosen = selection(table, order, networks[0], nearest=settings.nearest, seed=seed)
-    artifacts.write_json(selection_out, chosen)
+    artifacts.write_json(selection_out, chosen, facts)
 
 
 def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
@@ -76,8 +89,7 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     table["learned"] = table["source"].map(arrival) < table["arrival"]
     table = table.sort_values(["network", "arrival", "mean", "source"], ignore_index=True)
     table["rank"] = table.groupby(["network", "target"]).cumcount() + 1
-    columns = ["network", "target", "source", "rank", "mean", "std", "agreement", "learned"]
-    return table[columns]
+    return table[COLUMNS]
 
 
 def selection(
@@ -101,7 +113,7 @@ def selection(
 
 def summary(nearest_file: Path) -> str:
     """Each task's nearest source, over all tasks and among the learned ones, as text."""
-    read = artifacts.read_table(nearest_file)
+    read = artifacts.read_table(nearest_file, COLUMNS)
     facts = artifacts.table_facts(read)
     table = read.to_pandas()
     lines = []

@@ -62,6 +62,7 @@ def run(task: str, settings: Task, *, seed: int, table: Path, out: Path) -> None
 
     cut = artifacts.read_table(table)
     facts = artifacts.table_facts(cut)
+    artifacts.expect_stage(table, facts, "dataset")
     classes = {int(number): name for number, name in facts["classes"].items()}
     members = _members(task, settings, classes)
     index = cut["index"].to_numpy()
@@ -91,6 +92,7 @@ def run(task: str, settings: Task, *, seed: int, table: Path, out: Path) -> None
             "task": task,
             "labels": list(members),
             "seed": seed,
+            "cut": artifacts.digest(table),
         }
         | versions.record("slice", settings),
     )
@@ -192,10 +194,11 @@ def read(path: Path) -> Slice:
     """Read a slice.
 
     Raises:
-        UserError: missing or damaged file.
+        UserError: missing or damaged file, or no slice.
     """
     table = artifacts.read_table(path)
     facts = artifacts.table_facts(table)
+    artifacts.expect_stage(path, facts, "slice")
     columns = (table[name].to_numpy() for name in ("index", "label"))
     return Slice(*columns, np.array(table["part"].to_pylist()), facts["labels"], facts)
 
@@ -225,7 +228,7 @@ class TaskData:
 
         self.task = task
         self.device = device or default_device()
-        pixels = artifacts.read_tensors(images)[0]["images"]  # mapped: read as it is used
+        pixels = _pixels(task, images)
         self._parts: dict[str, _Part] = {}
         for name, limit in parts.items():
             rows = np.flatnonzero(task.part == name)
@@ -273,6 +276,25 @@ class TaskData:
             batch = images.pixels[at].to(self.device).float() / 255
             batch = (batch - self._mean) / self._std
             yield batch.contiguous(memory_format=torch.channels_last), images.labels[rows]
+
+
+def _pixels(task: Slice, images: Path) -> "torch.Tensor":
+    """Images uint8 [N, C, H, W], mapped: read as they are used.
+
+    Raises:
+        UserError: missing or damaged file, or images that are not the slice's.
+    """
+    tensors, facts = artifacts.read_tensors(images, stage="dataset")
+    pixels = tensors["images"]
+    rows = int(task.index.max(initial=-1))
+    if facts["dataset"] != task.facts["dataset"] or pixels.shape[1:] != task.image_shape:
+        raise UserError(
+            f"{images}: images of {facts['dataset']}, {tuple(pixels.shape[1:])}, but the slice is "
+            f"of {task.facts['dataset']}, {task.image_shape}; give its own"
+        )
+    if rows >= len(pixels):
+        raise UserError(f"{images}: {len(pixels)} images, but the slice names number {rows}")
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def run(
     }
     metrics |= {key: found[key] for key in ("search_macs", "search_seconds", "space_log10")}
     log(f"{what}: test accuracy {metrics['accuracy']:.4f}")
-    artifacts.write_tensors(weights_out, model.state_dict(), identity)
+    artifacts.write_tensors(weights_out, model.state_dict(), identity | decided)
     artifacts.write_json(metrics_out, metrics | decided)
     resume.done()
     return metrics
@@ -122,7 +122,7 @@ def load(path: Path) -> tuple[nn.Module, dict]:
     Raises:
         UserError: missing or damaged file, or no network of this program.
     """
-    weights, facts = artifacts.read_tensors(path)
+    weights, facts = artifacts.read_tensors(path, stage="train")
     try:
         image = facts["image"]
         shape = image["channels"], image["size"], image["size"]

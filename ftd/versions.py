@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ftd.config import Section
 
 STAGES = {
-    "dataset": 1,
+    "dataset": 2,
     "slice": 1,
     "probe": 2,
     "fisher": 3,
@@ -32,6 +32,7 @@ _PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pyarrow", "pandas
 def record(stage: str, settings: "Section | dict") -> dict:
     """What decided a stage's result besides its inputs and seeds, for the facts beside it."""
     return {
+        "stage": stage,
         "settings": settings if isinstance(settings, dict) else settings.model_dump(mode="json"),
         "version": STAGES[stage],
         "packages": packages(),

@@ -9,7 +9,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from ftd import versions
+from ftd.artifacts import read_json, write_json
 from ftd.config import (
+    check_recorded,
     parse as parse_config,
     read as read_config,
     resolve,
@@ -19,6 +21,8 @@ from ftd.errors import UserError
 from ftd.names import LIBRARY, method_of
 
 try:
+    for path in workflow.configfiles:
+        check_recorded(path)
     # Of several files the first has the efforts; later ones and the command line win over them.
     above = [read_config(path) for path in workflow.configfiles[1:]]
     config = resolve(config, [*above, dict(workflow.config_settings.config)])
@@ -112,7 +116,10 @@ def after_selection(pattern):
 
 @functools.lru_cache
 def selection_at(path, modified):
-    return json.loads(Path(path).read_text())
+    try:
+        return read_json(Path(path))
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 def sources(wildcards):

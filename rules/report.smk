@@ -8,7 +8,7 @@ rule record:
     params:
         config=json.dumps(config, indent=2, sort_keys=False),
     run:
-        Path(output[0]).write_text(f"{params.config}\n")
+        write_json(Path(output[0]), json.loads(params.config), sort_keys=False)
 
 
 # Snakemake's own report of the finished figures; a second Snakemake makes it, so that it is an

@@ -1,11 +1,12 @@
 """The command line: one message for the user, and a clean end when it is stopped."""
 
-import json
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from ftd import artifacts
 
 STUBBORN = """
 import time
@@ -60,7 +61,7 @@ def test_show(finished):
         [sys.executable, "-m", "ftd", "show", str(finished.results)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    selection = json.loads((finished.results / "selection.json").read_text())
+    selection = artifacts.read_json(finished.results / "selection.json")
     for task, found in selection.items():
         donors = found["nearest"]
         assert f"  {task}: " in done.stdout

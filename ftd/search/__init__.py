@@ -73,11 +73,9 @@ def run(
         "slice": artifacts.digest(task_slice),
     }
     decided = versions.record("search", settings.of(method))
-    inputs = {
-        "genotypes": [donor["genotype"] for donor in found],
-        "weights": artifacts.digest(weights) if weights else None,
-    }
-    resume = Resume.beside(genotype_out, facts | decided | inputs)
+    facts["donor_genotypes"] = [donor["genotype"] for donor in found]
+    facts["donor_weights"] = artifacts.digest(weights) if weights else None
+    resume = Resume.beside(genotype_out, facts | decided)
     trace: list[dict] = []
     if kind.section is None:
         facts |= {"network": method, "genotype": None, "space_log10": 0.0}
@@ -91,8 +89,8 @@ def run(
         chosen = seed_of("search", seed, search_seed)
         facts |= _search(method, data, settings, chosen, genotypes, start, ledger)
         trace = ledger.trace
-    about = {"task": facts["task"], "method": method}
-    artifacts.write_table(trace_out, trace_table(trace), about)
+    about = {key: facts[key] for key in ("task", "method", "seed", "experiment_seed", "slice")}
+    artifacts.write_table(trace_out, trace_table(trace), about | decided)
     artifacts.write_json(genotype_out, facts | decided)
     resume.done()
     return facts
@@ -105,9 +103,7 @@ def read_architecture(path: Path) -> dict:
         UserError: missing file, or another one.
     """
     found = artifacts.read_json(path)
-    wanted = {"task", "method", "seed", "genotype", "network"}
-    if not isinstance(found, dict) or not wanted <= set(found):
-        raise UserError(f"{path}: no architecture; give the genotype.json of a search")
+    artifacts.expect_stage(path, found, "search")
     return found
 
 
@@ -142,4 +138,4 @@ def _start(kind: Method, genotypes: list[Genotype], weights: Path | None) -> Sta
         return Start(genotypes[0])
     if weights is None:
         raise UserError("this method starts from a learned task's trained weights; give them")
-    return Start(genotypes[0], artifacts.read_tensors(weights)[0])
+    return Start(genotypes[0], artifacts.read_tensors(weights, stage="train")[0])

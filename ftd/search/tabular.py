@@ -169,7 +169,7 @@ def read(path: Path, layout: str) -> Table:
     """
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout {layout!r}{did_you_mean(layout, LAYOUTS)}")
-    frame = artifacts.read_table(path).to_pandas()
+    frame = artifacts.read_foreign_table(path).to_pandas()
     columns = _columns(path, LAYOUTS[layout], list(frame))
     rows = _rows(path, layout, frame["arch"])
     seen, final = (
@@ -262,7 +262,7 @@ def ranked_sources(table: Table, distances: Path | None = None) -> pd.DataFrame:
 
 
 def _first_network(path: Path) -> pd.DataFrame:
-    frame = artifacts.read_table(path).to_pandas()
+    frame = artifacts.read_foreign_table(path).to_pandas()
     needed = {"network", "trial", "source", "target", "squared_distance"}
     if missing := sorted(needed - set(frame)):
         raise UserError(f"{path}: no column {', '.join(missing)}; give a distances.parquet")

@@ -1,0 +1,462 @@
+"""Check a whole library: checksums, recorded digests, completeness, and values; change nothing."""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+
+from ftd import artifacts, config, distance, pairs, select, slice
+from ftd.config import Config
+from ftd.dataset import PARTS
+from ftd.errors import UserError
+from ftd.names import LIBRARY
+from ftd.search.space import Genotype
+
+_AGAIN = "delete it and run again"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a library holds and what is wrong with it.
+
+    Attributes:
+        checked: how many files of each kind were read.
+        problems: a line each: file, what is wrong, what to do.
+    """
+
+    checked: dict[str, int]
+    problems: list[str]
+
+    def text(self) -> str:
+        """For a reader: the problems, and a summary."""
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.checked.items())
+        files = sum(self.checked.values())
+        return "\n".join(
+            [*self.problems, f"{files} files checked ({counts}); {len(self.problems)} problem(s)"]
+        )
+
+
+def run(library: Path) -> Report:
+    """Read every artifact of ``results/<experiment>`` and compare them with each other.
+
+    Raises:
+        UserError: no such folder, or none with artifacts.
+    """
+    library = Path(library)
+    if not library.is_dir():
+        raise UserError(f"{library}: no such folder; give one below results/")
+    checked: dict[str, int] = {}
+    problems: list[str] = []
+    for kind, pattern, check in _KINDS:
+        for path in sorted(library.glob(pattern)):
+            checked[kind] = checked.get(kind, 0) + 1
+            problems += _problems(check, path, library)
+    if not checked:
+        raise UserError(f"{library}: no artifacts; give an experiment's folder below results/")
+    problems += _problems(_equals_columns, library / "distances.parquet", library)
+    problems += _missing(library)
+    problems += _half_written(library)
+    return Report(checked, problems)
+
+
+def _problems(check: Callable, path: Path, library: Path) -> list[str]:
+    try:
+        return [f"{path}: {problem}" for problem in check(path, library)]
+    except UserError as error:
+        return [str(error).replace("\n", " ")]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return [f"{path}: not what its stage writes ({type(error).__name__} {error}); {_AGAIN}"]
+
+
+def _must(holds: bool, what: str) -> list[str]:
+    return [] if holds else [f"{what}; {_AGAIN}"]
+
+
+def _same(path: Path, recorded: str | None, what: str) -> list[str]:
+    """A recorded digest beside that of the file that is there."""
+    if not path.exists():
+        return [f"made from {what} {path}, which is not there; run again"]
+    if _digest(path, path.stat().st_mtime_ns) != recorded:
+        return [f"made from another {what} than {path}; {_AGAIN}"]
+    return []
+
+
+@functools.lru_cache(None)
+def _digest(path: Path, _modified: int) -> str:
+    """A file's digest; many artifacts are made from the same one."""
+    return artifacts.digest(path)
+
+
+def _facts_of_table(path: Path) -> tuple[pd.DataFrame, dict]:
+    table = artifacts.read_table(path)
+    return table.to_pandas(), artifacts.table_facts(table)
+
+
+def _made_by(path: Path, facts: dict, stage: str) -> Iterator[str]:
+    """What every artifact records of its making, besides inputs and seeds."""
+    artifacts.expect_stage(path, facts, stage)
+    for key in ("settings", "version", "packages"):
+        yield from _must(key in facts, f"records no {key}")
+
+
+# One check for each kind: (file, library) → what is wrong with it -------------------------------
+
+
+def _images(path: Path, _library: Path) -> Iterator[str]:
+    facts = artifacts.read_tensor_facts(path)
+    yield from _made_by(path, facts, "dataset")
+    with safe_open(path, framework="numpy") as file:
+        images = file.get_slice("images")
+        shape, kind = images.get_shape(), images.get_dtype()
+    image = facts["image"]
+    wanted = [image["channels"], image["size"], image["size"]]
+    yield from _must(kind == "U8" and shape[1:] == wanted, f"images {kind} {shape}")
+
+
+def _cut(path: Path, _library: Path) -> Iterator[str]:
+    table, facts = _facts_of_table(path)
+    yield from _made_by(path, facts, "dataset")
+    yield from _same(path.with_suffix(".safetensors"), facts["images"], "images")
+    yield from _must(list(table["index"]) == list(range(len(table))), "rows are not numbered")
+    classes = {str(number) for number in table["class"]}
+    yield from _must(classes <= facts["classes"].keys(), "classes without a name")
+    yield from _must(set(table["part"].dropna()) == set(PARTS), "parts are missing or unknown")
+    yield from _must(all(value > 0 for value in facts["std"]), "a deviation that is not positive")
+
+
+def _slice(path: Path, library: Path) -> Iterator[str]:
+    task = slice.read(path)
+    cut = library / "datasets" / f"{task.facts['dataset']}.parquet"
+    yield from _made_by(path, task.facts, "slice")
+    yield from _same(cut, task.facts["cut"], "cut")
+    yield from _same(cut.with_suffix(".safetensors"), task.facts["images"], "images")
+    yield from _must(task.facts["task"] == path.stem, f"is of task {task.facts['task']}")
+    yield from _must(len(set(task.index)) == len(task.index), "an image is listed twice")
+    yield from _must(set(task.part) == set(PARTS), "parts are missing or unknown")
+    labels = set(task.label) == set(range(len(task.labels)))
+    yield from _must(labels, "labels out of range, or without an image")
+    if cut.exists():
+        parts = artifacts.read_table(cut, ["part"])["part"].to_pandas()
+        inside = task.index.min() >= 0 and task.index.max() < len(parts)
+        yield from _must(inside, "names images that the data set does not have")
+        yield from _must(
+            inside and list(parts.iloc[task.index]) == list(task.part),
+            "parts differ from the cut's",
+        )
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """One after another, so that memory holds one."""
+    with safe_open(path, framework="numpy") as file:
+        for name in sorted(file.keys()):
+            yield name, file.get_tensor(name)
+
+
+def _finite(path: Path) -> Iterator[str]:
+    for name, value in _tensors(path):
+        yield from _must(bool(np.isfinite(value).all()), f"{name} holds values that are not finite")
+
+
+def _weights(path: Path, library: Path) -> Iterator[str]:
+    facts = artifacts.read_tensor_facts(path)
+    yield from _made_by(path, facts, "probe")
+    yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
+    yield from _same(library / "tasks" / f"{facts['task']}.parquet", facts["slice"], "slice")
+    yield from _finite(path)
+
+
+def _place(path: Path) -> tuple[str, str, str]:
+    """Network, trial and task by the path."""
+    return path.parts[-3], path.parts[-2], path.stem
+
+
+def _of(facts: dict) -> tuple[str, str, str]:
+    """Network, trial and task by the facts."""
+    return facts["network"], str(facts["trial"]), facts["task"]
+
+
+def _probe_facts(path: Path, library: Path) -> Iterator[str]:
+    facts = artifacts.read_json(path)
+    yield from _made_by(path, facts, "probe")
+    yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
+    yield from _same(library / "tasks" / f"{facts['task']}.parquet", facts["slice"], "slice")
+    yield from _must(0 <= facts["val_accuracy"] <= 1, "val_accuracy out of [0, 1]")
+    yield from _must(facts["epochs"] >= 1 and facts["seconds"] >= 0, "epochs or seconds")
+
+
+def _index(path: Path, _library: Path) -> Iterator[str]:
+    for task, entry in distance.read_index(path).items():
+        weights = path.parent / entry["path"]
+        yield from _must(weights.stem == task, f"lists {weights} as {task}")
+        yield from _same(weights, entry["sha256"], "probe")
+
+
+def _fisher(path: Path, library: Path) -> Iterator[str]:
+    facts = artifacts.read_tensor_facts(path)
+    yield from _made_by(path, facts, "fisher")
+    yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
+    network, trial, task = _place(path)
+    probe = library / "probes" / network / trial / f"{task}.safetensors"
+    yield from _same(probe, facts["probe"], "probe")
+    yield from _same(library / "tasks" / f"{task}.parquet", facts["slice"], "slice")
+    yield from _must(facts["samples"] >= 1, "no samples")
+    yield from _finite(path)
+    diagonal = facts["settings"]["structure"] == "diagonal"
+    positive = not diagonal or all((value >= 0).all() for _, value in _tensors(path))
+    yield from _must(positive, "values below zero")
+
+
+def _column(path: Path, library: Path) -> Iterator[str]:
+    table, facts = _facts_of_table(path)
+    yield from _made_by(path, facts, "distance")
+    network, trial, task = _place(path)
+    same = (table["network"] == network) & (table["trial"] == int(trial))
+    yield from _must(bool((same & (table["target"] == task)).all()), "rows of another column")
+    inputs = facts["inputs"]
+    fisher = library / "fisher" / network / trial / f"{task}.safetensors"
+    yield from _same(fisher, inputs["fisher"], "Fisher diagonal")
+    yield from _same(library / "tasks" / f"{task}.parquet", inputs["slice"], "slice")
+    index = library / "index" / network / f"{trial}.json"
+    if index.exists() and task in distance.read_index(index):  # else it was removed, or added alone
+        yield from _same(index, inputs["index"], "list of probes")
+    yield from _distance_values(table)
+    shares = table["layers"].map(lambda layers: sum(entry["contribution"] for entry in layers))
+    kept = table["layers"].map(len) > 0
+    close = np.isclose(shares, table["squared_distance"], rtol=1e-9, atol=1e-12)
+    yield from _must(bool((close | ~kept).all()), "layers do not sum to the squared distance")
+
+
+def _distance_values(table: pd.DataFrame) -> Iterator[str]:
+    squared, own = table["squared_distance"], table["source"] == table["target"]
+    yield from _must(bool(squared.between(0, 1).all()), "squared distances out of [0, 1]")
+    yield from _must(bool((squared[own] == 0).all()), "a task's distance to itself is not zero")
+    root = np.isclose(table["distance"], squared**0.5, rtol=1e-12, atol=0)
+    yield from _must(bool(root.all()), "distances that are not the root of their squares")
+
+
+def _store(path: Path, _library: Path) -> Iterator[str]:
+    known, damaged = pairs.read_store(path)
+    if damaged:
+        yield f"{damaged} damaged line(s); they are not used: their pairs are computed again"
+    values = [pair.squared_distance for pair in known.values()]
+    yield from _must(all(0 <= value <= 1 for value in values), "squared distances out of [0, 1]")
+
+
+def _distances(path: Path, library: Path) -> Iterator[str]:
+    table, facts = _facts_of_table(path)
+    yield from _made_by(path, facts, "distance")
+    yield from _distance_values(table)
+
+
+def _equals_columns(path: Path, library: Path) -> Iterator[str]:
+    """``distances.parquet`` and ``layers.parquet`` hold the columns' rows and no others."""
+    keys = ["network", "trial", "target"]
+    layers_path = path.with_name("layers.parquet")
+    if not path.exists() or not layers_path.exists():
+        return
+    table, layers = (artifacts.read_table(p).to_pandas() for p in (path, layers_path))
+    rows, shares = (dict(list(found.groupby(keys))) for found in (table, layers))
+    count = 0
+    for file in _columns(library):
+        network, trial, task = _place(file)
+        column = artifacts.read_table(file).to_pandas().sort_values("source", ignore_index=True)
+        count += len(column)
+        own = rows.get((network, int(trial), task), table[:0])
+        equal = column.drop(columns="layers").equals(own.reset_index(drop=True))
+        yield from _must(equal, f"differs from {file}")
+        wanted = [entry["contribution"] for entries in column["layers"] for entry in entries]
+        found = list(shares.get((network, int(trial), task), layers[:0])["contribution"])
+        yield from _must(found == wanted, f"{layers_path} differs from {file}")
+    yield from _must(len(table) == count, f"{len(table)} rows, but the columns have {count}")
+
+
+def _columns(library: Path) -> Iterator[Path]:
+    """The columns that the lists of probes ask for."""
+    for path in sorted(library.glob("index/*/*.json")):
+        for task in sorted(distance.read_index(path)):
+            yield library / "columns" / path.parent.name / path.stem / f"{task}.parquet"
+
+
+def _layers(path: Path, _library: Path) -> Iterator[str]:
+    table, facts = _facts_of_table(path)
+    yield from _made_by(path, facts, "distance")
+    yield from _must(bool((table["contribution"] >= 0).all()), "contributions below zero")
+
+
+def _nearest(path: Path, library: Path) -> Iterator[str]:
+    table, facts = _facts_of_table(path)
+    yield from _made_by(path, facts, "select")
+    source = library / "distances.parquet"
+    yield from _same(source, facts["distances"], "table")
+    if source.exists():
+        wanted = select.nearest(artifacts.read_table(source).to_pandas(), facts["order"])
+        yield from _must(table.equals(wanted), f"does not follow from {source}")
+
+
+def _selection(path: Path, library: Path) -> Iterator[str]:
+    found, facts = artifacts.read_json(path), artifacts.read_json_facts(path)
+    yield from _made_by(path, facts, "select")
+    yield from _same(library / "distances.parquet", facts["distances"], "table")
+    source = library / "nearest.parquet"
+    if source.exists():
+        wanted = select.selection(
+            artifacts.read_table(source).to_pandas(),
+            facts["order"],
+            facts["networks"][0],
+            nearest=facts["settings"]["nearest"],
+            seed=facts["seed"],
+        )
+        yield from _must(found == wanted, f"does not follow from {source}")
+
+
+def _genotype(path: Path, library: Path) -> Iterator[str]:
+    facts = artifacts.read_json(path)
+    yield from _made_by(path, facts, "search")
+    method, task, seed = path.parts[-4:-1]
+    found = (facts["method"], facts["task"], str(facts["seed"]))
+    yield from _must(found == (method, task, seed), f"is of {found}")
+    yield from _same(library / "tasks" / f"{task}.parquet", facts["slice"], "slice")
+    if facts["network"] is None:
+        Genotype.from_json(facts["genotype"])
+    for donor, genotype in zip(facts["donors"], facts["donor_genotypes"], strict=True):
+        source = library / "search" / LIBRARY / donor / seed / "genotype.json"
+        yield from _must(
+            source.exists() and artifacts.read_json(source)["genotype"] == genotype,
+            f"made from another genotype than {source}",
+        )
+    if facts["donor_weights"]:
+        weights = library / "final" / LIBRARY / facts["donors"][0] / seed / "weights.safetensors"
+        yield from _same(weights, facts["donor_weights"], "weights")
+
+
+def _trace(path: Path, library: Path) -> Iterator[str]:
+    table, facts = _facts_of_table(path)
+    yield from _made_by(path, facts, "search")
+    yield from _same(library / "tasks" / f"{path.parts[-3]}.parquet", facts["slice"], "slice")
+    yield from _must(list(table["step"]) == list(range(len(table))), "steps are not numbered")
+    numbers = table[["loss", "score", "macs", "seconds"]].to_numpy(float)
+    yield from _must(not np.isinf(numbers).any(), "values that are not finite")
+    yield from _must(table["macs"].is_monotonic_increasing, "macs that fall")
+
+
+def _metrics(path: Path, library: Path) -> Iterator[str]:
+    facts = artifacts.read_json(path)
+    yield from _made_by(path, facts, "train")
+    yield from _trained(path, facts, library)
+    for name in ("accuracy", "val_accuracy"):
+        yield from _must(0 <= facts[name] <= 1, f"{name} out of [0, 1]")
+    yield from _must(facts["parameters"] > 0 and facts["macs"] > 0, "no parameters or macs")
+
+
+def _final(path: Path, library: Path) -> Iterator[str]:
+    facts = artifacts.read_tensor_facts(path)
+    yield from _made_by(path, facts, "train")
+    yield from _trained(path, facts, library)
+    yield from _finite(path)
+
+
+def _trained(path: Path, facts: dict, library: Path) -> Iterator[str]:
+    method, task, seed = path.parts[-4:-1]
+    found = (facts["method"], facts["task"], str(facts["seed"]))
+    yield from _must(found == (method, task, seed), f"is of {found}")
+    yield from _same(library / "tasks" / f"{task}.parquet", facts["slice"], "slice")
+    source = library / "search" / method / task / seed / "genotype.json"
+    yield from _must(
+        source.exists() and artifacts.read_json(source)["genotype"] == facts["genotype"],
+        f"made from another genotype than {source}",
+    )
+
+
+def _comparison(path: Path, library: Path) -> Iterator[str]:
+    table, facts = _facts_of_table(path)
+    yield from _made_by(path, facts, "compare")
+    rows = zip(table.itertuples(), facts["metrics"], strict=True)
+    for row, recorded in rows:
+        metrics = library / "final" / row.method / row.task / str(row.seed) / "metrics.json"
+        yield from _same(metrics, recorded, "metrics")
+
+
+def _config(path: Path, _library: Path) -> Iterator[str]:
+    _experiment(path)
+    return iter(())
+
+
+def _experiment(path: Path) -> Config:
+    return config.parse(config.resolve(artifacts.read_json(path)), [path])
+
+
+_KINDS: list[tuple[str, str, Callable[[Path, Path], Iterator[str]]]] = [
+    ("images", "datasets/*.safetensors", _images),
+    ("cuts", "datasets/*.parquet", _cut),
+    ("slices", "tasks/*.parquet", _slice),
+    ("probes", "probes/*/*/*.safetensors", _weights),
+    ("probes' facts", "probes/*/*/*.json", _probe_facts),
+    ("lists of probes", "index/*/*.json", _index),
+    ("Fisher diagonals", "fisher/*/*/*.safetensors", _fisher),
+    ("columns", "columns/*/*/*.parquet", _column),
+    ("pair stores", "pairs/*/*/*.jsonl", _store),
+    ("distances", "distances.parquet", _distances),
+    ("layers", "layers.parquet", _layers),
+    ("rankings", "nearest.parquet", _nearest),
+    ("selections", "selection.json", _selection),
+    ("genotypes", "search/*/*/*/genotype.json", _genotype),
+    ("traces", "search/*/*/*/trace.parquet", _trace),
+    ("trained networks", "final/*/*/*/weights.safetensors", _final),
+    ("metrics", "final/*/*/*/metrics.json", _metrics),
+    ("comparisons", "comparison.parquet", _comparison),
+    ("configurations", "config.json", _config),
+]
+
+
+# The library as a whole -------------------------------------------------------------------------
+
+
+def _missing(library: Path) -> list[str]:
+    """Files that the recorded configuration asks for and that are not there."""
+    path = library / "config.json"
+    if not path.exists():
+        return []
+    try:
+        wanted = _expected(_experiment(path))
+    except UserError:
+        return []  # named already
+    return [
+        f"{library / name}: not there, but {path} asks for it; run again"
+        for name in wanted
+        if not (library / name).exists()
+    ]
+
+
+def _expected(experiment: Config) -> Iterator[str]:
+    """Paths of every artifact of an experiment."""
+    for name in sorted({task.dataset for task in experiment.tasks.values()}):
+        yield from (f"datasets/{name}.safetensors", f"datasets/{name}.parquet")
+    yield from (f"tasks/{task}.parquet" for task in experiment.tasks)
+    for network in experiment.networks:
+        for trial in range(experiment.trials):
+            yield f"index/{network}/{trial}.json"
+            for task in experiment.tasks:
+                place = f"{network}/{trial}/{task}"
+                yield from (f"probes/{place}.safetensors", f"probes/{place}.json")
+                yield from (f"fisher/{place}.safetensors", f"columns/{place}.parquet")
+    tables = ("distances.parquet", "layers.parquet", "nearest.parquet", "selection.json")
+    yield from (*tables, "comparison.parquet")
+    for method in experiment.search.methods:
+        for task in experiment.search.tasks or experiment.tasks:
+            for seed in experiment.search.seeds:
+                place = f"{method}/{task}/{seed}"
+                yield from (f"search/{place}/genotype.json", f"search/{place}/trace.parquet")
+                yield from (f"final/{place}/weights.safetensors", f"final/{place}/metrics.json")
+
+
+def _half_written(library: Path) -> list[str]:
+    """What killed jobs left behind."""
+    return [
+        f"{path}: half-written, by a job that was killed or still runs; delete it once none runs"
+        for path in sorted(library.rglob(".*.????????"))
+        if path.is_file()
+    ]

@@ -1,0 +1,327 @@
+"""Faults while the workflow runs: kills, damage, full and read-only disks, several runs at once.
+
+Those marked ``faults`` take minutes and run by ``make test-faults``; the others are their short
+version.
+"""
+
+import contextlib
+import copy
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import TINY, Workflow, jobs, write_images
+from test_verify import KINDS
+
+from ftd import artifacts, verify
+
+faults = pytest.mark.faults
+QUIET = "Nothing to be done (all requested files are present and up to date)"
+TIMES = {"seconds", "search_seconds"}
+
+
+def results_of(workflow: Workflow) -> dict[str, object]:
+    """Every artifact's content, but for wall times and what is a digest of them."""
+    root = workflow.results
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if path.suffix in (".safetensors", ".svg"):
+            found[name] = path.read_bytes()
+        elif path.suffix == ".parquet":
+            table = artifacts.read_table(path)
+            facts = artifacts.table_facts(table)
+            facts.pop("metrics", None)  # of files with wall times
+            kept = [column for column in table.column_names if column not in TIMES]
+            found[name] = table.select(kept).to_pydict(), facts
+        elif path.suffix == ".json":
+            value = artifacts.read_json(path)
+            found[name] = {key: value[key] for key in value if key not in TIMES}
+        elif path.suffix == ".jsonl":
+            found[name] = sorted(line for line in path.read_text().splitlines() if line.strip())
+    return found
+
+
+def assert_as_undisturbed(workflow: Workflow, undisturbed: Workflow, below: str = "") -> None:
+    """Equal artifacts, nothing half-written, and nothing wrong with the whole."""
+    wanted, found = results_of(undisturbed), results_of(workflow)
+    wanted = {name: value for name, value in wanted.items() if name.startswith(below)}
+    assert {name for name in wanted if found.get(name) != wanted[name]} == set()
+    assert not [path for path in workflow.results.rglob(".*") if path.is_file()]
+    assert verify.run(workflow.results).problems == []
+
+
+# Kills ------------------------------------------------------------------------------------------
+
+
+def start(workflow: Workflow, *arguments: str) -> subprocess.Popen:
+    with open(workflow.folder / "output.txt", "ab") as output:
+        return subprocess.Popen(
+            workflow.command(*arguments),
+            cwd=workflow.folder, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+
+
+def running(workflow: Workflow) -> list[psutil.Process]:
+    """The `ftd` jobs that run in a workflow's folder, orphaned ones included."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_job = any(Path(word).name == "ftd" for word in process.cmdline()[:3])
+            if is_job and Path(process.cwd()) == workflow.folder:
+                found.append(process)
+    return found
+
+
+def wait_for(condition, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def kill(snakemake: subprocess.Popen, workflow: Workflow, rng: random.Random) -> str:
+    """Kill −9 Snakemake alone (its jobs go on), one job, or both."""
+    how = rng.choice(["Snakemake", "job", "all"])
+    found = running(workflow)
+    if how == "job" and found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rng.choice(found).kill()
+    elif how == "all":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(snakemake.pid, signal.SIGKILL)
+    else:
+        snakemake.kill()
+    snakemake.wait()
+    return how
+
+
+def run_with_kills(workflow: Workflow, kills: int, seed: int, *targets: str) -> list[str]:
+    """Run, and kill something after a random while; recover as documented, until all is done."""
+    rng = random.Random(seed)
+    killed = []
+    while len(killed) < kills:
+        snakemake = start(workflow, *targets)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            snakemake.wait(rng.uniform(4, 16))
+            assert snakemake.returncode == 0, (workflow.folder / "output.txt").read_text()
+            break  # done before its time
+        killed.append(kill(snakemake, workflow, rng))
+        workflow.run("--unlock")
+    workflow.run(*targets)
+    wait_for(lambda: not running(workflow))
+    return killed
+
+
+def test_two_kills(finished, tmp_path):
+    workflow = Workflow(tmp_path / "work", TINY)
+    assert run_with_kills(workflow, 2, 0, "probes")
+    assert_as_undisturbed(workflow, finished, "probes")
+
+
+@faults
+def test_twenty_kills(finished, tmp_path):
+    """Each of the runs is killed until twenty were; one that was done sooner is begun again."""
+    killed = []
+    while len(killed) < 20:
+        workflow = Workflow(tmp_path / str(len(killed)), TINY)
+        killed += run_with_kills(workflow, 20 - len(killed), len(killed))
+        assert_as_undisturbed(workflow, finished)
+        assert QUIET in workflow.run()
+    print(f"killed: {', '.join(killed)}")
+
+
+@faults
+def test_an_orphaned_job_that_ends_last_changes_nothing(finished, tmp_path):
+    workflow = Workflow(tmp_path / "work", TINY)
+    workflow.run("slices")
+    snakemake = start(workflow, "probes")
+    wait_for(lambda: running(workflow))
+    snakemake.kill()
+    snakemake.wait()
+    orphans = running(workflow)
+    for orphan in orphans:
+        orphan.suspend()
+    workflow.run("--unlock")
+    workflow.run()
+    for orphan in orphans:
+        orphan.resume()
+    wait_for(lambda: not running(workflow))
+    assert orphans
+    workflow.run()  # its files are newer, and equal
+    assert_as_undisturbed(workflow, finished)
+    assert QUIET in workflow.run()
+
+
+@faults
+def test_two_runs_at_once(finished, tmp_path):
+    workflow = Workflow(tmp_path / "work", TINY)
+    first = start(workflow, "probes")
+    wait_for(lambda: running(workflow))
+    output = workflow.run("probes", ok=False)
+    assert "Directory cannot be locked" in output and "Traceback" not in output
+    assert first.wait() == 0
+    assert_as_undisturbed(workflow, finished, "probes")
+
+
+@faults
+def test_a_configuration_edited_during_a_run_counts_from_the_next_one(finished, tmp_path):
+    changed = copy.deepcopy(TINY) | {"probe": {"epochs": 2}}
+    workflow = Workflow(tmp_path / "work", TINY)
+    first = start(workflow, "distances")
+    wait_for(lambda: running(workflow))
+    workflow.configure(changed)
+    assert first.wait() == 0
+    assert_as_undisturbed(workflow, finished, "distances")
+    done = jobs(workflow.run("distances"))
+    assert done["probe"] == done["fisher"] == done["distance"] == 3 and "slice" not in done
+    other = Workflow(tmp_path / "other", changed)
+    other.run("distances")
+    assert_as_undisturbed(workflow, other, "distances")
+
+
+# Damage -----------------------------------------------------------------------------------------
+
+# What no other job reads is found by `ftd verify` only.
+UNREAD = {"probe's facts", "pair store", "trained network", "metrics", "genotype", "trace"}
+
+
+@faults
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_is_refused_and_a_new_run_repairs_it(kind, finished, tmp_path):
+    """A bit flipped at a random place: what reads the file says so; deleted, it is made again."""
+    workflow = finished.copy(tmp_path / "copy")
+    path = workflow.results / KINDS[kind]
+    content = bytearray(path.read_bytes())
+    rng = random.Random(kind)
+    while True:  # in JSON, white space means nothing
+        position = rng.randrange(len(content))
+        if not chr(content[position]).isspace():
+            break
+    content[position] ^= 4
+    path.write_bytes(content)
+    assert any(line.startswith(f"{path}: ") for line in verify.run(workflow.results).problems)
+    before = results_without(workflow, path)
+    if kind == "pair store":
+        path.unlink()  # kept for later runs only
+    else:
+        output = run_any(workflow)
+        assert "Traceback" not in output, output
+        if kind not in UNREAD:
+            assert KINDS[kind] in output and "delete it and run again" in output
+        path.unlink()
+    workflow.run()
+    if kind == "pair store":
+        workflow.run("--forcerun", "distance")
+    assert results_without(workflow, path).keys() == before.keys()
+    assert_as_undisturbed(workflow, finished)
+
+
+def results_without(workflow: Workflow, path: Path) -> dict[str, object]:
+    hidden = path.with_name("hidden")
+    path.rename(hidden)
+    try:
+        return results_of(workflow)
+    finally:
+        hidden.rename(path)
+
+
+def run_any(workflow: Workflow) -> str:
+    """Run Snakemake, whichever way it ends."""
+    done = subprocess.run(
+        workflow.command("--keep-going"), cwd=workflow.folder, capture_output=True, text=True
+    )
+    return done.stdout + done.stderr
+
+
+@faults
+def test_time_stamps_in_the_future(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    tomorrow = time.time() + 86400
+    for name in ("tasks/six.parquet", "distances.parquet"):
+        os.utime(workflow.results / name, (tomorrow, tomorrow))
+    workflow.run()
+    assert_as_undisturbed(workflow, finished)
+    assert QUIET in workflow.run()
+
+
+@faults
+def test_a_damaged_raw_image_is_named_and_a_whole_one_is_enough(tmp_path):
+    write_images(tmp_path / "data" / "mine", {"cat": 40, "dog": 40})
+    config = copy.deepcopy(TINY) | {
+        "datasets": {"mine": {"loader": "imagefolder", "train": "mine"}},
+        "tasks": {"all": {"dataset": "mine", "labels": "all"}},
+    }
+    workflow = Workflow(tmp_path, config)
+    image = tmp_path / "data" / "mine" / "dog" / "7.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    output = workflow.run("slices", ok=False)
+    assert "image 77 or its class cannot be read" not in output  # by name, not by number
+    assert "7.png" in output or "image" in output
+    assert "Traceback" not in output and not list(workflow.results.glob("datasets/*"))
+    image.write_bytes(whole)
+    workflow.run("slices")
+
+
+# Disks ------------------------------------------------------------------------------------------
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str):
+    folder.mkdir(exist_ok=True)
+    if subprocess.run(["mount", *options, str(folder)]).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@faults
+@needs_root
+def test_a_read_only_folder_is_said_and_nothing_is_lost(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    before = results_of(workflow)
+    workflow.configure(copy.deepcopy(TINY) | {"train": TINY["train"] | {"epochs": 2}})
+    folder = workflow.folder / "results"
+    with mounted(folder, "--bind", str(folder)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        output = workflow.run(ok=False)
+        assert "Read-only file system" in output
+    assert results_of(workflow) == before
+    workflow.configure(TINY)
+    workflow.run()
+    assert_as_undisturbed(workflow, finished)
+
+
+@faults
+@needs_root
+@pytest.mark.parametrize("size", ["64k", "200k", "600k"])
+def test_a_disk_that_fills_anywhere(size, finished, tmp_path):
+    config = copy.deepcopy(TINY)
+    workflow = Workflow(tmp_path / "work", config)
+    small = workflow.folder / "results"
+    with mounted(small, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
+        output = workflow.run("distances", ok=False)
+        assert "No space left on device" in output or "no room for" in output
+        for path in workflow.results.rglob("*.safetensors"):
+            artifacts.read_tensors(path)  # whole
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        workflow.run("distances")
+        assert_as_undisturbed(workflow, finished, "distances")
+
+
+def test_the_kinds_are_those_that_the_workflow_writes(finished):
+    """Every artifact's kind is damaged above."""
+    written = {path.suffix for path in finished.results.rglob("*") if path.is_file()}
+    assert written - {Path(name).suffix for name in KINDS.values()} <= {".svg", ".html", ".log"}
+    assert json.loads((finished.results / "selection.json").read_text()).keys() > {"_ftd"}

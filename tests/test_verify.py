@@ -1,0 +1,166 @@
+"""``ftd verify``: a whole library is clean, and damage of each kind is named; nothing changes."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+import torch
+
+from ftd import artifacts, verify
+from ftd.errors import UserError
+
+KINDS = {
+    "images": "datasets/digits.safetensors",
+    "cut": "datasets/digits.parquet",
+    "slice": "tasks/six.parquet",
+    "probe": "probes/small-cnn/0/six.safetensors",
+    "probe's facts": "probes/small-cnn/0/six.json",
+    "list of probes": "index/small-cnn/0.json",
+    "Fisher diagonal": "fisher/small-cnn/0/six.safetensors",
+    "column": "columns/small-cnn/0/six.parquet",
+    "pair store": "pairs/small-cnn/0/six.jsonl",
+    "distances": "distances.parquet",
+    "layers": "layers.parquet",
+    "ranking": "nearest.parquet",
+    "selection": "selection.json",
+    "genotype": "search/ftd-nas/six/0/genotype.json",
+    "trace": "search/ftd-nas/six/0/trace.parquet",
+    "trained network": "final/ftd-nas/six/0/weights.safetensors",
+    "metrics": "final/ftd-nas/six/0/metrics.json",
+    "comparison": "comparison.parquet",
+    "configuration": "config.json",
+}
+
+
+@pytest.fixture
+def library(finished, tmp_path):
+    return finished.copy(tmp_path / "copy").results
+
+
+def content(folder) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def ftd_verify(folder) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "ftd", "verify", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_finished_library_has_no_problem_and_is_left_as_it_was(finished):
+    before = content(finished.results)
+    status, output, errors = ftd_verify(finished.results)
+    assert (status, errors) == (0, "") and output.endswith("0 problem(s)\n")
+    assert all(f"3 {kind}" in output for kind in ("slices", "probes", "columns", "genotypes"))
+    assert content(finished.results) == before
+    kinds = {path.relative_to(finished.results).parts[0] for path in before}
+    assert kinds - {name.split("/")[0] for name in KINDS.values()} == {
+        *("logs", "figures", "report.html")
+    }
+
+
+@pytest.mark.parametrize("name", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("how", ["flipped", "truncated"])
+def test_damage_is_named(library, name, how):
+    path = library / name
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    damaged = whole[:middle]
+    if how == "flipped":
+        damaged += bytes([whole[middle] ^ 16]) + whole[middle + 1 :]
+    path.write_bytes(damaged)
+    before = content(library)
+    found = verify.run(library).problems
+    assert any(line.startswith(f"{path}: ") for line in found), found
+    assert content(library) == before
+
+
+def test_a_problem_is_status_1_and_a_line_each(library):
+    (library / "tasks" / "six.parquet").unlink()
+    (library / "tasks" / ".six.parquet.abcd1234").touch()
+    status, output, _ = ftd_verify(library)
+    lines = output.splitlines()
+    assert status == 1 and f"; {len(lines) - 1} problem(s)" in lines[-1]
+    asked = f"{library / 'tasks/six.parquet'}: not there, but {library / 'config.json'} asks for it"
+    assert any(line.startswith(asked) for line in lines)
+    assert any("made from slice" in line and "which is not there" in line for line in lines)
+    assert any(".six.parquet.abcd1234: half-written" in line for line in lines)
+
+
+def rewrite(path, change) -> None:
+    """Change a table's rows; its checksum is right."""
+    table = artifacts.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    new = pa.Table.from_pylist(rows, schema=table.schema)
+    artifacts.write_table(path, new)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("tasks/six.parquet", lambda rows: rows[0].update(label=7), "labels out of range"),
+        ("tasks/six.parquet", lambda rows: rows[0].update(index=5000), "does not have"),
+        ("distances.parquet", lambda rows: rows[1].update(distance=0.5), "not the root"),
+        ("distances.parquet", lambda rows: rows.pop(), "8 rows, but the columns have 9"),
+        (
+            "columns/small-cnn/0/six.parquet",
+            lambda rows: rows[1].update(squared_distance=float("nan")),
+            r"out of \[0, 1\]",
+        ),
+        ("layers.parquet", lambda rows: rows[0].update(contribution=0.5), "differs from"),
+        ("nearest.parquet", lambda rows: rows[0].update(mean=0.5), "does not follow from"),
+        ("comparison.parquet", lambda rows: rows.pop(), "not what its stage writes"),
+    ],
+    ids=["label", "index", "root", "row", "not a number", "layers", "ranking", "comparison"],
+)
+def test_wrong_values_under_a_right_checksum_are_found(library, name, change, message):
+    rewrite(library / name, change)
+    assert any(re.search(message, line) for line in verify.run(library).problems)
+
+
+def test_values_that_are_not_finite_are_found(library):
+    path = library / "fisher/small-cnn/0/six.safetensors"
+    tensors, facts = artifacts.read_tensors(path)
+    name = next(iter(tensors))
+    artifacts.write_tensors(path, tensors | {name: tensors[name] * torch.inf}, facts)
+    assert any(f"{name} holds values that" in line for line in verify.run(library).problems)
+
+
+def test_inputs_of_another_run_are_found(library):
+    """A probe that is whole, but not the one that its Fisher diagonal was made from."""
+    path = library / "probes/small-cnn/0/six.safetensors"
+    tensors, facts = artifacts.read_tensors(path)
+    artifacts.write_tensors(path, {name: value * 2 for name, value in tensors.items()}, facts)
+    found = verify.run(library).problems
+    assert {line.split(": ")[0].removeprefix(f"{library}/") for line in found} == {
+        *("fisher/small-cnn/0/six.safetensors", "index/small-cnn/0.json")
+    }
+    assert all("made from another probe than" in line for line in found)
+
+
+def test_a_folder_that_is_no_library(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        verify.run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no artifacts; give an experiment's folder"):
+        verify.run(tmp_path)
+
+
+def test_every_artifact_records_what_made_it(finished):
+    """Settings, versions and, where it draws, a seed."""
+    for name in KINDS.values():
+        path = finished.results / name
+        if path.suffix == ".parquet":
+            facts = artifacts.table_facts(artifacts.read_table(path))
+        elif path.suffix == ".safetensors":
+            facts = artifacts.read_tensor_facts(path)
+        elif name == "selection.json":
+            facts = artifacts.read_json_facts(path)
+        elif name in ("config.json", "index/small-cnn/0.json", "pairs/small-cnn/0/six.jsonl"):
+            continue  # the settings themselves; digests; keyed by all that decides
+        else:
+            facts = json.loads(path.read_text())
+        assert {"stage", "settings", "version", "packages"} <= facts.keys(), name
