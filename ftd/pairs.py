@@ -1,17 +1,18 @@
 """The pair store: finished distances of one target, kept across runs and kills.
 
-One JSON line a pair, appended as soon as it is known. It is no declared output of the
-workflow, so nothing deletes it; a line is used only if its key, a digest of all that decides
-the distance, is the one asked for.
+A file of 16-byte records, each a number (float64) under a key, a digest of all that decides it.
+It is no declared output of the workflow, so nothing deletes it. A record holds 3 bytes of its
+key, to find it by, and 5 bytes of a digest of the whole key and the number, to trust it by: a
+torn, damaged or outdated record agrees with no key that is asked for, wherever it stands.
 """
 
 import fcntl
 import hashlib
-import json
 import os
-from collections.abc import Iterator
+import struct
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,53 +20,55 @@ from ftd.artifacts import canonical
 from ftd.errors import UserError
 from ftd.progress import log
 
+_RECORD = struct.Struct("8s3s5s")  # number, part of the key, check
+_NUMBER = struct.Struct("<d")
+SYNC_EVERY = 1.0  # seconds: what a power cut can cost; a killed process loses nothing written
 
-def pair_key(**decides: object) -> str:
-    """A digest of everything that decides a distance."""
-    return hashlib.sha256(canonical(decides).encode()).hexdigest()[:32]
+
+def pair_key(**decides: object) -> bytes:
+    """A digest of everything that decides a number."""
+    return hashlib.sha256(canonical(decides).encode()).digest()
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A squared distance, and its contributions by layer (empty where they are not kept)."""
-
-    squared_distance: float
-    layers: dict[str, float]
+def _check(key: bytes, number: bytes) -> bytes:
+    return hashlib.sha256(key + number).digest()[:5]
 
 
 class PairStore:
     """An open, locked store: ``get`` what is known, ``add`` what was computed."""
 
     def __init__(self, file: BinaryIO):
+        data = file.read()
+        whole = len(data) - len(data) % _RECORD.size
+        file.truncate(whole)  # the rest was torn by a kill
         self._file = file
-        self._known: dict[str, Pair] = {}
-        good = 0
-        for line in file:
-            try:
-                entry = json.loads(line)
-                value = float(entry["squared_distance"])
-                self._known[entry["key"]] = Pair(value, dict(entry.get("layers", [])))
-            except (ValueError, KeyError, TypeError):
-                break  # torn by a kill: what follows it is not trusted
-            if not line.endswith(b"\n"):
-                break
-            good += len(line)
-        file.seek(good)
-        file.truncate()
+        self._synced = time.monotonic()
+        self._known: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for number, part, check in _RECORD.iter_unpack(memoryview(data)[:whole]):
+            self._known.setdefault(part, []).append((number, check))
 
-    def get(self, key: str) -> Pair | None:
-        """The pair stored under ``key``."""
-        return self._known.get(key)
+    def get(self, key: bytes) -> float | None:
+        """The number stored under ``key``."""
+        for number, check in self._known.get(key[:3], ()):
+            if check == _check(key, number):
+                return _NUMBER.unpack(number)[0]
+        return None
 
-    def add(self, key: str, source: str, squared_distance: float, layers: dict[str, float]) -> None:
-        """Append one pair and make it durable."""
-        entry = {"key": key, "source": source, "squared_distance": squared_distance}
-        if layers:
-            entry["layers"] = list(layers.items())  # canonical JSON would sort a mapping
-        self._file.write(canonical(entry).encode() + b"\n")
+    def add(self, numbers: Iterable[tuple[bytes, float]]) -> None:
+        """Append numbers by key; they survive the process, and a power cut soon after."""
+        for key, value in numbers:
+            number = _NUMBER.pack(value)
+            check = _check(key, number)
+            self._file.write(_RECORD.pack(number, key[:3], check))
+            self._known.setdefault(key[:3], []).append((number, check))
         self._file.flush()
+        if time.monotonic() - self._synced > SYNC_EVERY:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make all that was added durable."""
         os.fsync(self._file.fileno())
-        self._known[key] = Pair(squared_distance, layers)
+        self._synced = time.monotonic()
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
@@ -89,7 +92,9 @@ def open_store(path: Path) -> Iterator[PairStore]:
         with open(path, "a+b") as file:
             _lock(file, path)
             file.seek(0)
-            yield PairStore(file)
+            store = PairStore(file)
+            yield store
+            store.sync()
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); free space or check "
