@@ -65,6 +65,44 @@ def index(probes: list[Path], out: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def _parts(facts: dict, settings: Distance) -> list[str]:
+    """What a pair's numbers belong to: the Fisher diagonal's layers, or the whole."""
+    return facts["layers"] if settings.layers else [WHOLE]
+
+
+def pair_keys(
+    index: Path, fisher: Path, task_slice: Path, *, settings: Distance
+) -> dict[str, list[bytes]]:
+    """The keys of a column's pairs, by source: one for each number of the pair.
+
+    Raises:
+        UserError: unreadable input, or inputs of different runs.
+    """
+    probes = artifacts.read_json(index)
+    facts = artifacts.read_tensor_facts(fisher)
+    decides = {
+        "fisher": artifacts.digest(fisher),
+        "slice": artifacts.digest(task_slice),
+        "settings": settings.model_dump(mode="json"),
+        "version": versions.STAGES["distance"],
+    }
+    target = facts["task"]
+    wanted = {"probe": probes.get(target, {}).get("sha256"), "slice": decides["slice"]}
+    for key, value in wanted.items():
+        if facts[key] != value:
+            raise UserError(
+                f"{fisher}: made from another {key} than the one given; run the stage fisher again"
+            )
+    return {
+        source: [
+            pair_key(probe=entry["sha256"], part=part, **decides)
+            for part in _parts(facts, settings)
+        ]
+        for source, entry in sorted(probes.items())
+        if source != target
+    }
+
+
 def run(
     index: Path,
     fisher: Path,
@@ -86,25 +124,8 @@ def run(
     """
     probes = artifacts.read_json(index)
     facts = artifacts.read_tensor_facts(fisher)
-    target = facts["task"]
-    decides = {
-        "fisher": artifacts.digest(fisher),
-        "slice": artifacts.digest(task_slice),
-        "settings": settings.model_dump(mode="json"),
-        "version": versions.STAGES["distance"],
-    }
-    wanted = {"probe": probes.get(target, {}).get("sha256"), "slice": decides["slice"]}
-    for key, value in wanted.items():
-        if facts[key] != value:
-            raise UserError(
-                f"{fisher}: made from another {key} than the one given; run the stage fisher again"
-            )
-    parts = facts["layers"] if settings.layers else [WHOLE]
-    keys = {
-        source: [pair_key(probe=entry["sha256"], part=part, **decides) for part in parts]
-        for source, entry in sorted(probes.items())
-        if source != target
-    }
+    target, parts = facts["task"], _parts(facts, settings)
+    keys = pair_keys(index, fisher, task_slice, settings=settings)
     with open_store(store) as pairs:
         missing = [source for source in keys if None in map(pairs.get, keys[source])]
         log(f"column {target}: {len(missing)} of {len(keys)} pairs missing")
