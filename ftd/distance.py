@@ -88,6 +88,7 @@ def pair_keys(
     }
     target = facts["task"]
     wanted = {"probe": probes.get(target, {}).get("sha256"), "slice": decides["slice"]}
+    wanted |= {"version": versions.STAGES["fisher"]}
     for key, value in wanted.items():
         if facts[key] != value:
             raise UserError(
@@ -124,8 +125,8 @@ def run(
     """
     probes = artifacts.read_json(index)
     facts = artifacts.read_tensor_facts(fisher)
-    target, parts = facts["task"], _parts(facts, settings)
     keys = pair_keys(index, fisher, task_slice, settings=settings)
+    target, parts = facts["task"], _parts(facts, settings)
     with open_store(store) as pairs:
         missing = [source for source in keys if None in map(pairs.get, keys[source])]
         log(f"column {target}: {len(missing)} of {len(keys)} pairs missing")

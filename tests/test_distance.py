@@ -1,18 +1,20 @@
 """Distances: the formula and its properties; columns, the pair store, the joined table."""
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ftd import artifacts, distance, fisher, networks, probe, training
+from ftd import artifacts, distance, fisher, networks, probe, training, versions
 from ftd.config import Distance, Fisher, Probe
-from ftd.distance import on_common_ground, squared_distance
+from ftd.distance import WHOLE, on_common_ground, squared_distance
 from ftd.errors import UserError
 from ftd.resume import Resume
 
@@ -313,6 +315,72 @@ def test_the_joined_table_and_its_layers(two_columns):
     ]
     sums = layers.groupby(["source", "target"])["contribution"].sum()
     assert sums.to_dict() == pytest.approx(pair[pair > 0].to_dict())
+
+
+FACTS = {"samples": 5, "fisher_settings": {}, "version": 1, "packages": {}}
+
+
+def made_up(folder, networks, trials, tasks, parts):
+    """Columns of made-up numbers: indexes, and ``(network, trial, target, source)`` to numbers."""
+    rng = np.random.default_rng(0)
+    indexes, numbers = [], {}
+    for network in networks:
+        for trial in trials:
+            index = folder / "index" / network / f"{trial}.json"
+            indexes.append(index)
+            artifacts.write_json(index, {task: {"path": "", "sha256": ""} for task in tasks})
+            for target in tasks:
+                rows = {s: rng.uniform(0, 0.2, len(parts)).tolist() for s in tasks}
+                rows[target] = [0.0] * len(parts)
+                facts = {"network": network, "trial": trial, "task": target}
+                facts |= {
+                    "index": artifacts.digest(index),
+                    "settings": {"layers": parts != [WHOLE]},
+                }
+                path = folder / "columns" / network / str(trial) / f"{target}.parquet"
+                distance.write_column(path, rows, parts, FACTS | facts)
+                numbers |= {(network, trial, target, source): rows[source] for source in tasks}
+    return indexes, numbers
+
+
+@pytest.mark.parametrize("parts", [[WHOLE], ["b.1", "a", "head"]])
+def test_the_joined_table_is_the_plain_join(tmp_path, parts):
+    cases = (["n2", "n1"], [10, 2], ["b", "c", "B", "a-1", "a"], parts)
+    indexes, numbers = made_up(tmp_path, *cases)
+    folder = tmp_path / "out"
+    distance.assemble(
+        indexes, tmp_path / "columns", folder / "distances.parquet", folder / "layers.parquet"
+    )
+    squared = {key: math.fsum(values) for key, values in sorted(numbers.items())}
+    table = artifacts.read_table(folder / "distances.parquet")
+    assert table.to_pylist() == [
+        {"network": n, "trial": t, "source": s, "target": to, "distance": d**0.5}
+        | {"squared_distance": d}
+        for (n, t, to, s), d in squared.items()
+    ]
+    layers = artifacts.read_table(folder / "layers.parquet")
+    assert layers.to_pylist() == [
+        {"network": n, "trial": t, "source": s, "target": to, "layer": part, "contribution": value}
+        for n, t, to, s in squared
+        if s != to and parts != [WHOLE]
+        for part, value in zip(parts, numbers[n, t, to, s], strict=True)
+    ]
+    for read in (table, layers):
+        assert [field.type for field in read.schema][1:3] == [pa.int64(), pa.string()]
+
+
+def test_a_pair_takes_few_bytes(tmp_path):
+    tasks = [f"task-{number:03}" for number in range(200)]
+    indexes, _ = made_up(tmp_path, ["n"], [0], tasks, [WHOLE])
+    out = tmp_path / "distances.parquet"
+    distance.assemble(indexes, tmp_path / "columns", out, tmp_path / "layers.parquet")
+    assert out.stat().st_size < 16 * 200**2  # two numbers, and little else
+    rows = {
+        f"task-{n:04}": [value] for n, value in enumerate(np.random.default_rng(0).random(1000))
+    }
+    facts = FACTS | {"index": 64 * "a"} | versions.record("distance", Distance())
+    distance.write_column(tmp_path / "column.parquet", rows, [WHOLE], facts)
+    assert (tmp_path / "column.parquet").stat().st_size <= 2 * 4096  # blocks
 
 
 def test_columns_of_different_settings_are_not_joined(two_columns):
