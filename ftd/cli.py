@@ -422,6 +422,23 @@ def bench_search(
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
 
 
+@bench.command("scale")
+def bench_scale(
+    out: Out,
+    sizes: Annotated[str, typer.Option(help="JSON: numbers of tasks.")] = "[10, 100, 1000]",
+    real: Annotated[
+        bool, typer.Option("--real", help="Train and measure; else numbers are made up.")
+    ] = False,
+    cores: Annotated[int, typer.Option(min=1, help="CPU cores of a real run.")] = 2,
+) -> None:
+    """The workflow's own cost at many tasks: dry runs, tables, disk; or a real run's split."""
+    from ftd.bench import scale
+
+    numbers = _json(sizes, "--sizes")
+    table = scale.real(out, sizes=numbers, cores=cores) if real else scale.run(out, sizes=numbers)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", na_rep=""))
+
+
 @bench.command("tabular")
 def bench_tabular(
     table: Annotated[Path, typer.Option(help="Every architecture's results (Parquet).")],

@@ -2,14 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftd import artifacts, versions
 from ftd.config import Distance, Fisher
 from ftd.errors import UserError
-from ftd.pairs import Pair, open_store, pair_key
+from ftd.pairs import open_store, pair_key
 from ftd.progress import log, progress
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def squared_distance(f_ab: "Information", f_bb: "Information") -> float:
     """
     from ftd.fisher.kronecker import contributions
 
-    return total_of(contributions(f_ab, f_bb))
+    return total_of(contributions(f_ab, f_bb).values())
 
 
-def total_of(contributions: dict[str, float]) -> float:
+def total_of(contributions: Iterable[float]) -> float:
     """The squared distance whose layers' shares these are."""
-    return min(1.0, max(0.0, math.fsum(contributions.values())))  # but for rounding
+    return min(1.0, max(0.0, math.fsum(contributions)))  # but for rounding
 
 
 def on_common_ground(
@@ -79,6 +79,45 @@ def read_index(path: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def _parts(facts: dict, settings: Distance) -> list[str]:
+    """What a pair's numbers belong to: the Fisher diagonal's layers, or the whole."""
+    return facts["layers"] if settings.layers else [WHOLE]
+
+
+def pair_keys(
+    index: Path, fisher: Path, task_slice: Path, *, settings: Distance
+) -> dict[str, list[bytes]]:
+    """The keys of a column's pairs, by source: one for each number of the pair.
+
+    Raises:
+        UserError: unreadable input, or inputs of different runs.
+    """
+    probes = read_index(index)
+    facts = artifacts.read_tensor_facts(fisher, stage="fisher")
+    decides = {
+        "fisher": artifacts.digest(fisher),
+        "slice": artifacts.digest(task_slice),
+        "settings": settings.model_dump(mode="json"),
+        "version": versions.STAGES["distance"],
+    }
+    target = facts["task"]
+    wanted = {"probe": probes.get(target, {}).get("sha256"), "slice": decides["slice"]}
+    wanted |= {"version": versions.STAGES["fisher"]}
+    for key, value in wanted.items():
+        if facts[key] != value:
+            raise UserError(
+                f"{fisher}: made from another {key} than the one given; run the stage fisher again"
+            )
+    return {
+        source: [
+            pair_key(probe=entry["sha256"], part=part, **decides)
+            for part in _parts(facts, settings)
+        ]
+        for source, entry in sorted(probes.items())
+        if source != target
+    }
+
+
 def run(
     index: Path,
     fisher: Path,
@@ -100,26 +139,10 @@ def run(
     """
     probes = read_index(index)
     facts = artifacts.read_tensor_facts(fisher, stage="fisher")
-    target = facts["task"]
-    decides = {
-        "fisher": artifacts.digest(fisher),
-        "slice": artifacts.digest(task_slice),
-        "settings": settings.model_dump(mode="json"),
-        "version": versions.STAGES["distance"],
-    }
-    wanted = {"probe": probes.get(target, {}).get("sha256"), "slice": decides["slice"]}
-    for key, value in wanted.items():
-        if facts[key] != value:
-            raise UserError(
-                f"{fisher}: made from another {key} than the one given; run the stage fisher again"
-            )
-    keys = {
-        source: pair_key(probe=entry["sha256"], **decides)
-        for source, entry in sorted(probes.items())
-        if source != target
-    }
+    keys = pair_keys(index, fisher, task_slice, settings=settings)
+    target, parts = facts["task"], _parts(facts, settings)
     with open_store(store) as pairs:
-        missing = [source for source, key in keys.items() if pairs.get(key) is None]
+        missing = [source for source in keys if None in map(pairs.get, keys[source])]
         log(f"column {target}: {len(missing)} of {len(keys)} pairs missing")
         if missing:
             paths = {source: index.parent / probes[source]["path"] for source in missing}
@@ -128,10 +151,15 @@ def run(
                     raise UserError(f"{path}: changed since the probes were listed; run again")
             found = _contributions(paths, facts, fisher, task_slice, images, settings)
             for source, layers in progress(found, f"column {target}", len(missing)):
-                pairs.add(keys[source], source, total_of(layers), layers if settings.layers else {})
-        rows = {source: pairs.get(key) for source, key in keys.items()}
-    inputs = {key: decides[key] for key in ("fisher", "slice")} | {"index": artifacts.digest(index)}
-    _write_column(rows | {target: Pair(0.0, {})}, facts, settings, inputs, out)
+                kept = layers if settings.layers else {WHOLE: total_of(layers.values())}
+                pairs.add(zip(keys[source], map(kept.get, parts), strict=True))
+        rows = {source: [pairs.get(key) for key in keys[source]] for source in keys}
+    rows[target] = [0.0] * len(parts)
+    made_by = {key: facts[key] for key in ("network", "trial", "task", "samples")}
+    inputs = {"index": index, "fisher": fisher, "slice": task_slice}
+    made_by |= {"inputs": {name: artifacts.digest(path) for name, path in inputs.items()}}
+    made_by |= {"fisher_settings": facts["settings"]}
+    write_column(out, rows, parts, made_by | versions.record("distance", settings))
     return len(missing)
 
 
@@ -161,45 +189,66 @@ def _contributions(
         yield source, contributions(*on_common_ground(f_ab, f_bb, what))
 
 
-_SCHEMA = {
-    "network": "string",
-    "trial": "int64",
-    "source": "string",
-    "target": "string",
-    "distance": "float64",
-    "squared_distance": "float64",
-}
+WHOLE = "squared_distance"
+"""What a column holds in place of the layers' shares, where they are not kept."""
+COMMON = ("fisher_settings", "stage", "settings", "version", "packages")
+"""The facts that the columns of one table share."""
 
 
-def _write_column(
-    rows: dict[str, Pair], facts: dict, settings: Distance, inputs: dict[str, str], out: Path
-) -> None:
+def write_column(out: Path, rows: dict[str, list[float]], parts: list[str], facts: dict) -> None:
+    """Write a column: a row for each source, by name, and a column for each part of its number.
+
+    The sources are not repeated: the ``inputs`` of ``facts`` hold the digest of the ``index`` that
+    lists them; ``facts`` name ``network``, ``trial`` and ``task``.
+    """
     import pyarrow as pa
 
-    entry = pa.struct([("layer", pa.string()), ("contribution", pa.float64())])
-    same = {
-        key: facts[name] for key, name in (("network",) * 2, ("trial",) * 2, ("target", "task"))
-    }
-    table = pa.Table.from_pylist(
-        [
-            same
-            | {
-                "source": source,
-                "distance": pair.squared_distance**0.5,
-                "squared_distance": pair.squared_distance,
-                "layers": [
-                    {"layer": layer, "contribution": value} for layer, value in pair.layers.items()
-                ],
+    numbers = zip(*(rows[source] for source in sorted(rows)), strict=True)
+    arrays = [pa.array(values, pa.float64()) for values in numbers]
+    artifacts.write_table(out, pa.Table.from_arrays(arrays, parts), facts)
+
+
+def read_columns(
+    index: Path, paths: Iterable[Path]
+) -> Iterator[tuple["pa.Table", "pa.Table", dict]]:
+    """Columns of an index: each one's pairs, their contributions by layer, and its facts.
+
+    Pairs have ``network``, ``trial``, ``source``, ``target``, ``distance``, ``squared_distance``
+    and are sorted by source. Contributions are none where the settings keep no layers.
+
+    Raises:
+        UserError: an unreadable column, or one of another index.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    sources, made_from = sorted(read_index(index)), artifacts.digest(index)
+    for path in paths:
+        column = artifacts.read_table(path)
+        facts = artifacts.table_facts(column)
+        artifacts.expect_stage(path, facts, "distance")
+        if facts["inputs"]["index"] != made_from:
+            raise UserError(f"{path}: made from another list of probes than {index}; run again")
+        network, trial, target = (facts[key] for key in ("network", "trial", "task"))
+        numbers = np.column_stack([column[part] for part in column.column_names])
+        squared = np.array([total_of(row) for row in numbers.tolist()])
+        pairs = pa.table(
+            {
+                "network": pa.repeat(network, len(sources)),
+                "trial": pa.repeat(trial, len(sources)),
+                "source": pa.array(sources),
+                "target": pa.repeat(target, len(sources)),
+                "distance": np.sqrt(squared),
+                "squared_distance": squared,
             }
-            for source, pair in sorted(rows.items())
-        ],
-        schema=pa.schema(
-            [(name, pa.type_for_alias(kind)) for name, kind in _SCHEMA.items()]
-            + [("layers", pa.list_(entry))]
-        ),
-    )
-    made_by = {"samples": facts["samples"], "fisher_settings": facts["settings"], "inputs": inputs}
-    artifacts.write_table(out, table, made_by | versions.record("distance", settings))
+        )
+        kept = column.column_names if facts["settings"]["layers"] else []
+        others = [number for number, source in enumerate(sources) if source != target]
+        layers = pairs.select(["network", "trial", "source", "target"])
+        layers = layers.take(np.repeat(np.array(others, int), len(kept)))
+        layers = layers.append_column("layer", pa.array(kept * len(others), pa.string()))
+        values = numbers[others].ravel() if kept else np.empty(0)
+        yield pairs, layers.append_column("contribution", pa.array(values)), facts
 
 
 def assemble(indexes: list[Path], columns: Path, out: Path, layers_out: Path) -> None:
@@ -216,34 +265,20 @@ def assemble(indexes: list[Path], columns: Path, out: Path, layers_out: Path) ->
     """
     import pyarrow as pa
 
-    paths = [
-        columns / index.parent.name / index.stem / f"{task}.parquet"
-        for index in indexes
-        for task in sorted(read_index(index))
-    ]
-    if not paths:
+    found = {}
+    for index in sorted(indexes, key=lambda path: (path.parent.name, int(path.stem))):
+        folder = columns / index.parent.name / index.stem
+        paths = [folder / f"{task}.parquet" for task in sorted(read_index(index))]
+        found |= zip(paths, read_columns(index, paths), strict=True)
+    if not found:
         raise UserError("distances: no column given")
-    tables = [artifacts.read_table(path) for path in paths]
-    facts = [artifacts.table_facts(table) | {"samples": None, "inputs": None} for table in tables]
-    for path, found in zip(paths, facts, strict=True):
-        artifacts.expect_stage(path, found, "distance")
-        if found != facts[0]:
-            raise UserError(f"{path}: made with other settings or versions than {paths[0]}")
-    order = [(key, "ascending") for key in ("network", "trial", "target", "source")]
-    joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
-    joined = joined.sort_by(order)
-    made_by = facts[0] | {"inputs": {"indexes": [artifacts.digest(index) for index in indexes]}}
-    artifacts.write_table(out, joined.drop_columns("layers"), made_by)
-    artifacts.write_table(layers_out, _by_layer(joined), made_by)
-
-
-def _by_layer(joined: "pa.Table") -> "pa.Table":
-    """One row per pair and layer of a table with the column ``layers``."""
-    import pyarrow.compute as pc
-
-    table = joined.select(["network", "trial", "source", "target"])
-    table = table.take(pc.list_parent_indices(joined["layers"]))
-    entries = pc.list_flatten(joined["layers"])
-    for name in ("layer", "contribution"):
-        table = table.append_column(name, pc.struct_field(entries, name))
-    return table
+    pairs, layers, facts = zip(*found.values(), strict=True)
+    made_by = [{key: of[key] for key in COMMON} for of in facts]
+    for path, its in zip(found, made_by, strict=True):
+        if its != made_by[0]:
+            raise UserError(
+                f"{path}: made with other settings or versions than {next(iter(found))}"
+            )
+    about = made_by[0] | {"inputs": {"indexes": [artifacts.digest(index) for index in indexes]}}
+    artifacts.write_table(out, pa.concat_tables(pairs), about)
+    artifacts.write_table(layers_out, pa.concat_tables(layers), about)

@@ -18,13 +18,15 @@ from ftd import artifacts, compare, distance, select  # noqa: E402
 from ftd.errors import UserError  # noqa: E402
 
 _SOURCES_SHOWN = 5
+_RANKS_LISTED = 20
+_CELLS_WITH_VALUES = 30  # tasks: a larger heat map has colours only, and names here and there
 STATISTICS = {"mean": "mean", "std": "standard deviation"}
 
 
 def matrix(distances: Path, nearest: Path, *, network: str, statistic: str, out: Path) -> None:
     """Heat map of the squared distances over trials, rows: source, columns: target.
 
-    In the style of Le et al. 2022, figures 1 to 4, with the value in every cell.
+    In the style of Le et al. 2022, figures 1 to 4, with the value in every cell (of few tasks).
 
     Raises:
         UserError: unreadable tables, an unknown network or statistic.
@@ -38,11 +40,12 @@ def matrix(distances: Path, nearest: Path, *, network: str, statistic: str, out:
     values = dict(zip(("mean", "std"), matrices(table, order), strict=True))[statistic].to_numpy()
 
     trials = table["trial"].nunique()
-    side = 1.6 + 0.75 * len(order)
+    shown = min(len(order), _CELLS_WITH_VALUES)
+    side = 1.6 + 0.75 * shown
     figure, axes = plt.subplots(figsize=(side + 1.2, side))
     top = values.max() or 1.0
     picture = axes.imshow(values, cmap="Blues", vmin=0, vmax=top)
-    for (row, column), value in np.ndenumerate(values):
+    for (row, column), value in np.ndenumerate(values if shown == len(order) else np.empty(0)):
         colour = "white" if value > 0.6 * top else "black"
         axes.text(
             column,
@@ -52,8 +55,9 @@ def matrix(distances: Path, nearest: Path, *, network: str, statistic: str, out:
             va="center",
             color=colour,
         )
-    axes.set_xticks(range(len(order)), order, rotation=30, ha="right")
-    axes.set_yticks(range(len(order)), order)
+    step = -(-len(order) // shown)
+    axes.set_xticks(range(0, len(order), step), order[::step], rotation=30, ha="right")
+    axes.set_yticks(range(0, len(order), step), order[::step])
     axes.set_xlabel("target task")
     axes.set_ylabel("source task")
     axes.set_title(f"Squared distance, {STATISTICS[statistic]}\n{network}, {trials} trial(s)")
@@ -280,8 +284,9 @@ def _save(figure: plt.Figure, out: Path) -> None:
 
 
 def nearest_table(nearest: Path, out: Path) -> None:
-    """``nearest.parquet`` as a page."""
-    _page(artifacts.read_table(nearest, select.COLUMNS).to_pandas(), out)
+    """``nearest.parquet`` as a page, each target's first sources."""
+    table = artifacts.read_table(nearest, select.COLUMNS).to_pandas()
+    _page(table[table["rank"] <= _RANKS_LISTED], out)
 
 
 def comparison_table(comparison: Path, out: Path) -> None:

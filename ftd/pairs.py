@@ -1,18 +1,18 @@
 """The pair store: finished distances of one target, kept across runs and kills.
 
-One JSON line a pair with its own checksum, appended as soon as it is known. It is no declared
-output of the workflow, so nothing deletes it; a line is used only if its key, a digest of all
-that decides the distance, is the one asked for. A damaged line is blanked and its pair computed
-again.
+A file of 16-byte records, each a number (float64) under a key, a digest of all that decides it.
+It is no declared output of the workflow, so nothing deletes it. A record holds 3 bytes of its
+key, to find it by, and 5 bytes of a digest of the whole key and the number, to trust it by: a
+torn, damaged or outdated record agrees with no key that is asked for, wherever it stands.
 """
 
 import fcntl
 import hashlib
-import json
 import os
-from collections.abc import Iterator
+import struct
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,102 +20,54 @@ from ftd.artifacts import canonical
 from ftd.errors import UserError
 from ftd.progress import log
 
+_RECORD = struct.Struct("8s3s5s")  # number, part of the key, check
+_NUMBER = struct.Struct("<d")
+SYNC_EVERY = 1.0  # seconds: what a power cut can cost; a killed process loses nothing written
 
-def pair_key(**decides: object) -> str:
-    """A digest of everything that decides a distance."""
-    return hashlib.sha256(canonical(decides).encode()).hexdigest()[:32]
+
+def pair_key(**decides: object) -> bytes:
+    """A digest of everything that decides a number."""
+    return hashlib.sha256(canonical(decides).encode()).digest()
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A squared distance, and its contributions by layer (empty where they are not kept)."""
-
-    squared_distance: float
-    layers: dict[str, float]
+def _check(key: bytes, number: bytes) -> bytes:
+    return hashlib.sha256(key + number).digest()[:5]
 
 
 class PairStore:
-    """An open, locked store: ``get`` what is known, ``add`` what was computed."""
+    """An open store: ``get`` what is known, and, if it is locked, ``add`` what was computed."""
 
-    def __init__(self, file: BinaryIO, path: Path):
+    def __init__(self, file: BinaryIO):
+        data = file.read()
+        whole = len(data) - len(data) % _RECORD.size  # the rest was torn by a kill
         self._file = file
-        self._known, damaged = _scan(file)
-        for start, line in damaged:
-            self._blank(start, line)
-        if damaged:
-            log(f"{path}: {len(damaged)} damaged line(s) dropped, their pairs are computed again")
-        file.seek(0, os.SEEK_END)
+        self._synced = time.monotonic()
+        self._known: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for number, part, check in _RECORD.iter_unpack(memoryview(data)[:whole]):
+            self._known.setdefault(part, []).append((number, check))
 
-    def _blank(self, start: int, line: bytes) -> None:
-        """Make a line white space, in place: what stands behind it is kept; a torn end goes."""
-        self._file.seek(start)
-        if line.endswith(b"\n"):
-            self._file.write(b" " * (len(line) - 1))
-            self._file.flush()
-        else:
-            self._file.truncate()
+    def get(self, key: bytes) -> float | None:
+        """The number stored under ``key``."""
+        for number, check in self._known.get(key[:3], ()):
+            if check == _check(key, number):
+                return _NUMBER.unpack(number)[0]
+        return None
 
-    def get(self, key: str) -> Pair | None:
-        """The pair stored under ``key``."""
-        return self._known.get(key)
-
-    def add(self, key: str, source: str, squared_distance: float, layers: dict[str, float]) -> None:
-        """Append one pair and make it durable."""
-        entry = {"key": key, "source": source, "squared_distance": squared_distance}
-        if layers:
-            entry["layers"] = list(layers.items())  # canonical JSON would sort a mapping
-        entry["check"] = _check(entry)
-        self._file.write(canonical(entry).encode() + b"\n")
+    def add(self, numbers: Iterable[tuple[bytes, float]]) -> None:
+        """Append numbers by key; they survive the process, and a power cut soon after."""
+        for key, value in numbers:
+            number = _NUMBER.pack(value)
+            check = _check(key, number)
+            self._file.write(_RECORD.pack(number, key[:3], check))
+            self._known.setdefault(key[:3], []).append((number, check))
         self._file.flush()
+        if time.monotonic() - self._synced > SYNC_EVERY:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make all that was added durable."""
         os.fsync(self._file.fileno())
-        self._known[key] = Pair(squared_distance, layers)
-
-
-def _check(entry: dict) -> str:
-    """Checksum of a line's content."""
-    return hashlib.sha256(canonical(entry).encode()).hexdigest()[:16]
-
-
-def _scan(file: BinaryIO) -> tuple[dict[str, Pair], list[tuple[int, bytes]]]:
-    """The pairs of a store by key, and its damaged lines with where they begin."""
-    known: dict[str, Pair] = {}
-    damaged = []
-    start = 0
-    for line in file:
-        try:
-            if line.strip():
-                key, pair = _parse(line)
-                known[key] = pair
-        except ValueError:
-            damaged.append((start, line))
-        start += len(line)
-    return known, damaged
-
-
-def _parse(line: bytes) -> tuple[str, Pair]:
-    """The key and the pair of a line; ``ValueError`` if it is not as it was written."""
-    try:
-        entry = json.loads(line)
-        if not line.endswith(b"\n") or entry.pop("check") != _check(entry):
-            raise ValueError("damaged")
-        pair = Pair(float(entry["squared_distance"]), dict(entry.get("layers", [])))
-        return entry["key"], pair
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("damaged") from error
-
-
-def read_store(path: Path) -> tuple[dict[str, Pair], int]:
-    """The pairs of a store, and how many of its lines are damaged; changes nothing.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            known, damaged = _scan(file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return known, len(damaged)
+        self._synced = time.monotonic()
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
@@ -136,12 +88,29 @@ def open_store(path: Path) -> Iterator[PairStore]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        with open(path, "r+b") as file:
+        with open(path, "a+b") as file:
             _lock(file, path)
-            yield PairStore(file, path)
+            size = file.seek(0, os.SEEK_END)
+            file.truncate(size - size % _RECORD.size)
+            file.seek(0)
+            store = PairStore(file)
+            yield store
+            store.sync()
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); free space or check "
             "permissions, then run again: finished pairs are kept"
         ) from error
+
+
+def read_store(path: Path) -> PairStore:
+    """A store for reading alone; changes nothing.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return PairStore(file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -82,7 +82,7 @@ def run(
             for network in experiment.networks
             for trial in range(experiment.trials)
         ]
-        table = pd.concat([artifacts.read_table(path).to_pandas() for path in columns])
+        table = pd.concat(columns, ignore_index=True)
         nearest = select.nearest(table, [*learned, name])
         nearest = nearest[nearest["network"] == experiment.networks[0]].drop(columns="network")
         sources = list(nearest["source"][: experiment.select.nearest])
@@ -170,8 +170,8 @@ def _column(
     trial: int,
     library: Path,
     folder: Path,
-) -> Path:
-    """Probe, Fisher diagonal and distances of one trial; returns the column."""
+) -> pd.DataFrame:
+    """Probe, Fisher diagonal and distances of one trial; returns the column's pairs."""
     place = Path(network) / str(trial)
     task_slice = folder / "tasks" / f"{name}.parquet"
     images, _ = _dataset(experiment, name, library, folder)
@@ -200,10 +200,11 @@ def _column(
         task_slice,
         images,
         settings=experiment.distance,
-        store=folder / "pairs" / place / f"{name}.jsonl",
+        store=folder / "pairs" / place / f"{name}.pairs",
         out=column,
     )
-    return column
+    pairs, _, _ = next(distance.read_columns(index, [column]))
+    return pairs.to_pandas()
 
 
 def _genotype_of(folder: Path, task: str, experiment: Config) -> Path:

@@ -68,10 +68,12 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
         (it arrived before the target); sorted by network, arrival and rank.
     """
     arrival = {task: position for position, task in enumerate(order)}
+    names = ["network", "source", "target"]
     pairs = distances[distances["source"] != distances["target"]]
     pairs = pairs[pairs["source"].isin(order) & pairs["target"].isin(order)]
-    sources = pairs.groupby(["network", "trial", "target"])["source"].nunique()
-    targets = sources.groupby(["network", "trial"]).size()
+    pairs = pairs.astype(dict.fromkeys(names, "category"))  # many rows of few names
+    sources = pairs.groupby(["network", "trial", "target"], observed=True)["source"].nunique()
+    targets = sources.groupby(["network", "trial"], observed=True).size()
     for network in targets.index.unique("network"):
         if (sources[network] != len(order) - 1).any() or targets[network].nunique() > 1:
             raise UserError(f"distances: pairs are missing for network {network}; run distances")
@@ -79,16 +81,17 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
         ["network", "trial", "target"]
     )
     pairs = pairs.assign(agreement=pairs.index.isin(first.index).astype(float))
-    table = pairs.groupby(["network", "target", "source"], as_index=False).agg(
+    table = pairs.groupby(["network", "target", "source"], as_index=False, observed=True).agg(
         mean=("squared_distance", "mean"),
         std=("squared_distance", "std"),
         agreement=("agreement", "mean"),
     )
     table["std"] = table["std"].fillna(0.0)
-    table["arrival"] = table["target"].map(arrival)
-    table["learned"] = table["source"].map(arrival) < table["arrival"]
+    table["arrival"] = table["target"].map(arrival).astype(int)
+    table["learned"] = table["source"].map(arrival).astype(int) < table["arrival"]
     table = table.sort_values(["network", "arrival", "mean", "source"], ignore_index=True)
-    table["rank"] = table.groupby(["network", "target"]).cumcount() + 1
+    table["rank"] = table.groupby(["network", "target"], observed=True).cumcount() + 1
+    table = table.astype(dict.fromkeys(names, str))
     return table[COLUMNS]
 
 
@@ -102,9 +105,10 @@ def selection(
         before it, the nearest (farthest, first drawn) first; the last two are for ablations.
     """
     learned = table[(table["network"] == network) & table["learned"]].sort_values("rank")
+    by_target = dict(iter(learned.groupby("target")["source"]))
     found = {}
     for task in order:
-        ranked = list(learned[learned["target"] == task]["source"])
+        ranked = list(by_target.get(task, ()))
         shuffled = random.Random(seed_of("select", seed, task)).sample(sorted(ranked), len(ranked))
         orders = {"nearest": ranked, "farthest": ranked[::-1], "random": shuffled}
         found[task] = {name: sources[:nearest] for name, sources in orders.items()}

@@ -10,7 +10,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from ftd import artifacts, config, distance, pairs, select, slice
-from ftd.config import Config
+from ftd.config import Config, Distance
 from ftd.dataset import PARTS
 from ftd.errors import UserError
 from ftd.names import LIBRARY
@@ -213,21 +213,31 @@ def _fisher(path: Path, library: Path) -> Iterator[str]:
 def _column(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
     yield from _made_by(path, facts, "distance")
-    network, trial, task = _place(path)
-    same = (table["network"] == network) & (table["trial"] == int(trial))
-    yield from _must(bool((same & (table["target"] == task)).all()), "rows of another column")
-    inputs = facts["inputs"]
-    fisher = library / "fisher" / network / trial / f"{task}.safetensors"
-    yield from _same(fisher, inputs["fisher"], "Fisher diagonal")
-    yield from _same(library / "tasks" / f"{task}.parquet", inputs["slice"], "slice")
-    index = library / "index" / network / f"{trial}.json"
-    if index.exists() and task in distance.read_index(index):  # else it was removed, or added alone
+    yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
+    inputs, index = facts["inputs"], _index_of(path, library)
+    yield from _same(_fisher_of(path, library), inputs["fisher"], "Fisher diagonal")
+    yield from _same(library / "tasks" / f"{path.stem}.parquet", inputs["slice"], "slice")
+    if _is_listed(path, library):
         yield from _same(index, inputs["index"], "list of probes")
-    yield from _distance_values(table)
-    shares = table["layers"].map(lambda layers: sum(entry["contribution"] for entry in layers))
-    kept = table["layers"].map(len) > 0
-    close = np.isclose(shares, table["squared_distance"], rtol=1e-9, atol=1e-12)
-    yield from _must(bool((close | ~kept).all()), "layers do not sum to the squared distance")
+    squared = table.to_numpy().sum(axis=1)
+    inside = ((squared >= 0) & (squared <= 1 + 1e-9)).all()
+    yield from _must(bool(inside), "squared distances out of [0, 1]")
+
+
+def _index_of(path: Path, library: Path) -> Path:
+    network, trial, _ = _place(path)
+    return library / "index" / network / f"{trial}.json"
+
+
+def _fisher_of(path: Path, library: Path) -> Path:
+    network, trial, task = _place(path)
+    return library / "fisher" / network / trial / f"{task}.safetensors"
+
+
+def _is_listed(path: Path, library: Path) -> bool:
+    """Whether a column's task is among the probes: else it was removed, or added alone."""
+    index = _index_of(path, library)
+    return index.exists() and path.stem in distance.read_index(index)
 
 
 def _distance_values(table: pd.DataFrame) -> Iterator[str]:
@@ -238,12 +248,23 @@ def _distance_values(table: pd.DataFrame) -> Iterator[str]:
     yield from _must(bool(root.all()), "distances that are not the root of their squares")
 
 
-def _store(path: Path, _library: Path) -> Iterator[str]:
-    known, damaged = pairs.read_store(path)
-    if damaged:
-        yield f"{damaged} damaged line(s); they are not used: their pairs are computed again"
-    values = [pair.squared_distance for pair in known.values()]
-    yield from _must(all(0 <= value <= 1 for value in values), "squared distances out of [0, 1]")
+def _store(path: Path, library: Path) -> Iterator[str]:
+    """Every pair of the column can be had from the store: a damaged record counts as none."""
+    network, trial, task = _place(path)
+    column = library / "columns" / network / trial / f"{task}.parquet"
+    known = pairs.read_store(path)
+    if not column.exists() or not _is_listed(path, library):
+        return
+    facts = artifacts.table_facts(artifacts.read_table(column))
+    keys = distance.pair_keys(
+        _index_of(path, library),
+        _fisher_of(path, library),
+        library / "tasks" / f"{task}.parquet",
+        settings=Distance.model_validate(facts["settings"]),
+    )
+    lost = sum(None in map(known.get, parts) for parts in keys.values())
+    if lost:
+        yield f"{lost} of {len(keys)} pairs are damaged; they are computed again when needed"
 
 
 def _distances(path: Path, library: Path) -> Iterator[str]:
@@ -258,27 +279,25 @@ def _equals_columns(path: Path, library: Path) -> Iterator[str]:
     layers_path = path.with_name("layers.parquet")
     if not path.exists() or not layers_path.exists():
         return
-    table, layers = (artifacts.read_table(p).to_pandas() for p in (path, layers_path))
-    rows, shares = (dict(list(found.groupby(keys))) for found in (table, layers))
+    tables = [artifacts.read_table(p).to_pandas() for p in (path, layers_path)]
+    rows, shares = (dict(list(found.groupby(keys))) for found in tables)
     count = 0
-    for file in _columns(library):
-        network, trial, task = _place(file)
-        column = artifacts.read_table(file).to_pandas().sort_values("source", ignore_index=True)
-        count += len(column)
-        own = rows.get((network, int(trial), task), table[:0])
-        equal = column.drop(columns="layers").equals(own.reset_index(drop=True))
-        yield from _must(equal, f"differs from {file}")
-        wanted = [entry["contribution"] for entries in column["layers"] for entry in entries]
-        found = list(shares.get((network, int(trial), task), layers[:0])["contribution"])
-        yield from _must(found == wanted, f"{layers_path} differs from {file}")
-    yield from _must(len(table) == count, f"{len(table)} rows, but the columns have {count}")
-
-
-def _columns(library: Path) -> Iterator[Path]:
-    """The columns that the lists of probes ask for."""
-    for path in sorted(library.glob("index/*/*.json")):
-        for task in sorted(distance.read_index(path)):
-            yield library / "columns" / path.parent.name / path.stem / f"{task}.parquet"
+    for index in sorted(library.glob("index/*/*.json")):
+        folder = library / "columns" / index.parent.name / index.stem
+        files = [folder / f"{task}.parquet" for task in sorted(distance.read_index(index))]
+        for file, (column, layers, _) in zip(
+            files, distance.read_columns(index, files), strict=True
+        ):
+            count += len(column)
+            network, trial, task = _place(file)
+            key = (network, int(trial), task)
+            for where, wanted, found in (
+                (path, column, rows.get(key, tables[0][:0])),
+                (layers_path, layers, shares.get(key, tables[1][:0])),
+            ):
+                equal = wanted.to_pandas().equals(found.reset_index(drop=True))
+                yield from _must(equal, f"{where} differs from {file}")
+    yield from _must(len(tables[0]) == count, f"{len(tables[0])} rows, the columns have {count}")
 
 
 def _layers(path: Path, _library: Path) -> Iterator[str]:
@@ -398,7 +417,7 @@ _KINDS: list[tuple[str, str, Callable[[Path, Path], Iterator[str]]]] = [
     ("lists of probes", "index/*/*.json", _index),
     ("Fisher diagonals", "fisher/*/*/*.safetensors", _fisher),
     ("columns", "columns/*/*/*.parquet", _column),
-    ("pair stores", "pairs/*/*/*.jsonl", _store),
+    ("pair stores", "pairs/*/*/*.pairs", _store),
     ("distances", "distances.parquet", _distances),
     ("layers", "layers.parquet", _layers),
     ("rankings", "nearest.parquet", _nearest),

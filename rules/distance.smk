@@ -41,7 +41,7 @@ rule distance:
     shell:
         "ftd distance --index {input.index:q} --fisher {input.fisher:q} --slice {input.slice:q}"
         " --images {input.images:q} --settings {params.settings:q}"
-        " --store {params.results:q}/pairs/{wildcards.network}/{wildcards.trial}/{wildcards.task}.jsonl"
+        " --store {params.results:q}/pairs/{wildcards.network}/{wildcards.trial}/{wildcards.task}.pairs"
         " --out {output:q} > {log:q} 2>&1"
 
 

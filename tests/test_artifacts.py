@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ftd import artifacts, pairs
+from ftd import artifacts
 from ftd.errors import UserError
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([1, 2], dtype=torch.bfloat16)}
@@ -192,45 +192,3 @@ def test_a_safetensors_header_that_claims_gigabytes_is_refused(tmp_path):
     path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
     with pytest.raises(UserError, match=r"t\.safetensors: cannot be read"):
         artifacts.read_tensors(path)
-
-
-# The pair store ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    with pairs.open_store(path) as opened:
-        for number in range(5):
-            opened.add(f"key{number}", "zero", number / 8, {"b": 0.125, "a": 0.25})
-    return path
-
-
-def known(path) -> dict:
-    with pairs.open_store(path) as opened:
-        return {key: opened.get(key) for key in (f"key{n}" for n in range(5)) if opened.get(key)}
-
-
-def test_a_damaged_line_is_dropped_and_the_others_stay(store):
-    wanted = known(store)
-    whole = store.read_bytes()
-    assert len(wanted) == 5
-    for position in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << random.Random(position).randrange(8)
-        store.write_bytes(damaged)
-        found, count = pairs.read_store(store)
-        assert store.read_bytes() == damaged  # reading changes nothing
-        assert found.items() <= wanted.items() and len(found) >= 3 and count
-        assert known(store) == found
-        assert pairs.read_store(store) == (found, 0)  # blanked
-
-
-def test_a_dropped_pair_is_added_again_at_the_end(store):
-    lines = store.read_bytes().splitlines(keepends=True)
-    store.write_bytes(b"".join([*lines[:1], b"{}\n", *lines[2:], b'{"key": "torn']))
-    with pairs.open_store(store) as opened:
-        assert opened.get("key1") is None and opened.get("key4").squared_distance == 0.5
-        opened.add("key1", "zero", 0.75, {})
-    assert known(store)["key1"].squared_distance == 0.75 and len(known(store)) == 5
-    assert all(json.loads(line) for line in store.read_text().splitlines() if line.strip())

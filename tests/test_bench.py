@@ -1,7 +1,9 @@
 """The benchmarks on small cases: every method runs, ratios are to the floor."""
 
+from collections import Counter
+
 from ftd import artifacts
-from ftd.bench import fisher, search
+from ftd.bench import fisher, scale, search
 from ftd.names import OPERATIONS
 
 
@@ -23,3 +25,43 @@ def test_the_search_benchmark(tmp_path):
     assert table.loc[search.TRAINING, "ratio"] == 1
     assert (table["macs"] > 0).all() and (table["ratio"] > 0).all()
     assert artifacts.read_table(tmp_path / "b.parquet").num_rows == 2 * len(table)
+
+
+def test_jobs_and_edges_grow_with_the_number_of_tasks(tmp_path):
+    table = scale.run(tmp_path / "b.parquet", sizes=[2, 4]).set_index(["what", "tasks"])
+    output, _ = scale.Library(tmp_path / "more", 8).snakemake("--dry-run")
+    more = scale.planned(output)
+    for count in ("jobs", "inputs"):
+        two, four = table.loc["dry run, nothing there", count]
+        assert more[count] - four == 2 * (four - two) > 0
+    assert (table.loc["dry run, finished", "jobs"] == 0).all()
+    two, four = table.loc["dry run, one task added", "jobs"]
+    assert four - two == 2  # two columns more
+    disk = table[table["bytes"].notna()]["bytes"]
+    assert (disk > 0).all() and disk["disk, pairs", 4] >= 4 * 3 * 16
+    costs = table[table["bytes"].isna()]
+    assert (costs[["seconds", "cpu_seconds", "peak_mib"]] > 0).all(axis=None)
+    assert artifacts.read_table(tmp_path / "b.parquet").num_rows == len(table)
+
+
+def test_a_real_run_is_split_into_work_and_the_rest(tmp_path):
+    table = scale.real(tmp_path / "b.parquet", sizes=[2], cores=2).set_index("rule")
+    rules = table.loc[list(scale.STAGES)]
+    assert list(rules["jobs"]) == [1, 2, 2, 1, 2, 2, 1, 1]
+    assert (rules[["work", "starts"]] > 0).all(axis=None)
+    total = table.loc["total", "cpu_seconds"]
+    assert rules["cpu_seconds"].sum() + table.loc["Snakemake", "cpu_seconds"] == total
+
+
+def test_snakemake_s_output_is_counted():
+    output = """
+rule slice:
+    input: a, b
+    output: c
+localrule all:
+    input: c
+checkpoint select:
+    input: d, e, f
+"""
+    assert scale.jobs_of(output) == Counter(["slice", "all", "select"])
+    assert scale.planned(output) == {"jobs": 3, "inputs": 6}

@@ -1,21 +1,21 @@
 """Distances: the formula and its properties; columns, the pair store, the joined table."""
 
 import dataclasses
-import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ftd import artifacts, distance, fisher, networks, pairs, probe, training
+from ftd import artifacts, distance, fisher, networks, probe, training, versions
 from ftd.config import Distance, Fisher, Probe
-from ftd.distance import on_common_ground, squared_distance
+from ftd.distance import WHOLE, on_common_ground, squared_distance
 from ftd.errors import UserError
-from ftd.pairs import Pair
 from ftd.resume import Resume
 
 NOTHING = Resume(None, {})
@@ -147,10 +147,16 @@ class Trial:
 
     @property
     def store(self):
-        return self.folder / "pairs" / "ten.jsonl"
+        return self.folder / "pairs" / "ten.pairs"
+
+    def tables(self):
+        """The column's pairs, by source, and their contributions."""
+        read = distance.read_columns(self.folder / "index.json", [self.folder / "column.parquet"])
+        pairs, layers, _ = next(read)
+        return pairs.to_pandas().set_index("source"), layers.to_pandas()
 
     def table(self):
-        return artifacts.read_table(self.folder / "column.parquet").to_pandas().set_index("source")
+        return self.tables()[0]
 
 
 @pytest.fixture
@@ -161,9 +167,9 @@ def trial(tmp_path, make_slice, digits):
 
 def test_a_column_is_the_formula_on_the_target_s_ground(trial):
     assert trial.column() == 2
-    table = trial.table()
-    columns = ["network", "trial", "target", "distance", "squared_distance", "layers"]
-    assert list(table.columns) == columns
+    table, by_layer = trial.tables()
+    assert list(table.columns) == ["network", "trial", "target", "distance", "squared_distance"]
+    assert set(by_layer["source"]) == {"zero", "six"}  # none of the task itself
     assert table.loc["ten", "distance"] == 0
     from ftd.slice import TaskData, read
 
@@ -179,7 +185,8 @@ def test_a_column_is_the_formula_on_the_target_s_ground(trial):
         expected = 0.5 * np.sum((np.sqrt(a / a.sum()) - np.sqrt(b / b.sum())) ** 2)
         assert table.loc[source, "squared_distance"] == pytest.approx(expected, rel=1e-9)
         assert table.loc[source, "distance"] ** 2 == pytest.approx(expected, rel=1e-9)
-        layers = {e["layer"]: e["contribution"] for e in table.loc[source, "layers"]}
+        layers = by_layer[by_layer["source"] == source]
+        layers = layers.set_index("layer")["contribution"].to_dict()
         assert list(layers) == ["body.0", "body.3", "head"]
         assert sum(layers.values()) == pytest.approx(expected, rel=1e-9)
 
@@ -234,27 +241,36 @@ def test_a_removed_task_leaves_the_column(trial):
     assert sorted(trial.table().index) == ["ten", "zero"]
 
 
-def test_a_torn_line_costs_one_pair(trial):
-    trial.column()
+@pytest.mark.parametrize("layers", [True, False])
+def test_a_torn_or_damaged_record_costs_one_pair(trial, layers):
+    trial.column(layers=layers)
     first = (trial.folder / "column.parquet").read_bytes()
-    trial.store.write_bytes(trial.store.read_bytes()[:-20])
-    assert trial.column() == 1
-    assert (trial.folder / "column.parquet").read_bytes() == first
-    assert all(json.loads(line) for line in trial.store.read_text().splitlines())
+    whole = trial.store.read_bytes()
+    assert len(whole) == 16 * 2 * (3 if layers else 1)
+    damaged = bytearray(whole)
+    damaged[5] ^= 1
+    for content in (whole[:-7], bytes(damaged)):
+        trial.store.write_bytes(content)
+        assert trial.column(layers=layers) == 1
+        assert (trial.folder / "column.parquet").read_bytes() == first
 
 
-@pytest.mark.parametrize("garbage", [b"{", b'{"key": 1}\n', b"\xff\xfe\n", b"[]\n", b"null"])
-def test_garbage_at_the_store_s_end_is_dropped(tmp_path, garbage):
-    path = tmp_path / "s.jsonl"
-    with pairs.open_store(path) as store:
-        store.add("k", "a", 0.25, {"head": 0.25})
-    with open(path, "ab") as file:
-        file.write(garbage)
-    with pairs.open_store(path) as store:
-        assert store.get("k") == Pair(0.25, {"head": 0.25})
-        store.add("l", "b", 0.5, {})
-    with pairs.open_store(path) as store:
-        assert store.get("k") is not None and store.get("l") == Pair(0.5, {})
+def test_without_layers_the_distance_is_the_same(trial):
+    trial.column()
+    before, by_layer = trial.tables()
+    assert len(by_layer) == 2 * 3
+    trial.column(layers=False)  # other settings: computed again, beside the old ones
+    after, by_layer = trial.tables()
+    assert after.equals(before) and len(by_layer) == 0
+    trial.column()
+    assert trial.table().equals(before)
+
+
+def test_a_column_of_another_list_of_probes_is_refused(trial):
+    trial.column()
+    trial.list(("zero", "ten"))
+    with pytest.raises(UserError, match=r"column\.parquet: made from another list of probes"):
+        trial.table()
 
 
 def test_a_diverged_probe_is_named(trial):
@@ -299,6 +315,76 @@ def test_the_joined_table_and_its_layers(two_columns):
     ]
     sums = layers.groupby(["source", "target"])["contribution"].sum()
     assert sums.to_dict() == pytest.approx(pair[pair > 0].to_dict())
+
+
+FACTS = {"samples": 5, "fisher_settings": {}} | {"stage": "distance", "version": 1, "packages": {}}
+
+
+def made_up(folder, networks, trials, tasks, parts):
+    """Columns of made-up numbers: indexes, and ``(network, trial, target, source)`` to numbers."""
+    rng = np.random.default_rng(0)
+    indexes, numbers = [], {}
+    for network in networks:
+        for trial in trials:
+            index = folder / "index" / network / f"{trial}.json"
+            indexes.append(index)
+            artifacts.write_json(index, {task: {"path": "", "sha256": ""} for task in tasks})
+            for target in tasks:
+                rows = {s: rng.uniform(0, 0.2, len(parts)).tolist() for s in tasks}
+                rows[target] = [0.0] * len(parts)
+                facts = {"network": network, "trial": trial, "task": target}
+                facts |= {
+                    "inputs": {"index": artifacts.digest(index)},
+                    "settings": {"layers": parts != [WHOLE]},
+                }
+                path = folder / "columns" / network / str(trial) / f"{target}.parquet"
+                distance.write_column(path, rows, parts, FACTS | facts)
+                numbers |= {(network, trial, target, source): rows[source] for source in tasks}
+    return indexes, numbers
+
+
+@pytest.mark.parametrize("parts", [[WHOLE], ["b.1", "a", "head"]])
+def test_the_joined_table_is_the_plain_join(tmp_path, parts):
+    cases = (["n2", "n1"], [10, 2], ["b", "c", "B", "a-1", "a"], parts)
+    indexes, numbers = made_up(tmp_path, *cases)
+    folder = tmp_path / "out"
+    distance.assemble(
+        indexes, tmp_path / "columns", folder / "distances.parquet", folder / "layers.parquet"
+    )
+    squared = {key: math.fsum(values) for key, values in sorted(numbers.items())}
+    table = artifacts.read_table(folder / "distances.parquet")
+    assert table.to_pylist() == [
+        {"network": n, "trial": t, "source": s, "target": to, "distance": d**0.5}
+        | {"squared_distance": d}
+        for (n, t, to, s), d in squared.items()
+    ]
+    layers = artifacts.read_table(folder / "layers.parquet")
+    assert layers.to_pylist() == [
+        {"network": n, "trial": t, "source": s, "target": to, "layer": part, "contribution": value}
+        for n, t, to, s in squared
+        if s != to and parts != [WHOLE]
+        for part, value in zip(parts, numbers[n, t, to, s], strict=True)
+    ]
+    for read in (table, layers):
+        assert [field.type for field in read.schema][1:3] == [pa.int64(), pa.string()]
+
+
+def test_a_pair_takes_few_bytes(tmp_path):
+    tasks = [f"task-{number:03}" for number in range(200)]
+    indexes, _ = made_up(tmp_path, ["n"], [0], tasks, [WHOLE])
+    out = tmp_path / "distances.parquet"
+    distance.assemble(indexes, tmp_path / "columns", out, tmp_path / "layers.parquet")
+    assert out.stat().st_size < 16 * 200**2  # two numbers, and little else
+    rows = {
+        f"task-{n:04}": [value] for n, value in enumerate(np.random.default_rng(0).random(1000))
+    }
+    facts = (
+        FACTS
+        | {"inputs": dict.fromkeys(("index", "fisher", "slice"), 64 * "a")}
+        | versions.record("distance", Distance())
+    )
+    distance.write_column(tmp_path / "column.parquet", rows, [WHOLE], facts)
+    assert (tmp_path / "column.parquet").stat().st_size <= 2 * 4096  # blocks
 
 
 def test_columns_of_different_settings_are_not_joined(two_columns):

@@ -43,8 +43,9 @@ def results_of(workflow: Workflow) -> dict[str, object]:
         elif path.suffix == ".json":
             value = artifacts.read_json(path)
             found[name] = {key: value[key] for key in value if key not in TIMES}
-        elif path.suffix == ".jsonl":
-            found[name] = sorted(line for line in path.read_text().splitlines() if line.strip())
+        elif path.suffix == ".pairs":
+            records = path.read_bytes()  # added in any order
+            found[name] = sorted(records[at : at + 16] for at in range(0, len(records), 16))
     return found
 
 

@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from ftd import figure
+from ftd import artifacts, figure
 from ftd.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -27,6 +28,32 @@ def test_the_heat_map_prints_every_value(finished):
         assert f"{value:.2f}" in text
     assert "source task" in text and "target task" in text
     assert text.count("zero") == text.count("six") == text.count("three") == 2
+
+
+def test_a_heat_map_of_many_tasks_has_colours_only(tmp_path):
+    order = [f"task-{number:02}" for number in range(61)]
+    pairs = pa.Table.from_pylist(
+        [
+            {"network": "n", "trial": 0, "source": source, "target": target}
+            | {"squared_distance": float(source != target)}
+            for source in order
+            for target in order
+        ]
+    )
+    files = [tmp_path / name for name in ("distances.parquet", "nearest.parquet", "x.svg")]
+    artifacts.write_table(files[0], pairs)
+    artifacts.write_table(files[1], pairs, {"order": order})
+    figure.matrix(files[0], files[1], network="n", statistic="mean", out=files[2])
+    text = words(files[2])
+    assert "1.00" not in text and text.count("task-00") == text.count("task-60") == 2
+    assert "task-01" not in text and len(text) < 100
+
+
+def test_the_page_of_ranks_lists_each_target_s_first(tmp_path):
+    rows = [{"target": target, "rank": rank} for target in "ab" for rank in range(1, 1000)]
+    artifacts.write_table(tmp_path / "nearest.parquet", pa.Table.from_pylist(rows))
+    figure.nearest_table(tmp_path / "nearest.parquet", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("<td>b</td>") == 20
 
 
 def test_figures_are_equal_files(finished, tmp_path):

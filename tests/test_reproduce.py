@@ -125,7 +125,8 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
     assert "Cost: 0.40 of darts-1st's MACs, at most 0.50: **met**" in text
     assert "Parameters: 100, at most 94 (the median of DARTS and" in text and "**missed**" in text
     assert "| resnet18-x0.25 | 1.0000 ± 0.0100 | 10 | 0.0 |" in text
-    assert "at most 400 images of `train` and of `val`" in text and "at most all images" not in text
+    assert "at most 400 images of `train` and of `val`" in text
+    assert "Final training: all images of `train`, 8 epochs" in text
 
 
 def test_only_known_comparisons_run():

@@ -21,7 +21,7 @@ KINDS = {
     "list of probes": "index/small-cnn/0.json",
     "Fisher diagonal": "fisher/small-cnn/0/six.safetensors",
     "column": "columns/small-cnn/0/six.parquet",
-    "pair store": "pairs/small-cnn/0/six.jsonl",
+    "pair store": "pairs/small-cnn/0/six.pairs",
     "distances": "distances.parquet",
     "layers": "layers.parquet",
     "ranking": "nearest.parquet",
@@ -96,7 +96,7 @@ def rewrite(path, change) -> None:
     rows = table.to_pylist()
     change(rows)
     new = pa.Table.from_pylist(rows, schema=table.schema)
-    artifacts.write_table(path, new)
+    artifacts.write_table(path, new, artifacts.table_facts(table))
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def rewrite(path, change) -> None:
         ("tasks/six.parquet", lambda rows: rows[0].update(label=7), "labels out of range"),
         ("tasks/six.parquet", lambda rows: rows[0].update(index=5000), "does not have"),
         ("distances.parquet", lambda rows: rows[1].update(distance=0.5), "not the root"),
-        ("distances.parquet", lambda rows: rows.pop(), "8 rows, but the columns have 9"),
+        ("distances.parquet", lambda rows: rows.pop(), "8 rows, the columns have 9"),
         (
             "columns/small-cnn/0/six.parquet",
-            lambda rows: rows[1].update(squared_distance=float("nan")),
+            lambda rows: rows[1].update(dict.fromkeys(rows[1], float("nan"))),
             r"out of \[0, 1\]",
         ),
         ("layers.parquet", lambda rows: rows[0].update(contribution=0.5), "differs from"),
@@ -159,7 +159,7 @@ def test_every_artifact_records_what_made_it(finished):
             facts = artifacts.read_tensor_facts(path)
         elif name == "selection.json":
             facts = artifacts.read_json_facts(path)
-        elif name in ("config.json", "index/small-cnn/0.json", "pairs/small-cnn/0/six.jsonl"):
+        elif name in ("config.json", "index/small-cnn/0.json", "pairs/small-cnn/0/six.pairs"):
             continue  # the settings themselves; digests; keyed by all that decides
         else:
             facts = json.loads(path.read_text())

@@ -164,6 +164,7 @@ def run(
             "network": facts["network"],
             "trial": facts["trial"],
             "samples": data.count("fisher"),
+            "layers": list(dict.fromkeys(map(kronecker.layer_of, found))),
             "probe": artifacts.digest(probe_weights),
             "slice": artifacts.digest(task_slice),
         }

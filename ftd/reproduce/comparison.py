@@ -90,11 +90,11 @@ def _section(dataset: str, path: Path) -> list[str]:
     return [
         f"## {dataset}: {tasks}",
         "",
-        f"{rows['seed'].nunique()} seeds. Searches: at most {facts['search']['samples'] or 'all'} "
-        f"images of `train` and of `val`; {space['cells'][0]} cells of {space['nodes'][0]} nodes, "
-        f"{space['channels'][0]} channels. Final training: at most "
-        f"{facts['train']['samples'] or 'all'} images of `train`, {facts['train']['epochs']} "
-        f"epochs. Parts: {', '.join(f'{n} {size}' for n, size in facts['parts'].items())}. torch "
+        f"{rows['seed'].nunique()} seeds. Searches: {_images(facts['search'])} of `train` and of "
+        f"`val`; {space['cells'][0]} cells of {space['nodes'][0]} nodes, {space['channels'][0]} "
+        f"channels. Final training: {_images(facts['train'])} of `train`, "
+        f"{facts['train']['epochs']} epochs. Parts: "
+        f"{', '.join(f'{n} {size}' for n, size in facts['parts'].items())}. torch "
         f"{facts['packages']['torch']}.",
         "",
         "| method | accuracy | parameters | search GMACs | search seconds | log10 of the space |",
@@ -104,6 +104,10 @@ def _section(dataset: str, path: Path) -> list[str]:
         *(f"- {line}" for line in bars(rows)),
         "",
     ]
+
+
+def _images(settings: dict) -> str:
+    return f"at most {settings['samples']} images" if settings["samples"] else "all images"
 
 
 def _order(rows: pd.DataFrame) -> list[str]:
