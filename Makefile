@@ -1,16 +1,17 @@
 # make run    the environment and the default experiment with its report
 # make test   the environment and the tests
+# make test-slurm   the workflow on a real Slurm of one node, which it installs (Debian, root)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test lint seeds clean
+.PHONY: install run test test-slurm lint seeds clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cluster,test]'
 	@touch $@
 
 run: install
@@ -20,11 +21,15 @@ run: install
 test: install
 	$(BIN)/pytest
 
+test-slurm: install
+	PATH="$(abspath $(BIN)):$$PATH" tests/slurm/run.sh
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/hadolint Dockerfile
 
 # The distances of the default experiment for five base seeds: docs/digits.md and its picture.
 SEEDS := 0 1 2 3 4

@@ -175,18 +175,6 @@ def two_gpus(finished, clean, tmp_path):
     clean.setenv("TMPDIR", str(tmp_path))
 
 
-COMPUTING = ("probe", "fisher", "distance", "search", "train")
-
-
-def claimed(workflow: Workflow) -> dict[Path, str]:
-    """The device that each computing job's log names."""
-    logs = workflow.results / "logs"
-    texts = {
-        path: path.read_text() for stage in COMPUTING for path in (logs / stage).rglob("*.log")
-    }
-    return {path: re.search(r"^GPU (\d) claimed$", text, re.M)[1] for path, text in texts.items()}
-
-
 def test_gpu_jobs_are_bounded_and_each_has_a_device(finished, tmp_path, two_gpus):
     """Two devices, four cores: never a third GPU job, so that none ever waits for a device."""
     workflow = Workflow(tmp_path / "work", TINY)
