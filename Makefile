@@ -1,17 +1,18 @@
 # make run    the environment and the default experiment with its report
 # make test   the environment and the tests
-# make test-faults   kills, damage, full and read-only disks: docs/faults.md
+# make test-faults  kills, damage, full and read-only disks: docs/faults.md
+# make test-slurm   the workflow on a real Slurm of one node, which it installs (Debian, root)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test test-faults lint seeds clean
+.PHONY: install run test test-faults test-slurm lint seeds clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cluster,test]'
 	@touch $@
 
 run: install
@@ -24,11 +25,15 @@ test: install
 test-faults: install
 	$(BIN)/pytest -m faults
 
+test-slurm: install
+	PATH="$(abspath $(BIN)):$$PATH" tests/slurm/run.sh
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/hadolint Dockerfile
 
 # The distances of the default experiment for five base seeds: docs/digits.md and its picture.
 SEEDS := 0 1 2 3 4

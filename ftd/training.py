@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from ftd.device import claim
 from ftd.errors import UserError
 from ftd.precision import mixed
-from ftd.progress import progress
+from ftd.progress import log, progress
 from ftd.resume import Resume
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ def setup() -> None:
 
     One thread, or ``OMP_NUM_THREADS`` (which the workflow sets): sums differ between thread
     counts. Denormals are flushed: an over-trained network's gradients can become so small that
-    a CPU works many times slower.
+    a CPU works many times slower. Of several GPUs the process takes one for itself.
     """
+    if not torch.cuda.is_initialized():  # else the choice is made
+        claim(detect=torch.backends.cuda.is_built())
+    log(f"device: {default_device()}")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     torch.set_flush_denormal(True)
 

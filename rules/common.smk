@@ -73,6 +73,11 @@ def cut_of(wildcards):
     return f"<results>/datasets/{EXPERIMENT.tasks[wildcards.task].dataset}.parquet"
 
 
+def growing(megabytes):
+    """Memory of a job: as much again with every attempt."""
+    return lambda wildcards, attempt: attempt * megabytes
+
+
 def results_above(levels):
     """The folder of results, so many levels above a rule's first output."""
     return lambda wildcards, output: str(Path(output[0]).parents[levels])

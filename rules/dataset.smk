@@ -8,7 +8,7 @@ rule dataset:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
     params:
         settings=lambda wildcards: settings_json(EXPERIMENT.datasets[wildcards.dataset]),

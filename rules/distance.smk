@@ -32,8 +32,9 @@ rule distance:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
+        gpu=1,
     params:
         settings=settings_json(EXPERIMENT.distance),
         results=results_above(3),

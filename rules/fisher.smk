@@ -11,8 +11,9 @@ rule fisher:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
+        gpu=1,
     params:
         settings=settings_json(EXPERIMENT.fisher),
         version=versions.STAGES["fisher"],

@@ -12,8 +12,9 @@ rule probe:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
+        gpu=1,
     params:
         settings=settings_json(EXPERIMENT.probe),
         seed=EXPERIMENT.seed,

@@ -13,8 +13,9 @@ rule search_task:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=720,
+        gpu=1,
     params:
         settings=lambda wildcards: settings_json(EXPERIMENT.search.of(wildcards.method)),
         weights=lambda wildcards, input: "--weights" if input.weights else "",

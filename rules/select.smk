@@ -7,12 +7,9 @@ checkpoint select:
         selection="<results>/selection.json",
     log:
         "<logs>/select.log",
+    localrule: True
     conda:
         "../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         order=json.dumps(list(EXPERIMENT.tasks)),
         networks=json.dumps(EXPERIMENT.networks),

@@ -9,7 +9,7 @@ rule slice:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     params:
         settings=lambda wildcards: settings_json(EXPERIMENT.tasks[wildcards.task]),

