@@ -455,12 +455,12 @@ def recorded(library: Path) -> dict[str, Any]:
     """The configuration that the last whole run of an experiment recorded in its folder.
 
     Raises:
-        UserError: none there.
+        UserError: none there, or a damaged one.
     """
     path = Path(library) / "config.json"
     if not path.exists():
         raise UserError(f"{path}: no library; give the folder of a finished experiment")
-    return resolve(read(path))
+    return resolve(artifacts.read_json(path))
 
 
 def _without_effort(raw: dict[str, Any]) -> dict[str, Any]:

@@ -399,13 +399,9 @@ def _comparison(path: Path, library: Path) -> Iterator[str]:
         yield from _same(metrics, recorded, "metrics")
 
 
-def _config(path: Path, _library: Path) -> Iterator[str]:
-    _experiment(path)
+def _config(_path: Path, library: Path) -> Iterator[str]:
+    config.parse(config.recorded(library))
     return iter(())
-
-
-def _experiment(path: Path) -> Config:
-    return config.parse(config.resolve(artifacts.read_json(path)), [path])
 
 
 _KINDS: list[tuple[str, str, Callable[[Path, Path], Iterator[str]]]] = [
@@ -440,7 +436,7 @@ def _missing(library: Path) -> list[str]:
     if not path.exists():
         return []
     try:
-        wanted = _expected(_experiment(path))
+        wanted = _expected(config.parse(config.recorded(library)))
     except UserError:
         return []  # named already
     return [
