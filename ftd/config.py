@@ -21,6 +21,10 @@ from ftd.names import LOADERS, OPERATIONS, REST, did_you_mean, method_of, safe_n
 RECORDED = artifacts.JSON_KEY
 """The key under which a recorded configuration, ``config.json``, carries its checksum."""
 
+_SHORT = reprlib.Repr()  # aliases make a short file's values endless
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = 100
+
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values cannot change."""
@@ -546,7 +550,7 @@ def _describe(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return f"{'.'.join(path) or 'configuration'}: {message}"
     where = f"{'.'.join(path)}: " if path else ""
-    return f"{where}{message[0].lower()}{message[1:]}, got {reprlib.repr(item['input'])}"
+    return f"{where}{message[0].lower()}{message[1:]}, got {_SHORT.repr(item['input'])}"
 
 
 def _keys_at(path: list[str]) -> list[str]:

@@ -18,7 +18,8 @@ from ftd.names import did_you_mean
 _MAX_GROUP = 1 << 30  # bytes that a row group may unpack to, if that is much more than it takes
 _MAX_RATIO = 20  # encoded images hardly become smaller
 _MAX_BATCH = 64 << 20  # bytes of a batch of rows
-_DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError)  # what PIL raises
+# What PIL raises, and what a label raises that is no number of 64 bits.
+_DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _indexed(name: str, split) -> Source:
         for row in range(len(split)):
             try:
                 picture, label = split[row]
-                label = int(label)
+                label = np.int64(label)
             except (*_DAMAGED, TypeError) as error:
                 reason = str(error).partition("\n")[0]
                 raise UserError(
@@ -235,7 +236,7 @@ class _ParquetSplit:
                 for content, label in self._rows(reader):
                     with open_image(io.BytesIO(content)) as picture:
                         picture.load()
-                    yield picture, int(label)
+                    yield picture, np.int64(label)
                     row += 1
             except (*_DAMAGED, TypeError) as error:
                 reason = str(error).partition("\n")[0]

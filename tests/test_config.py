@@ -149,6 +149,18 @@ BAD = {
     "labels no mapping": ("tasks/zero/labels", 3, "tasks.zero.labels: expected 'all' or a mapping"),
     "label no list": ("tasks/zero/labels/zero", 0, "expected a list of classes"),
     "unsafe task": ("tasks/..%2Fx", TINY["tasks"]["zero"], "it becomes part of a path"),
+    "task beside the results": ("tasks/..", TINY["tasks"]["zero"], "it becomes part of a path"),
+    "absolute task": ("tasks/C:\\etc", TINY["tasks"]["zero"], "it becomes part of a path"),
+    "hidden task": ("tasks/.hidden", TINY["tasks"]["zero"], "it becomes part of a path"),
+    "task as an option": ("tasks/-rf", TINY["tasks"]["zero"], "it becomes part of a path"),
+    "task of two lines": ("tasks/a\nb", TINY["tasks"]["zero"], "it becomes part of a path"),
+    "endless task": ("tasks/" + "a" * 300, TINY["tasks"]["zero"], "it becomes part of a path"),
+    "unsafe data set": (
+        "datasets/..\\x",
+        {"loader": "sklearn-digits"},
+        "it becomes part of a path",
+    ),
+    "absolute experiment": ("experiment", "\x00", "it becomes part of a path"),
     "unsafe experiment": ("experiment", "../elsewhere", "it becomes part of a path"),
     "task names that differ in case": ("tasks/Zero", TINY["tasks"]["zero"], "differ only in case"),
     "share out of range": ("datasets/digits/parts", {"val": 1.5}, "expected a share in (0, 1]"),
@@ -195,12 +207,44 @@ def test_duplicate_task_names_are_found_in_the_file(tmp_path):
         config.load(path)
 
 
-@pytest.mark.parametrize("text", ["- a list", "a: [1", "!!python/object/apply:os.system [ls]"])
-def test_unreadable_files(tmp_path, text):
+UNREADABLE = {
+    "list": "- a list",
+    "open bracket": "a: [1",
+    "nothing": "",
+    "a call": "!!python/object/apply:os.system [touch owned]",
+    "a call within": "tasks: !!python/object/new:os.system [touch owned]",
+    "a module": "a: !!python/module:os",
+    "an unknown tag": "a: !secret b",
+    "nested without end": "[" * 5000,
+    "a control character": "a: \x07",
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+def test_unreadable_files(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=r"bad\.yaml"):
         config.load(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(bytes(range(128, 256)))
+    with pytest.raises(UserError, match=r"bad\.yaml: cannot be read"):
+        config.load(path)
+
+
+def test_aliases_that_multiply_without_end_are_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    path = tmp_path / "bad.yaml"
+    path.write_text("\n".join([*lines, "trials: *a11", "self: &self [*self]"]))
+    with pytest.raises(UserError, match=r"trials: .*got \[\[") as error:
+        config.load(path)
+    assert len(str(error.value)) < 10_000
 
 
 def test_settings_round_trip_keeps_the_order_of_labels():

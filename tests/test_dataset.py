@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +271,97 @@ def test_pixel_modes(tmp_path):
     deep.save(tmp_path / "photos" / "cat" / "0.png")
     with pytest.raises(UserError, match="convert the images to 8 bits"):
         make(tmp_path, loader="imagefolder", train="photos")
+
+
+# Hostile ----------------------------------------------------------------------------------------
+
+
+def test_cmyk_is_colour(tmp_path):
+    write_images(tmp_path / "photos", {"cat": 9, "dog": 9}, mode="RGB")
+    cyan = PIL.new("CMYK", (8, 8), (255, 0, 0, 0))
+    cyan.save(tmp_path / "photos" / "cat" / "0.jpg", quality=100)
+    (tmp_path / "photos" / "cat" / "0.png").unlink()
+    images, _, _ = make(tmp_path, Image(size=8, channels=3), loader="imagefolder", train="photos")
+    red, green, blue = images[0].reshape(3, -1).mean(1)
+    assert red < 5 and green > 250 and blue > 250
+    with pytest.raises(UserError, match=r"image 0: a colour image; set image\.channels to 3"):
+        make(tmp_path, loader="imagefolder", train="photos")
+
+
+def test_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    write_images(tmp_path / "photos", {"cat": 9, "dog": 9})
+    PIL.new("1", (20_000, 20_000)).save(tmp_path / "photos" / "cat" / "0.png")
+    assert (tmp_path / "photos" / "cat" / "0.png").stat().st_size < 10**6
+    with pytest.raises(UserError, match=r"image 0 or its class cannot be read .*bomb"):
+        make(tmp_path, loader="imagefolder", train="photos")
+
+
+def rows_of(contents: list[bytes], labels) -> pa.Table:
+    kind = pa.struct([("bytes", pa.binary())])
+    return pa.table({"image": pa.array([{"bytes": c} for c in contents], kind), "label": labels})
+
+
+def encoded() -> bytes:
+    buffer = io.BytesIO()
+    PIL.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("labels", "row"),
+    [
+        (pa.array([0, 2**64 - 1], pa.uint64()), 1),
+        (pa.array([0, None], pa.int64()), 1),
+    ],
+    ids=["too large", "none"],
+)
+def test_a_label_out_of_range_is_named_by_row(tmp_path, labels, row):
+    pq.write_table(rows_of([encoded()] * 2, labels), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=rf"a\.parquet, row {row} cannot be read"):
+        make(tmp_path, loader="parquet", train="a.parquet")
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.0], ["a", "b"], [True, False]], ids=str)
+def test_labels_that_are_no_whole_numbers(tmp_path, labels):
+    pq.write_table(rows_of([encoded()] * 2, pa.array(labels)), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="column 'label' holds no whole numbers"):
+        make(tmp_path, loader="parquet", train="a.parquet")
+
+
+@pytest.mark.parametrize("content", [b"", None, b"GIF89a", b"\x80\x04."], ids=repr)
+def test_bytes_that_are_no_image_are_named_by_row(tmp_path, content):
+    pq.write_table(rows_of([encoded(), content], [0, 1]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet, row 1 cannot be read"):
+        make(tmp_path, loader="parquet", train="a.parquet")
+
+
+def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    big = encoded() + bytes(300 << 20)
+    table = rows_of([big[:-number] for number in range(1, 5)], [0, 1, 0, 1])
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 10**6
+    with pytest.raises(UserError, match=r"row group 0 takes 0\.\d MiB and unpacks to 1\.2 GiB"):
+        make(tmp_path, loader="parquet", train="a.parquet")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_dictionary_that_repeats_a_large_image_needs_little_memory(tmp_path):
+    """A GiB of rows, of one value of 16 MiB."""
+    table = rows_of([encoded() + bytes(16 << 20)], [0]).take([0] * 64)
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    del table
+    code = (
+        "import re, sys; from pathlib import Path\n"
+        "from ftd.config import Dataset; from ftd import loaders\n"
+        "settings = Dataset(loader='parquet', train='a.parquet')\n"
+        "splits = loaders.open_splits('own', settings, Path(sys.argv[1]))\n"
+        "print(sum(1 for _ in splits.train.images))\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, kibibytes = map(int, done.stdout.split())
+    assert count == 64 and kibibytes < 600 << 10
 
 
 def test_compressed_names_are_not_mistaken_for_data(tmp_path):
