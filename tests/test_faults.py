@@ -57,6 +57,16 @@ def assert_as_undisturbed(workflow: Workflow, undisturbed: Workflow, below: str 
     assert verify.run(workflow.results).problems == []
 
 
+@pytest.fixture(autouse=True)
+def _no_job_stays(tmp_path):
+    """A test that fails leaves no process behind."""
+    yield
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(tmp_path):
+                process.kill()
+
+
 # Kills ------------------------------------------------------------------------------------------
 
 
