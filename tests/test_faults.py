@@ -112,8 +112,10 @@ def kill(snakemake: subprocess.Popen, workflow: Workflow, rng: random.Random) ->
     how = rng.choice(["Snakemake", "job", "all"])
     found = running(workflow)
     if how == "job" and found:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        try:
             rng.choice(found).kill()
+        except psutil.NoSuchProcess:  # it ended a moment ago
+            snakemake.kill()
     elif how == "all":
         with contextlib.suppress(ProcessLookupError):
             os.killpg(snakemake.pid, signal.SIGKILL)
