@@ -53,14 +53,18 @@ def index(probes: list[Path], out: Path) -> dict[str, dict[str, str]]:
 
     The list is all that a distance column depends on besides its own Fisher diagonal: an equal
     list means equal probes.
+
+    Raises:
+        UserError: a file that is missing, damaged, or no probe.
     """
+    for path in probes:
+        artifacts.read_tensor_facts(path, stage="probe")  # whole, and a probe
     found = {
         Path(path).stem: {
             "path": Path(os.path.relpath(path, Path(out).parent)).as_posix(),
             "sha256": artifacts.digest(path),
         }
         for path in probes
-        if artifacts.read_tensor_facts(path, stage="probe")  # whole, and a probe
     }
     artifacts.write_json(out, found)
     return found

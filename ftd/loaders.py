@@ -128,9 +128,12 @@ def _imagefolder(name: str, settings: Dataset, root: Path) -> Splits:
     from torchvision.datasets import ImageFolder
 
     def load(path: str):
-        with open_image(path) as picture:
-            picture.load()
-            return picture
+        try:
+            with open_image(path) as picture:
+                picture.load()
+                return picture
+        except _DAMAGED as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def folder(key: str) -> ImageFolder:
         path = root / getattr(settings, key)

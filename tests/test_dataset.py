@@ -221,9 +221,11 @@ def test_a_damaged_image_is_named_by_row(tmp_path):
     with pytest.raises(UserError, match=r"a\.parquet, row 17 cannot be read"):
         make(tmp_path, Image(size=8, channels=3), loader="parquet", train="a.parquet")
     write_images(tmp_path / "photos", {"cat": 9, "dog": 9})
-    (tmp_path / "photos" / "dog" / "3.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"image 12 or its class cannot be read .*3\.png"):
-        make(tmp_path, loader="imagefolder", train="photos")
+    whole = (tmp_path / "photos" / "dog" / "3.png").read_bytes()
+    for content in (b"", whole[:70]):
+        (tmp_path / "photos" / "dog" / "3.png").write_bytes(content)
+        with pytest.raises(UserError, match=r"image 12 or its class cannot be read .*dog/3\.png: "):
+            make(tmp_path, loader="imagefolder", train="photos")
 
 
 def test_missing_folders_and_files(tmp_path):

@@ -58,6 +58,16 @@ def assert_as_undisturbed(workflow: Workflow, undisturbed: Workflow, below: str 
     assert verify.run(workflow.results).problems == []
 
 
+@pytest.fixture(autouse=True)
+def _no_job_stays(tmp_path):
+    """A test that fails leaves no process behind."""
+    yield
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(tmp_path):
+                process.kill()
+
+
 # Kills ------------------------------------------------------------------------------------------
 
 
@@ -88,13 +98,14 @@ def wait_for(condition, seconds: float = 300) -> None:
 
 
 def random_moment(snakemake: subprocess.Popen, workflow: Workflow, rng: random.Random) -> None:
-    """Return while Snakemake starts, or after it started some jobs, or when it is done."""
-    wanted, seen = rng.randint(0, 3), set()
-    while snakemake.poll() is None and len(seen) < wanted:
-        seen |= {job.pid for job in running(workflow)}
+    """Return some seconds after no, one or two more jobs have ended, or when all is done."""
+    wanted, seen, alive = rng.randint(0, 2), set(), set()
+    while snakemake.poll() is None and len(seen - alive) < wanted:
+        alive = {job.pid for job in running(workflow)}
+        seen |= alive
         time.sleep(0.1)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        snakemake.wait(rng.uniform(0, 3))
+        snakemake.wait(rng.uniform(0, 5))
 
 
 def kill(snakemake: subprocess.Popen, workflow: Workflow, rng: random.Random) -> str:
@@ -102,8 +113,10 @@ def kill(snakemake: subprocess.Popen, workflow: Workflow, rng: random.Random) ->
     how = rng.choice(["Snakemake", "job", "all"])
     found = running(workflow)
     if how == "job" and found:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        try:
             rng.choice(found).kill()
+        except psutil.NoSuchProcess:  # it ended a moment ago
+            snakemake.kill()
     elif how == "all":
         with contextlib.suppress(ProcessLookupError):
             os.killpg(snakemake.pid, signal.SIGKILL)
@@ -199,9 +212,6 @@ def test_a_configuration_edited_during_a_run_counts_from_the_next_one(finished, 
 
 # Damage -----------------------------------------------------------------------------------------
 
-# What no other job reads is found by `ftd verify` only.
-UNREAD = {"probe's facts", "pair store", "trained network", "metrics", "genotype", "trace"}
-
 
 @faults
 @pytest.mark.parametrize("kind", KINDS)
@@ -211,36 +221,21 @@ def test_damage_is_refused_and_a_new_run_repairs_it(kind, finished, tmp_path):
     path = workflow.results / KINDS[kind]
     content = bytearray(path.read_bytes())
     rng = random.Random(kind)
-    while True:  # in JSON, white space means nothing
-        position = rng.randrange(len(content))
-        if not chr(content[position]).isspace():
-            break
+    # in JSON, white space means nothing
+    position = rng.choice([at for at, byte in enumerate(content) if not chr(byte).isspace()])
     content[position] ^= 4
     path.write_bytes(content)
     assert any(line.startswith(f"{path}: ") for line in verify.run(workflow.results).problems)
-    before = results_without(workflow, path)
     if kind == "pair store":
-        path.unlink()  # kept for later runs only
+        workflow.run("--forcerun", "distance")  # the damaged pair is computed again
     else:
         output = run_any(workflow)
         assert "Traceback (most recent call last)" not in output, output
-        if kind not in UNREAD:
+        if kind != "trained network":  # which no other job reads
             assert KINDS[kind] in output and "delete it and run again" in output
         path.unlink()
-    workflow.run()
-    if kind == "pair store":
-        workflow.run("--forcerun", "distance")
-    assert results_without(workflow, path).keys() == before.keys()
+        workflow.run()
     assert_as_undisturbed(workflow, finished)
-
-
-def results_without(workflow: Workflow, path: Path) -> dict[str, object]:
-    hidden = path.with_name("hidden")
-    path.rename(hidden)
-    try:
-        return results_of(workflow)
-    finally:
-        hidden.rename(path)
 
 
 def run_any(workflow: Workflow) -> str:
@@ -274,8 +269,7 @@ def test_a_damaged_raw_image_is_named_and_a_whole_one_is_enough(tmp_path):
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
     output = workflow.run("slices", ok=False)
-    assert "image 77 or its class cannot be read" not in output  # by name, not by number
-    assert "7.png" in output or "image" in output
+    assert "mine/dog/7.png: image file is truncated" in output
     assert "Traceback" not in output and not list(workflow.results.glob("datasets/*"))
     image.write_bytes(whole)
     workflow.run("slices")

@@ -140,6 +140,19 @@ def test_a_state_of_other_settings_or_a_damaged_one_is_not_taken_up(train, monke
     assert (train("b", epochs=2) / "zero.safetensors").read_bytes() == first
 
 
+@pytest.mark.parametrize("part", ["model model.", "optimizer adam.", "random_cpu"])
+def test_a_state_whose_shapes_do_not_fit_changes_nothing(train, monkeypatch, capfd, part):
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(resume.Resume, "done", lambda self: None)
+    folder = train("a", epochs=2)
+    first = (folder / "zero.safetensors").read_bytes()
+    tensors, facts = artifacts.read_tensors(folder / "zero.resume")
+    name = max(name for name in tensors if name.startswith(part) and tensors[name].dim())
+    artifacts.write_tensors(folder / "zero.resume", tensors | {name: torch.zeros(7, 3)}, facts)
+    assert (train("a", epochs=2) / "zero.safetensors").read_bytes() == first
+    assert "not a state of this job" in capfd.readouterr().err
+
+
 def test_averaging_is_the_mean_of_the_late_steps(make_slice, digits):
     task = slice.read(make_slice("zero", {"other": "rest", "zero": [0]}))
     data = slice.TaskData(task, digits / "digits.safetensors", {"train": None})
