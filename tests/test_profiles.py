@@ -27,10 +27,10 @@ def with_profile(name: str, *arguments: str) -> list[str]:
 def resources(output: str) -> dict[str, str]:
     """The resources of (the last printed job of) each rule in Snakemake's output."""
     found, rule = {}, None
-    for line in output.splitlines():
+    for line in map(str.strip, output.splitlines()):  # jobs of a group are indented
         if match := re.match(r"(?:local)?(?:rule|checkpoint) (\w+):", line):
             rule = match[1]
-        elif line.startswith("    resources: "):
+        elif line.startswith("resources: "):
             found[rule] = line.partition(": ")[2]
     return found
 
@@ -71,7 +71,9 @@ def test_memory_grows_with_every_attempt(tmp_path):
     diverging = {"epochs": 1, "learning_rate": 1e30}
     workflow = Workflow(tmp_path, TINY | {"tasks": task, "probe": diverging})
     output = workflow.run("probes", "--retries", "2", ok=False)
-    assert re.findall(r"gpu=1, mem_mb=(\d+)", output) == ["4000", "8000", "12000"]
+    asked = [line for line in output.splitlines() if "resources: " in line and "gpu=1" in line]
+    found = [re.search(r"\bmem_mb=(\d+)", line)[1] for line in asked]
+    assert found == ["4000", "8000", "12000"]
 
 
 def test_only_the_profiles_of_clusters_retry():
