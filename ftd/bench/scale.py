@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -83,10 +83,12 @@ class Library:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
 
-    def snakemake(self, *arguments: object) -> tuple[str, dict[str, float]]:
+    def snakemake(
+        self, *arguments: object, program: Sequence[str] = ("-m", "snakemake")
+    ) -> tuple[str, dict[str, float]]:
         """Run Snakemake; its output, and what it cost."""
         same = ("--snakefile", SNAKEFILE, "--configfile", "config.yaml")
-        return measured([sys.executable, "-m", "snakemake", *arguments, *same], self.folder)
+        return measured([sys.executable, *program, *arguments, *same], self.folder)
 
     def slice(self, task: str) -> Path:
         return self.root / "tasks" / f"{task}.parquet"
@@ -325,7 +327,20 @@ def make_up(library: Library) -> None:
         file = library.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    library.snakemake("--touch", "--forceall", "--cores", 1)
+    record(library)
+
+
+def record(library: Library) -> None:
+    """Have Snakemake record all files as finished: its own way, but without a nap for each."""
+    library.snakemake("--touch", "--forceall", "--cores", 1, program=("-c", _TOUCH))
+
+
+_TOUCH = """
+from snakemake.cli import main
+from snakemake.executors.touch import Executor
+Executor.SLEEPING_TIME = 0
+main()
+"""
 
 
 def _made_up_probe(library: Library, task: str, weights: dict[str, torch.Tensor]) -> None:
