@@ -7,6 +7,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends rsync \
     && rm -rf /var/lib/apt/lists/*
 
+# A CPU build of torch: --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG PIP_EXTRA_INDEX_URL
 WORKDIR /opt/ftd
 COPY requirements.lock ./
 RUN pip install --no-cache-dir --requirement requirements.lock

@@ -1,18 +1,19 @@
 # make run    the environment and the default experiment with its report
 # make test   the environment and the tests
+#                (make install LOCKED=1: with the exact versions of requirements.lock)
 # make test-faults  kills, damage, full and read-only disks: docs/faults.md
 # make test-slurm   the workflow on a real Slurm of one node, which it installs (Debian, root)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test test-faults test-slurm lint seeds clean
+.PHONY: install run test test-faults test-slurm lint lock seeds clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cluster,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(LOCKED),--constraint requirements.lock) --editable '.[cluster,test]'
 	@touch $@
 
 run: install
@@ -34,6 +35,11 @@ lint: install
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 	$(BIN)/hadolint Dockerfile
+
+# The versions installed here, for LOCKED=1 and the Dockerfile. CUDA's packages are left out: torch
+# itself asks for exact versions of them, and its CPU build for none.
+lock: install
+	$(BIN)/pip freeze --exclude-editable | grep -Ev '^(ftd|nvidia|cuda|triton)' | sed 's/+cpu$$//' > requirements.lock
 
 # The distances of the default experiment for five base seeds: docs/digits.md and its picture.
 SEEDS := 0 1 2 3 4

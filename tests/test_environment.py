@@ -52,6 +52,15 @@ def test_installed_packages_are_within_the_bounds():
         assert item.specifier.contains(version(item.name), prereleases=True), item
 
 
+def test_the_lock_file_has_every_package_within_its_bounds():
+    lines = (ROOT / "requirements.lock").read_text().split()
+    locked = dict(line.split("==") for line in lines)
+    found = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in locked.items()}
+    cluster = map(Requirement, PROJECT["optional-dependencies"]["cluster"])
+    for item in (*REQUIRED.values(), *FOR_TESTS, *cluster):
+        assert item.specifier.contains(found[item.name]), item
+
+
 def test_imports_are_the_declared_packages():
     imported = set()
     for path in (ROOT / "ftd").rglob("*.py"):
