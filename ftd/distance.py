@@ -270,7 +270,7 @@ def assemble(indexes: list[Path], columns: Path, out: Path, layers_out: Path) ->
     import pyarrow as pa
 
     found = {}
-    for index in sorted(indexes, key=lambda path: (path.parent.name, int(path.stem))):
+    for index in sorted(indexes, key=lambda path: (path.parent.name, len(path.stem), path.stem)):
         folder = columns / index.parent.name / index.stem
         paths = [folder / f"{task}.parquet" for task in sorted(read_index(index))]
         found |= zip(paths, read_columns(index, paths), strict=True)
