@@ -21,7 +21,7 @@ run: install
 	@$(BIN)/ftd show results/digits
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 test-faults: install
 	$(BIN)/pytest -m faults
