@@ -66,7 +66,8 @@ def test_cut_is_stratified_disjoint_and_stable(counts, fisher, val, seed):
     for name, size in sizes.items():
         for value, count in enumerate(counts):
             found = ((part == name) & (classes == value)).sum()
-            assert abs(found - size * count / total) < 2  # both ends of a block round
+            # at each end of a block every class rounds by a half, and they add up
+            assert abs(found - size * count / total) <= 1 + len(counts) * count / total
     assert (part == dataset.cut(classes, None, parts, seed)).all()
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ftd import artifacts, figure
+from ftd import artifacts, figure, select
 from ftd.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -32,7 +32,7 @@ def test_the_heat_map_prints_every_value(finished):
 
 def test_a_heat_map_of_many_tasks_has_colours_only(tmp_path):
     order = [f"task-{number:02}" for number in range(61)]
-    pairs = pa.Table.from_pylist(
+    pairs = pd.DataFrame(
         [
             {"network": "n", "trial": 0, "source": source, "target": target}
             | {"squared_distance": float(source != target)}
@@ -41,8 +41,9 @@ def test_a_heat_map_of_many_tasks_has_colours_only(tmp_path):
         ]
     )
     files = [tmp_path / name for name in ("distances.parquet", "nearest.parquet", "x.svg")]
-    artifacts.write_table(files[0], pairs)
-    artifacts.write_table(files[1], pairs, {"order": order})
+    artifacts.write_table(files[0], pa.Table.from_pandas(pairs))
+    ranks = pa.Table.from_pandas(select.nearest(pairs, order))
+    artifacts.write_table(files[1], ranks, {"order": order})
     figure.matrix(files[0], files[1], network="n", statistic="mean", out=files[2])
     text = words(files[2])
     assert "1.00" not in text and text.count("task-00") == text.count("task-60") == 2
@@ -50,7 +51,8 @@ def test_a_heat_map_of_many_tasks_has_colours_only(tmp_path):
 
 
 def test_the_page_of_ranks_lists_each_target_s_first(tmp_path):
-    rows = [{"target": target, "rank": rank} for target in "ab" for rank in range(1, 1000)]
+    blank = dict.fromkeys(select.COLUMNS, 0)
+    rows = [blank | {"target": t, "rank": rank} for t in "ab" for rank in range(1, 1000)]
     artifacts.write_table(tmp_path / "nearest.parquet", pa.Table.from_pylist(rows))
     figure.nearest_table(tmp_path / "nearest.parquet", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().count("<td>b</td>") == 20

@@ -346,8 +346,9 @@ main()
 def _made_up_probe(library: Library, task: str, weights: dict[str, torch.Tensor]) -> None:
     """Weights and a Fisher diagonal of the right size, with the facts that a column reads."""
     path = library.of_task("probes", task)
-    artifacts.write_tensors(path, weights, {"task": task})
-    artifacts.write_json(path.with_suffix(".json"), {"task": task})
+    made = versions.record("probe", library.experiment.probe)
+    artifacts.write_tensors(path, weights, {"task": task} | made)
+    artifacts.write_json(path.with_suffix(".json"), {"task": task} | made)
     facts = {"task": task, "network": NETWORK, "trial": 0, "samples": 1, "layers": []}
     facts |= {"probe": artifacts.digest(path), "slice": artifacts.digest(library.slice(task))}
     diagonal = {name: value.double().square() for name, value in weights.items()}
