@@ -1,12 +1,13 @@
 # make run    the environment and the default experiment with its report
 # make test   the environment and the tests
 #                (make install LOCKED=1: with the exact versions of requirements.lock)
+# make test-slow    tests of a minute or more
 # make test-faults  kills, damage, full and read-only disks: docs/faults.md
 # make test-slurm   the workflow on a real Slurm of one node, which it installs (Debian, root)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test test-faults test-slurm lint lock seeds clean
+.PHONY: install run test test-slow test-faults test-slurm lint lock seeds clean
 
 install: .venv/installed
 
@@ -22,6 +23,9 @@ run: install
 
 test: install
 	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+test-slow: install
+	$(BIN)/pytest -m slow
 
 test-faults: install
 	$(BIN)/pytest -m faults

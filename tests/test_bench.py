@@ -29,6 +29,7 @@ def test_the_search_benchmark(tmp_path):
     assert artifacts.read_table(tmp_path / "b.parquet").num_rows == 2 * len(table)
 
 
+@pytest.mark.slow
 def test_jobs_and_edges_grow_with_the_number_of_tasks(tmp_path):
     table = scale.run(tmp_path / "b.parquet", sizes=[2, 4]).set_index(["what", "tasks"])
     output, _ = scale.Library(tmp_path / "more", 8).snakemake("--dry-run")
@@ -46,6 +47,7 @@ def test_jobs_and_edges_grow_with_the_number_of_tasks(tmp_path):
     assert artifacts.read_table(tmp_path / "b.parquet").num_rows == len(table)
 
 
+@pytest.mark.slow
 def test_a_real_run_is_split_into_work_and_the_rest(tmp_path):
     table = scale.real(tmp_path / "b.parquet", sizes=[2], cores=2).set_index("rule")
     rules = table.loc[list(scale.STAGES)]

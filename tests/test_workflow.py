@@ -95,9 +95,9 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 def test_an_equal_run_on_another_number_of_cores_gives_equal_artifacts(finished, tmp_path):
     again = Workflow(tmp_path / "work", TINY)
-    again.run("--cores", "1")
+    again.run("comparison", "--cores", "1")
     mine, theirs = results_of(again), results_of(finished)
-    assert len(mine) > 30 and mine.keys() == theirs.keys()
+    assert len(mine) > 30 and mine.keys() <= theirs.keys()
     assert [name for name in mine if mine[name] != theirs[name]] == []
 
 
@@ -224,6 +224,7 @@ def test_adding_a_task_computes_only_what_is_new(finished, tmp_path):
     assert QUIET in workflow.run()
 
 
+@pytest.mark.slow
 def test_each_trial_of_a_new_task_is_paired_both_ways(tmp_path):
     workflow = Workflow(tmp_path, tiny(trials=2))
     workflow.run("distances")
@@ -238,6 +239,7 @@ def test_each_trial_of_a_new_task_is_paired_both_ways(tmp_path):
     assert sorted(counts) == [1] * 6 + [3] * 2  # 2·N·T, N = 3 and T = 2
 
 
+@pytest.mark.slow
 def test_renaming_a_task_is_a_new_task(finished, tmp_path):
     tasks = {name.replace("three", "renamed"): task for name, task in TINY["tasks"].items()}
     workflow = finished.copy(tmp_path / "copy")
