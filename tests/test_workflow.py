@@ -273,6 +273,7 @@ def test_touched_files_of_equal_content_rerun_nothing(finished, tmp_path):
     assert QUIET in workflow.run()
 
 
+@pytest.mark.slow
 def test_another_experiment_takes_equal_probes_from_the_cache(tmp_path):
     one = Workflow(tmp_path / "one", tiny(cache=str(tmp_path / "cache")))
     one.run("probes")
