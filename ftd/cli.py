@@ -434,7 +434,7 @@ def bench_scale(
     """The workflow's own cost at many tasks: dry runs, tables, disk; or a real run's split."""
     from ftd.bench import scale
 
-    numbers = _json(sizes, "--sizes")
+    numbers = _json(sizes, "--sizes", int)
     table = scale.real(out, sizes=numbers, cores=cores) if real else scale.run(out, sizes=numbers)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", na_rep=""))
 

@@ -2,10 +2,13 @@
 
 from collections import Counter
 
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from ftd import artifacts
+from ftd import artifacts, cli
 from ftd.bench import fisher, scale, search
+from ftd.errors import UserError
 from ftd.names import OPERATIONS
 
 
@@ -69,3 +72,15 @@ checkpoint select:
 """
     assert scale.jobs_of(output) == Counter(["slice", "all", "select"])
     assert scale.planned(output) == {"jobs": 3, "inputs": 6}
+
+
+def test_sizes_of_the_scale_benchmark_are_numbers(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        scale, "run", lambda out, sizes: asked.append(sizes) or pd.DataFrame({"tasks": sizes})
+    )
+    command = ["bench", "scale", "--out", str(tmp_path / "b.parquet"), "--sizes"]
+    done = CliRunner().invoke(cli.app, [*command, "[2, 4]"])
+    assert done.exit_code == 0 and asked == [[2, 4]], done.output
+    refused = CliRunner().invoke(cli.app, [*command, '["2"]'])
+    assert isinstance(refused.exception, UserError) and len(asked) == 1
