@@ -53,19 +53,20 @@ def run(
     }
     decided = versions.record("probe", settings)
     files = [weights_out, facts_out]
-    decides = identity | decided | {"images": artifacts.digest(images)}
-    if cache and shared.take(cache, "probe", decides, files):
-        return artifacts.read_json(facts_out)
+    if cache:
+        shareable = identity | decided | {"images": artifacts.digest(images)}
+        if shared.take(cache, shareable, files):
+            return artifacts.read_json(facts_out)
 
     data = slice.TaskData(task, images, {"train": None, "val": None})
     model = _start(network, task, seed_of("trial", seed, trial), pretrained).to(data.device)
-    resume = Resume.beside(weights_out, decides)
+    resume = Resume.beside(weights_out, identity | decided)
     measured = _train(model, data, settings, identity, resume)
     facts = identity | decided | measured
     artifacts.write_tensors(weights_out, model.state_dict(), identity | decided)
     artifacts.write_json(facts_out, facts)
     if cache:
-        shared.give(cache, "probe", decides, files)
+        shared.give(cache, shareable, files)
     resume.done()
     return facts
 
