@@ -211,12 +211,12 @@ def _json_checksum(value: Any, facts: dict) -> str:
 def write_table(path: Path, table: "pa.Table", facts: dict | None = None) -> None:
     """Write a table as Parquet (zstd); ``facts`` become its metadata.
 
-    Numbers of float64 are split into their bytes, which compresses them better than a dictionary.
+    Floats are split into their bytes, which compresses them better than a dictionary.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    numbers = [field.name for field in table.schema if field.type == pa.float64()]
+    numbers = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     table = table.replace_schema_metadata(None)  # it would be written twice
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(

@@ -217,8 +217,9 @@ def read_columns(
 ) -> Iterator[tuple["pa.Table", "pa.Table", dict]]:
     """Columns of an index: each one's pairs, their contributions by layer, and its facts.
 
-    Pairs have ``network``, ``trial``, ``source``, ``target``, ``distance``, ``squared_distance``
-    and are sorted by source. Contributions are none where the settings keep no layers.
+    Pairs have ``network``, ``trial``, ``source``, ``target``, ``squared_distance`` and its root
+    ``distance`` (float32, to spare the disk), and are sorted by source. Contributions are none
+    where the settings keep no layers.
 
     Raises:
         UserError: an unreadable column, or one of another index.
@@ -242,7 +243,7 @@ def read_columns(
                 "trial": pa.repeat(trial, len(sources)),
                 "source": pa.array(sources),
                 "target": pa.repeat(target, len(sources)),
-                "distance": np.sqrt(squared),
+                "distance": np.sqrt(squared).astype(np.float32),
                 "squared_distance": squared,
             }
         )

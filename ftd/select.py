@@ -11,6 +11,7 @@ from ftd.errors import UserError
 from ftd.seeds import seed_of
 
 COLUMNS = ["network", "target", "source", "rank", "mean", "std", "agreement", "learned"]
+_NUMBERS = ["mean", "std", "agreement"]
 _NEEDED = ["network", "trial", "source", "target", "squared_distance"]
 
 
@@ -65,7 +66,8 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     Returns:
         ``network``, ``target``, ``source``, ``rank`` (from 1), ``mean``, ``std`` (ddof 1; 0 for
         one trial), ``agreement`` (share of trials in which the source ranks first), ``learned``
-        (it arrived before the target); sorted by network, arrival and rank.
+        (it arrived before the target); sorted by network, arrival and rank, which is taken before
+        the numbers are rounded to float32.
     """
     arrival = {task: position for position, task in enumerate(order)}
     names = ["network", "source", "target"]
@@ -91,7 +93,7 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     table["learned"] = table["source"].map(arrival).astype(int) < table["arrival"]
     table = table.sort_values(["network", "arrival", "mean", "source"], ignore_index=True)
     table["rank"] = table.groupby(["network", "target"], observed=True).cumcount() + 1
-    table = table.astype(dict.fromkeys(names, str))
+    table = table.astype(dict.fromkeys(names, str) | dict.fromkeys(_NUMBERS, "float32"))
     return table[COLUMNS]
 
 
