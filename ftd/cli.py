@@ -192,7 +192,6 @@ def select(
     networks: Annotated[str, typer.Option(help="JSON: probe networks; the first decides.")],
     nearest_out: Annotated[Path, typer.Option(help="Ranked sources to write (Parquet).")],
     selection_out: Annotated[Path, typer.Option(help="Selection to write (JSON).")],
-    seed: Seed = 0,
     settings: Settings = "{}",
 ) -> None:
     """Rank each task's sources and choose its nearest learned tasks."""
@@ -203,7 +202,6 @@ def select(
         order=_json(order, "--order"),
         networks=_json(networks, "--networks"),
         settings=config.settings_from_json(config.Select, settings),
-        seed=seed,
         nearest_out=nearest_out,
         selection_out=selection_out,
     )

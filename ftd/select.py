@@ -21,7 +21,6 @@ def run(
     order: list[str],
     networks: list[str],
     settings: Select,
-    seed: int,
     nearest_out: Path,
     selection_out: Path,
 ) -> None:
@@ -30,7 +29,6 @@ def run(
     Args:
         order: task names as they arrive.
         networks: probe networks; the first decides the selection.
-        seed: of the experiment, for the tasks that are chosen at random.
 
     Raises:
         UserError: unreadable distances, or a pair of tasks without one.
@@ -46,11 +44,10 @@ def run(
     facts = {
         "order": order,
         "networks": networks,
-        "seed": seed,
         "distances": artifacts.digest(distances),
     } | versions.record("select", settings)
     artifacts.write_table(nearest_out, pa.Table.from_pandas(table, preserve_index=False), facts)
-    chosen = selection(table, order, networks[0], nearest=settings.nearest, seed=seed)
+    chosen = selection(table, order, networks[0], nearest=settings.nearest)
     artifacts.write_json(selection_out, chosen, facts)
 
 
@@ -98,23 +95,28 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
 
 
 def selection(
-    table: pd.DataFrame, order: list[str], network: str, *, nearest: int = 1, seed: int = 0
+    table: pd.DataFrame, order: list[str], network: str, *, nearest: int = 1
 ) -> dict[str, dict[str, list[str]]]:
     """The learned tasks that each task's search may start from, by one network's table.
 
     Returns:
-        ``{task: {"nearest": …, "farthest": …, "random": …}}``, so many of the tasks that arrived
-        before it, the nearest (farthest, first drawn) first; the last two are for ablations.
+        ``{task: {"nearest": …, "farthest": …}}``, so many of the tasks that arrived before it,
+        the nearest (farthest) first; the farthest are for ablations.
     """
     learned = table[(table["network"] == network) & table["learned"]].sort_values("rank")
     by_target = dict(iter(learned.groupby("target")["source"]))
     found = {}
     for task in order:
         ranked = list(by_target.get(task, ()))
-        shuffled = random.Random(seed_of("select", seed, task)).sample(sorted(ranked), len(ranked))
-        orders = {"nearest": ranked, "farthest": ranked[::-1], "random": shuffled}
-        found[task] = {name: sources[:nearest] for name, sources in orders.items()}
+        found[task] = {"nearest": ranked[:nearest], "farthest": ranked[::-1][:nearest]}
     return found
+
+
+def drawn(order: list[str], task: str, *, nearest: int, seed: int, search_seed: int) -> list[str]:
+    """So many of the tasks that arrived before ``task``, at random, anew for every search."""
+    learned = sorted(order[: order.index(task)])
+    rng = random.Random(seed_of("select", seed, task, search_seed))
+    return rng.sample(learned, min(nearest, len(learned)))
 
 
 def summary(nearest_file: Path) -> str:

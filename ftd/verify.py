@@ -327,7 +327,6 @@ def _selection(path: Path, library: Path) -> Iterator[str]:
             facts["order"],
             facts["networks"][0],
             nearest=facts["settings"]["nearest"],
-            seed=facts["seed"],
         )
         yield from _must(found == wanted, f"does not follow from {source}")
 

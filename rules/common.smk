@@ -27,6 +27,10 @@ try:
     above = [read_config(path) for path in workflow.configfiles[1:]]
     config = resolve(config, [*above, dict(workflow.config_settings.config)])
     EXPERIMENT = parse_config(config, workflow.configfiles)
+    # A damaged selection is named here, not from inside the graph, where it would be a traceback.
+    selection = Path(EXPERIMENT.results) / EXPERIMENT.experiment / "selection.json"
+    if selection.exists():
+        read_json(selection)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -121,21 +125,26 @@ def after_selection(pattern):
 
 @functools.lru_cache
 def selection_at(path, modified):
-    try:
-        return read_json(Path(path))
-    except UserError as error:
-        raise WorkflowError(str(error))
+    return read_json(Path(path))
 
 
 def sources(wildcards):
     """The learned tasks that a task's search by a method starts from."""
     path = checkpoints.select.get().output.selection
-    kind = method_of(wildcards.method)
+    kind, task = method_of(wildcards.method), wildcards.task
     if kind.source is None:
         return []
-    return selection_at(str(path), os.stat(path).st_mtime_ns)[wildcards.task][
-        kind.source
-    ]
+    if kind.source == "random":
+        from ftd.select import drawn  # pandas takes a moment, which few experiments need
+
+        return drawn(
+            list(EXPERIMENT.tasks),
+            task,
+            nearest=EXPERIMENT.select.nearest,
+            seed=EXPERIMENT.seed,
+            search_seed=int(wildcards.seed),
+        )
+    return selection_at(str(path), os.stat(path).st_mtime_ns)[task][kind.source]
 
 
 def donors(wildcards):

@@ -60,6 +60,6 @@ rule distances:
         "../environment.yml"
     params:
         results=results_above(0),
-        version=versions.STAGES["distance"],
+        version=versions.STAGES["distances"],
     shell:
         "ftd assemble {input.indexes:q} --columns {params.results:q}/columns --out {output.distances:q} --layers-out {output.layers:q} > {log:q} 2>&1"

@@ -14,13 +14,11 @@ checkpoint select:
         order=json.dumps(list(EXPERIMENT.tasks)),
         networks=json.dumps(EXPERIMENT.networks),
         settings=settings_json(EXPERIMENT.select),
-        seed=EXPERIMENT.seed,
         version=versions.STAGES["select"],
     shell:
         "ftd select --distances {input:q} --order {params.order:q}"
-        " --networks {params.networks:q} --settings {params.settings:q} --seed {params.seed}"
-        " --nearest-out {output.nearest:q}"
-        " --selection-out {output.selection:q} > {log:q} 2>&1"
+        " --networks {params.networks:q} --settings {params.settings:q}"
+        " --nearest-out {output.nearest:q} --selection-out {output.selection:q} > {log:q} 2>&1"
 
 
 rule selection:

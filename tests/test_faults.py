@@ -230,7 +230,7 @@ def test_damage_is_refused_and_a_new_run_repairs_it(kind, finished, tmp_path):
         workflow.run("--forcerun", "distance")  # the damaged pair is computed again
     else:
         output = run_any(workflow)
-        assert "Traceback (most recent call last)" not in output, output
+        assert "Traceback" not in output, output
         if kind != "trained network":  # which no other job reads
             assert KINDS[kind] in output and "delete it and run again" in output
         path.unlink()

@@ -366,6 +366,24 @@ def test_partial_channels_pass_and_mix_the_others():
         supernet.Edge(("none",), 8, 1, partial=3)
 
 
+def test_edge_normalisation_weights_the_channels_that_pass_by_too():
+    """Xu et al. 2020, equation 4: a node is the sum of β · PC(x) over its edges."""
+    skeleton = Skeleton.usual(3, 3, 4)
+    relaxation = darts.Relaxation(skeleton, 2, 0, edges=True)
+    with torch.no_grad():
+        relaxation.beta["normal"].copy_(torch.tensor([3.0, 1, -2, 0.5, 2, -1]))
+        relaxation.alpha["normal"].normal_(generator=torch.Generator().manual_seed(0))
+    alphas = relaxation.alpha["normal"].softmax(1)
+    betas = relaxation.beta["normal"][3:].softmax(0)  # of the last node's three edges
+    edges = [supernet.Edge(("skip_connect", "avg_pool_3x3"), 8, 1, 4) for _ in betas]
+    states = torch.randn(3, 2, 8, 5, 5)
+    weights = relaxation()["normal"][3:]
+    found = [edge(x, weight) for edge, x, weight in zip(edges, states, weights, strict=True)]
+    for beta, edge, x, alpha, out in zip(betas, edges, states, alphas[3:], found, strict=True):
+        torch.testing.assert_close(out, beta * edge(x, alpha))
+    assert (found[0] - edges[0](states[0], alphas[3])).abs().max() > 0.1
+
+
 def test_edge_normalisation_shares_a_node_s_weight():
     weights = darts.Relaxation(Skeleton.usual(3, 3, 4), 5, 0, edges=True)()
     nodes = torch.tensor([node for node, _ in supernet.edges_of(Skeleton.usual(3, 3, 4))])

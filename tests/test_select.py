@@ -68,15 +68,22 @@ def test_selection_knows_only_tasks_that_arrived_before():
     assert nearest_of(table, order) == {"c": [], "b": ["c"], "a": ["c"]}
 
 
-def test_the_farthest_and_random_ones_and_more_than_one():
+def test_the_farthest_and_more_than_one():
     table = select.nearest(distances(), ORDER)
     one = select.selection(table, ORDER, "n")
-    assert one["a"] == {"nearest": [], "farthest": [], "random": []}
+    assert one["a"] == {"nearest": [], "farthest": []}
     assert one["c"]["farthest"] == ["a"]
     two = select.selection(table, ORDER, "n", nearest=2)
     assert two["c"]["nearest"] == ["b", "a"] and two["b"]["nearest"] == ["a"]
-    drawn = {select.selection(table, ORDER, "n", seed=seed)["c"]["random"][0] for seed in range(20)}
-    assert drawn == {"a", "b"}
+
+
+def test_random_ones_are_drawn_for_every_search_among_those_that_arrived_before():
+    def drawn(task, nearest, seed):
+        return select.drawn(ORDER, task, nearest=nearest, seed=0, search_seed=seed)
+
+    assert {drawn("c", 1, seed)[0] for seed in range(20)} == {"a", "b"}
+    assert drawn("c", 1, 3) == drawn("c", 1, 3)
+    assert sorted(drawn("c", 5, 0)) == ["a", "b"] and drawn("a", 1, 0) == []
 
 
 def test_a_later_task_changes_no_earlier_selection():
@@ -102,7 +109,6 @@ def test_run_writes_table_and_selection(tmp_path):
         order=ORDER,
         networks=["n"],
         settings=Select(),
-        seed=0,
         nearest_out=out,
         selection_out=tmp_path / "selection.json",
     )

@@ -167,7 +167,6 @@ class Library:
             order=self.tasks,
             networks=[NETWORK],
             settings=self.experiment.select,
-            seed=self.experiment.seed,
             nearest_out=self.root / "nearest.parquet",
             selection_out=self.root / "selection.json",
         )

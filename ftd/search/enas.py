@@ -21,7 +21,8 @@ from ftd.seeds import seed_of
 from ftd.slice import TaskData
 from ftd.training import EVAL_BATCH, train_epoch
 
-# As in the paper's released code, but for the temperature.
+# The paper's: units of the LSTM, bound of the logits, range of the first weights (its temperature
+# of 5 is left out); ours: the decay of the rewards' moving average.
 HIDDEN, TANH, SPREAD, BASELINE_DECAY = 100, 2.5, 0.1, 0.95
 
 

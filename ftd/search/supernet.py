@@ -35,6 +35,7 @@ class Edge(nn.Module):
 
     The other channels pass by (halved by maximum, where the edge halves), and the channels are
     then shuffled, so that every operation sees all of them in turn (PC-DARTS, Xu et al. 2020).
+    What passes by has the sum of the operations' weights, which is the edge's (β; 1 without).
     """
 
     def __init__(self, operations: tuple[str, ...], c: int, stride: int, partial: int):
@@ -66,6 +67,8 @@ class Edge(nn.Module):
         rest = x[:, used.shape[1] :]
         if self.stride == 2:
             rest = F.max_pool2d(rest, 2, ceil_mode=True)
+        if chosen is None:
+            rest = rest * weights.sum()
         joined = torch.cat([mixed, rest], dim=1)
         return joined.unflatten(1, (self.partial, -1)).transpose(1, 2).flatten(1, 2)
 
