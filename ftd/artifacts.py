@@ -99,7 +99,7 @@ def _neighbour(path: Path) -> tuple[IO, str]:
 def _remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of ``path``: half-written neighbours that none holds."""
     for old in path.parent.glob(f".{glob.escape(path.name)}.????????"):
-        with suppress(OSError), open(old, "rb") as file:
+        with suppress(OSError), open(old, "r+b") as file:  # NFS locks no file open to read
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             old.unlink()
 

@@ -18,19 +18,24 @@ _CHECKS = {".safetensors": artifacts.read_tensor_facts, ".json": artifacts.read_
 
 
 def take(cache: Path, decides: dict, files: list[Path]) -> bool:
-    """Copy an entry's artifacts to ``files``; False, with nothing written, if it is not whole."""
+    """Copy an entry's artifacts to ``files``; False, with nothing written, if none is there.
+
+    A damaged entry is none; it is removed, so that a new one can take its place.
+    """
     entry = _entry(cache, decides)
-    if not entry.exists():
+    if not os.path.isdir(entry):
         return False
     kept = _names(entry, files)
     try:
         for path in kept:
             _CHECKS[path.suffix](path)
-    except UserError as error:
+        contents = [path.read_bytes() for path in kept]
+    except (UserError, OSError) as error:
         log(f"{error}. It is not used")
+        shutil.rmtree(entry, ignore_errors=True)
         return False
-    for source, path in zip(kept, files, strict=True):
-        artifacts.write_bytes(path, source.read_bytes())
+    for content, path in zip(contents, files, strict=True):
+        artifacts.write_bytes(path, content)
     log(f"taken from {entry}")
     return True
 
@@ -38,8 +43,7 @@ def take(cache: Path, decides: dict, files: list[Path]) -> bool:
 def give(cache: Path, decides: dict, files: list[Path]) -> None:
     """Keep copies of artifacts; the first of several that give the same entry wins.
 
-    Raises:
-        UserError: the cache cannot be written.
+    A cache that cannot be written is no reason to lose what was made: it is said, no more.
     """
     entry = _entry(cache, decides)
     try:
@@ -54,10 +58,10 @@ def give(cache: Path, decides: dict, files: list[Path]) -> None:
     except OSError as error:
         if entry.exists():  # another process was first
             return
-        raise UserError(
-            f"{cache}: cannot be written ({error.strerror or error}); check the configuration's "
-            "cache, its space and permissions"
-        ) from error
+        log(
+            f"{cache}: cannot be written ({error.strerror or error}), nothing is kept there; check "
+            "the configuration's cache, its space and permissions"
+        )
 
 
 def _entry(cache: Path, decides: dict) -> Path:

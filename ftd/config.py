@@ -4,6 +4,7 @@ The model is the schema: ``config/README.md`` documents it, the workflow and the
 validate with it. Imports nothing heavy, since every cluster job parses the workflow again.
 """
 
+import hashlib
 import json
 import re
 import reprlib
@@ -20,6 +21,11 @@ from ftd.names import LOADERS, OPERATIONS, REST, did_you_mean, method_of, safe_n
 
 RECORDED = artifacts.JSON_KEY
 """The key under which a recorded configuration, ``config.json``, carries its checksum."""
+RECORD = "config.json"
+"""The file of a library in which its last whole run recorded its configuration."""
+
+MAX_LAYERED = 10**6
+"""Pairs, at most, whose distances are kept by layer: a table of them is read as a whole."""
 
 _SHORT = reprlib.Repr()  # aliases make a short file's values endless
 _SHORT.maxlevel = 2
@@ -29,7 +35,7 @@ _SHORT.maxstring = _SHORT.maxother = 100
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Image(Section):
@@ -410,6 +416,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _layers(self) -> "Config":
+        pairs = len(self.networks) * self.trials * len(self.tasks) ** 2
+        if self.distance.layers and pairs > MAX_LAYERED:
+            raise ValueError(
+                f"distance.layers: {pairs} pairs are too many for a table of their layers; set it "
+                "to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pretrained(self) -> "Config":
         for name in self.pretrained:
             if name not in self.networks:
@@ -443,16 +459,25 @@ def resolve(raw: dict[str, Any], above: Iterable[dict[str, Any]] = ()) -> dict[s
     """The configuration with the chosen effort's changes made.
 
     ``above``: parts of ``raw`` that stand above an effort, e.g. what the command line gave, the
-    strongest last. An unknown effort is left for ``parse`` to name.
+    strongest last. An unknown effort, or one that is no mapping, is left for ``parse`` to name.
     """
     raw = {key: value for key, value in raw.items() if key != RECORDED}
-    efforts, chosen = raw.get("efforts"), str(raw.get("effort"))
-    if not isinstance(efforts, dict) or not isinstance(efforts.get(chosen), dict):
+    efforts, chosen = raw.get("efforts"), raw.get("effort")
+    if not isinstance(efforts, dict) or not all(isinstance(e, dict) for e in efforts.values()):
         return raw
-    result = _merged(_without_effort(raw), efforts[chosen])
+    if chosen is None:
+        return _without_effort(raw)
+    if str(chosen) not in efforts:
+        return raw
+    result = _merged(_without_effort(raw), efforts[str(chosen)])
     for changes in above:
         result = _merged(result, _without_effort(changes))
     return result
+
+
+def digest(raw: dict[str, Any]) -> str:
+    """SHA-256 of a configuration's content, hexadecimal; the order of its keys counts."""
+    return hashlib.sha256(json.dumps(raw).encode()).hexdigest()
 
 
 def recorded(library: Path) -> dict[str, Any]:
@@ -461,7 +486,7 @@ def recorded(library: Path) -> dict[str, Any]:
     Raises:
         UserError: none there, or a damaged one.
     """
-    path = Path(library) / "config.json"
+    path = Path(library) / RECORD
     if not path.exists():
         raise UserError(f"{path}: no library; give the folder of a finished experiment")
     return resolve(artifacts.read_json(path))
@@ -515,8 +540,15 @@ def check_recorded(path: Path) -> None:
     Raises:
         UserError: it is damaged, or was edited.
     """
-    if RECORDED in read(path):
+    if RECORDED not in read(path):
+        return
+    try:
         artifacts.read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{path}: not as it was recorded: damaged, or edited; to go on with an edited copy, "
+            f"take the key {RECORDED} out of it"
+        ) from error
 
 
 def settings_json(section: Section | dict[str, Any]) -> str:

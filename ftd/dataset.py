@@ -47,7 +47,7 @@ def run(
     with artifacts.scratch_array(Path(images_out).parent, shape) as images:
         pairs = (pair for source in sources for pair in source.images)
         classes = _decode(name, pairs, images, settings.fit)
-        _check_classes(name, classes, splits.train.count)
+        _check_classes(name, classes, splits)
         parts = _parts(name, settings, classes, splits, seed)
         mean, std = _moments(images, np.flatnonzero(parts == "train"))
         decided = versions.record("dataset", settings)
@@ -175,7 +175,14 @@ def _decode(
     return classes
 
 
-def _check_classes(name: str, classes: np.ndarray, trained: int) -> None:
+def _check_classes(name: str, classes: np.ndarray, splits: loaders.Splits) -> None:
+    known = splits.names or range(1 + max(0, classes.max()))
+    if unknown := set(classes.tolist()) - set(known):
+        raise UserError(
+            f"data set {name}: an image's class is {min(unknown)}; expected one of the "
+            f"{len(known)} classes, from 0 on (an image without a class cannot be used)"
+        )
+    trained = splits.train.count
     strange = set(classes[trained:]) - set(classes[:trained])
     if strange:
         raise UserError(

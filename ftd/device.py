@@ -6,6 +6,7 @@ one GPU takes it as it is; one with several has locks of its own, since with cgr
 every job are numbered from 0.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -97,17 +98,19 @@ def _lock_one(devices: list[str], owner: str) -> tuple[str, TextIO]:
 
 def _lock(path: Path) -> TextIO | None:
     """The file, open and locked; ``None`` if another process holds it."""
+    file = None
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.parent.is_symlink() or path.parent.stat().st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "its folder is another user's")
         file = open(path, "a")  # noqa: SIM115, held until the process ends
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be opened to claim a GPU ({error.strerror}); set TMPDIR to a folder "
-            "of your own"
-        ) from error
-    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be locked to claim a GPU ({error.strerror}); set TMPDIR to a folder "
+            "of your own on a local disk"
+        ) from error
     return file

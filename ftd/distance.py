@@ -139,8 +139,11 @@ def run(
     Returns the number of pairs computed.
 
     Raises:
-        UserError: unreadable input, inputs of different runs, or a zero or non-finite trace.
+        UserError: unreadable input, inputs of different runs or that change meanwhile, or a zero or
+            non-finite trace.
     """
+    inputs = {"index": index, "fisher": fisher, "slice": task_slice}
+    digests = {name: artifacts.digest(path) for name, path in inputs.items()}
     probes = read_index(index)
     facts = artifacts.read_tensor_facts(fisher, stage="fisher")
     keys = pair_keys(index, fisher, task_slice, settings=settings)
@@ -150,21 +153,25 @@ def run(
         log(f"column {target}: {len(missing)} of {len(keys)} pairs missing")
         if missing:
             paths = {source: index.parent / probes[source]["path"] for source in missing}
-            for source, path in paths.items():
-                if artifacts.digest(path) != probes[source]["sha256"]:
-                    raise UserError(f"{path}: changed since the probes were listed; run again")
             found = _contributions(paths, facts, fisher, task_slice, images, settings)
             for source, layers in progress(found, f"column {target}", len(missing)):
+                # What was loaded is what the keys say, whoever else is writing.
+                _expect(paths[source], probes[source]["sha256"])
+                _expect(fisher, digests["fisher"])
+                _expect(task_slice, digests["slice"])
                 kept = layers if settings.layers else {WHOLE: total_of(layers.values())}
                 pairs.add(zip(keys[source], map(kept.get, parts), strict=True))
         rows = {source: [pairs.get(key) for key in keys[source]] for source in keys}
     rows[target] = [0.0] * len(parts)
     made_by = {key: facts[key] for key in ("network", "trial", "task", "samples")}
-    inputs = {"index": index, "fisher": fisher, "slice": task_slice}
-    made_by |= {"inputs": {name: artifacts.digest(path) for name, path in inputs.items()}}
-    made_by |= {"fisher_settings": facts["settings"]}
+    made_by |= {"inputs": digests, "fisher_settings": facts["settings"]}
     write_column(out, rows, parts, made_by | versions.record("distance", settings))
     return len(missing)
+
+
+def _expect(path: Path, sha256: str) -> None:
+    if artifacts.digest(path) != sha256:
+        raise UserError(f"{path}: changed since this job or its list of probes began; run again")
 
 
 def _contributions(
@@ -195,8 +202,8 @@ def _contributions(
 
 WHOLE = "squared_distance"
 """What a column holds in place of the layers' shares, where they are not kept."""
-COMMON = ("fisher_settings", "stage", "settings", "version", "packages")
-"""The facts that the columns of one table share."""
+COMMON = ("fisher_settings", "stage", "settings", "version")
+"""The facts that the columns of one table share; they may be of different days' packages."""
 
 
 def write_column(out: Path, rows: dict[str, list[float]], parts: list[str], facts: dict) -> None:
@@ -282,8 +289,10 @@ def assemble(indexes: list[Path], columns: Path, out: Path, layers_out: Path) ->
     for path, its in zip(found, made_by, strict=True):
         if its != made_by[0]:
             raise UserError(
-                f"{path}: made with other settings or versions than {next(iter(found))}"
+                f"{path}: made with other settings or by another version than "
+                f"{next(iter(found))}; make all columns anew (snakemake -R distance)"
             )
     about = made_by[0] | {"inputs": {"indexes": [artifacts.digest(index) for index in indexes]}}
+    about |= {"packages": versions.packages()}
     artifacts.write_table(out, pa.concat_tables(pairs), about)
     artifacts.write_table(layers_out, pa.concat_tables(layers), about)

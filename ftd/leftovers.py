@@ -1,5 +1,7 @@
 """What tasks, networks, trials, methods and seeds that were taken away have left in a library."""
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from ftd import config
@@ -18,6 +20,7 @@ LEVELS = {
     "pairs": _PER_PROBE,
     "search": _PER_SEARCH,
     "final": _PER_SEARCH,
+    "figures": ("figure",),
     "logs/dataset": ("dataset",),
     "logs/slice": ("task",),
     "logs/probe": _PER_PROBE,
@@ -26,6 +29,7 @@ LEVELS = {
     "logs/distance": _PER_PROBE,
     "logs/search": _PER_SEARCH,
     "logs/train": _PER_SEARCH,
+    "logs/figures": ("figure",),
 }
 """What the parts of a path below each folder of a library name."""
 
@@ -33,10 +37,13 @@ LEVELS = {
 def find(library: Path) -> list[Path]:
     """Files of a library that the configuration of its last whole run does not name, sorted.
 
+    Files that are younger than that run's record are not among them: they may be of a later one.
+
     Raises:
         UserError: no library.
     """
     experiment = config.parse(config.recorded(library))
+    recorded = (library / config.RECORD).stat().st_mtime_ns
     named = {
         "dataset": set(experiment.datasets),
         "task": set(experiment.tasks),
@@ -45,12 +52,23 @@ def find(library: Path) -> list[Path]:
         "method": {*experiment.search.methods, LIBRARY},
         "seed": set(map(str, experiment.search.seeds)),
     }
+    named["figure"] = set(_figures(named))
     return sorted(
         path
         for folder, levels in LEVELS.items()
         for path in (library / folder).rglob("*")
-        if path.is_file() and not _is_named(path.relative_to(library / folder), levels, named)
+        if path.is_file()
+        and path.stat().st_mtime_ns < recorded
+        and not _is_named(path.relative_to(library / folder), levels, named)
     )
+
+
+def _figures(named: dict[str, set[str]]) -> Iterator[str]:
+    yield from ("probes", "nearest", "comparison", "scatter")
+    for network in named["network"]:
+        yield from (f"{network}-mean", f"{network}-std", f"layers-{network}")
+    for method, seed in itertools.product(named["method"], named["seed"]):
+        yield from (f"trace-{method}-{seed}", f"cells-{method}-{seed}")
 
 
 def _is_named(path: Path, levels: tuple[str, ...], named: dict[str, set[str]]) -> bool:

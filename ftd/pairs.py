@@ -77,6 +77,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
     except BlockingIOError:
         log(f"{path}: waiting for another process that writes it")
         fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        log(f"{path}: not locked, this file system has no locks ({error.strerror})")
 
 
 @contextmanager

@@ -32,7 +32,8 @@ def setup() -> None:
     if not torch.cuda.is_initialized():  # else the choice is made
         claim(detect=torch.backends.cuda.is_built())
     log(f"device: {default_device()}")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # of nested levels the first
+    torch.set_num_threads(int(threads) if threads.isdecimal() else 1)
     torch.set_flush_denormal(True)
 
 

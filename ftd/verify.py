@@ -1,6 +1,7 @@
 """Check a whole library: checksums, recorded digests, completeness, and values; change nothing."""
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
-from ftd import artifacts, config, distance, pairs, select, slice
+from ftd import artifacts, config, distance, pairs, select, slice, versions
 from ftd.config import Config, Distance
 from ftd.dataset import PARTS
 from ftd.errors import UserError
@@ -96,19 +97,66 @@ def _facts_of_table(path: Path) -> tuple[pd.DataFrame, dict]:
     return table.to_pandas(), artifacts.table_facts(table)
 
 
-def _made_by(path: Path, facts: dict, stage: str) -> Iterator[str]:
-    """What every artifact records of its making, besides inputs and seeds."""
+def _made_by(path: Path, facts: dict, stage: str, library: Path) -> Iterator[str]:
+    """What every artifact records of its making, besides its inputs."""
     artifacts.expect_stage(path, facts, stage)
     for key in ("settings", "version", "packages"):
         yield from _must(key in facts, f"records no {key}")
+    present = versions.STAGES[stage]
+    yield from _must(facts["version"] == present, f"made by another version of the stage {stage}")
+    experiment = _experiment(library)
+    if experiment is None or not _is_asked_for(facts, experiment):
+        return
+    asked = config.settings_json(_section(stage, facts, experiment))
+    yield from _must(json.loads(asked) == facts["settings"], f"made with other {stage} settings")
+    if stage in ("dataset", "slice", "probe", "search", "train"):
+        seed = facts.get("experiment_seed", facts.get("seed", experiment.seed))
+        yield from _must(seed == experiment.seed, f"made with the experiment's seed {seed}")
+
+
+def _experiment(library: Path) -> Config | None:
+    """The library's recorded configuration, if there is a sound one."""
+    path = library / config.RECORD
+    return _parsed(library, path.stat().st_mtime_ns) if path.exists() else None
+
+
+@functools.lru_cache
+def _parsed(library: Path, _modified: int) -> Config | None:
+    try:
+        return config.parse(config.recorded(library))
+    except UserError:
+        return None  # named where that file is checked
+
+
+def _is_asked_for(facts: dict, experiment: Config) -> bool:
+    """Whether the configuration still names an artifact: else it is a leftover."""
+    asked = {
+        "dataset": experiment.datasets,
+        "task": experiment.tasks,
+        "network": [*experiment.networks, None, *experiment.search.methods],
+        "trial": range(experiment.trials),
+        "method": {*experiment.search.methods, LIBRARY},
+    }
+    return all(facts[key] in names for key, names in asked.items() if key in facts)
+
+
+def _section(stage: str, facts: dict, experiment: Config) -> config.Section | dict:
+    """The settings that a stage's artifact should have been made with."""
+    by_stage = {
+        "dataset": lambda: experiment.datasets[facts["dataset"]],
+        "slice": lambda: experiment.tasks[facts["task"]],
+        "search": lambda: experiment.search.of(facts["method"]),
+        "compare": dict,
+    }
+    return by_stage[stage]() if stage in by_stage else getattr(experiment, stage)
 
 
 # One check for each kind: (file, library) → what is wrong with it -------------------------------
 
 
-def _images(path: Path, _library: Path) -> Iterator[str]:
+def _images(path: Path, library: Path) -> Iterator[str]:
     facts = artifacts.read_tensor_facts(path)
-    yield from _made_by(path, facts, "dataset")
+    yield from _made_by(path, facts, "dataset", library)
     with safe_open(path, framework="numpy") as file:
         images = file.get_slice("images")
         shape, kind = images.get_shape(), images.get_dtype()
@@ -117,9 +165,9 @@ def _images(path: Path, _library: Path) -> Iterator[str]:
     yield from _must(kind == "U8" and shape[1:] == wanted, f"images {kind} {shape}")
 
 
-def _cut(path: Path, _library: Path) -> Iterator[str]:
+def _cut(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
-    yield from _made_by(path, facts, "dataset")
+    yield from _made_by(path, facts, "dataset", library)
     yield from _same(path.with_suffix(".safetensors"), facts["images"], "images")
     yield from _must(list(table["index"]) == list(range(len(table))), "rows are not numbered")
     classes = {str(number) for number in table["class"]}
@@ -131,7 +179,7 @@ def _cut(path: Path, _library: Path) -> Iterator[str]:
 def _slice(path: Path, library: Path) -> Iterator[str]:
     task = slice.read(path)
     cut = library / "datasets" / f"{task.facts['dataset']}.parquet"
-    yield from _made_by(path, task.facts, "slice")
+    yield from _made_by(path, task.facts, "slice", library)
     yield from _same(cut, task.facts["cut"], "cut")
     yield from _same(cut.with_suffix(".safetensors"), task.facts["images"], "images")
     yield from _must(task.facts["task"] == path.stem, f"is of task {task.facts['task']}")
@@ -163,7 +211,7 @@ def _finite(path: Path) -> Iterator[str]:
 
 def _weights(path: Path, library: Path) -> Iterator[str]:
     facts = artifacts.read_tensor_facts(path)
-    yield from _made_by(path, facts, "probe")
+    yield from _made_by(path, facts, "probe", library)
     yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
     yield from _same(library / "tasks" / f"{facts['task']}.parquet", facts["slice"], "slice")
     yield from _finite(path)
@@ -181,7 +229,7 @@ def _of(facts: dict) -> tuple[str, str, str]:
 
 def _probe_facts(path: Path, library: Path) -> Iterator[str]:
     facts = artifacts.read_json(path)
-    yield from _made_by(path, facts, "probe")
+    yield from _made_by(path, facts, "probe", library)
     yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
     yield from _same(library / "tasks" / f"{facts['task']}.parquet", facts["slice"], "slice")
     yield from _must(0 <= facts["val_accuracy"] <= 1, "val_accuracy out of [0, 1]")
@@ -197,7 +245,7 @@ def _index(path: Path, _library: Path) -> Iterator[str]:
 
 def _fisher(path: Path, library: Path) -> Iterator[str]:
     facts = artifacts.read_tensor_facts(path)
-    yield from _made_by(path, facts, "fisher")
+    yield from _made_by(path, facts, "fisher", library)
     yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
     network, trial, task = _place(path)
     probe = library / "probes" / network / trial / f"{task}.safetensors"
@@ -212,7 +260,7 @@ def _fisher(path: Path, library: Path) -> Iterator[str]:
 
 def _column(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
-    yield from _made_by(path, facts, "distance")
+    yield from _made_by(path, facts, "distance", library)
     yield from _must(_place(path) == _of(facts), f"is of {_of(facts)}")
     inputs, index = facts["inputs"], _index_of(path, library)
     yield from _same(_fisher_of(path, library), inputs["fisher"], "Fisher diagonal")
@@ -264,12 +312,12 @@ def _store(path: Path, library: Path) -> Iterator[str]:
     )
     lost = sum(None in map(known.get, parts) for parts in keys.values())
     if lost:
-        yield f"{lost} of {len(keys)} pairs are damaged; they are computed again when needed"
+        yield f"{lost} of {len(keys)} pairs are damaged or outdated; they are computed when needed"
 
 
 def _distances(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
-    yield from _made_by(path, facts, "distance")
+    yield from _made_by(path, facts, "distance", library)
     yield from _distance_values(table)
 
 
@@ -300,15 +348,15 @@ def _equals_columns(path: Path, library: Path) -> Iterator[str]:
     yield from _must(len(tables[0]) == count, f"{len(tables[0])} rows, the columns have {count}")
 
 
-def _layers(path: Path, _library: Path) -> Iterator[str]:
+def _layers(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
-    yield from _made_by(path, facts, "distance")
+    yield from _made_by(path, facts, "distance", library)
     yield from _must(bool((table["contribution"] >= 0).all()), "contributions below zero")
 
 
 def _nearest(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
-    yield from _made_by(path, facts, "select")
+    yield from _made_by(path, facts, "select", library)
     source = library / "distances.parquet"
     yield from _same(source, facts["distances"], "table")
     if source.exists():
@@ -318,7 +366,7 @@ def _nearest(path: Path, library: Path) -> Iterator[str]:
 
 def _selection(path: Path, library: Path) -> Iterator[str]:
     found, facts = artifacts.read_json(path), artifacts.read_json_facts(path)
-    yield from _made_by(path, facts, "select")
+    yield from _made_by(path, facts, "select", library)
     yield from _same(library / "distances.parquet", facts["distances"], "table")
     source = library / "nearest.parquet"
     if source.exists():
@@ -333,7 +381,7 @@ def _selection(path: Path, library: Path) -> Iterator[str]:
 
 def _genotype(path: Path, library: Path) -> Iterator[str]:
     facts = artifacts.read_json(path)
-    yield from _made_by(path, facts, "search")
+    yield from _made_by(path, facts, "search", library)
     method, task, seed = path.parts[-4:-1]
     found = (facts["method"], facts["task"], str(facts["seed"]))
     yield from _must(found == (method, task, seed), f"is of {found}")
@@ -353,7 +401,7 @@ def _genotype(path: Path, library: Path) -> Iterator[str]:
 
 def _trace(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
-    yield from _made_by(path, facts, "search")
+    yield from _made_by(path, facts, "search", library)
     yield from _same(library / "tasks" / f"{path.parts[-3]}.parquet", facts["slice"], "slice")
     yield from _must(list(table["step"]) == list(range(len(table))), "steps are not numbered")
     numbers = table[["loss", "score", "macs", "seconds"]].to_numpy(float)
@@ -363,7 +411,7 @@ def _trace(path: Path, library: Path) -> Iterator[str]:
 
 def _metrics(path: Path, library: Path) -> Iterator[str]:
     facts = artifacts.read_json(path)
-    yield from _made_by(path, facts, "train")
+    yield from _made_by(path, facts, "train", library)
     yield from _trained(path, facts, library)
     for name in ("accuracy", "val_accuracy"):
         yield from _must(0 <= facts[name] <= 1, f"{name} out of [0, 1]")
@@ -372,7 +420,7 @@ def _metrics(path: Path, library: Path) -> Iterator[str]:
 
 def _final(path: Path, library: Path) -> Iterator[str]:
     facts = artifacts.read_tensor_facts(path)
-    yield from _made_by(path, facts, "train")
+    yield from _made_by(path, facts, "train", library)
     yield from _trained(path, facts, library)
     yield from _finite(path)
 
@@ -391,7 +439,7 @@ def _trained(path: Path, facts: dict, library: Path) -> Iterator[str]:
 
 def _comparison(path: Path, library: Path) -> Iterator[str]:
     table, facts = _facts_of_table(path)
-    yield from _made_by(path, facts, "compare")
+    yield from _made_by(path, facts, "compare", library)
     rows = zip(table.itertuples(), facts["metrics"], strict=True)
     for row, recorded in rows:
         metrics = library / "final" / row.method / row.task / str(row.seed) / "metrics.json"
@@ -431,16 +479,10 @@ _KINDS: list[tuple[str, str, Callable[[Path, Path], Iterator[str]]]] = [
 
 def _missing(library: Path) -> list[str]:
     """Files that the recorded configuration asks for and that are not there."""
-    path = library / "config.json"
-    if not path.exists():
-        return []
-    try:
-        wanted = _expected(config.parse(config.recorded(library)))
-    except UserError:
-        return []  # named already
+    experiment = _experiment(library)
     return [
-        f"{library / name}: not there, but {path} asks for it; run again"
-        for name in wanted
+        f"{library / name}: not there, but {library / config.RECORD} asks for it; run again"
+        for name in (_expected(experiment) if experiment else ())
         if not (library / name).exists()
     ]
 

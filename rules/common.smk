@@ -12,6 +12,7 @@ from ftd import versions
 from ftd.artifacts import read_json, write_json
 from ftd.config import (
     check_recorded,
+    digest as config_digest,
     parse as parse_config,
     read as read_config,
     resolve,
@@ -31,6 +32,11 @@ try:
     selection = Path(EXPERIMENT.results) / EXPERIMENT.experiment / "selection.json"
     if selection.exists():
         read_json(selection)
+    # Jobs on a cluster, and jobs of ``run:``, read the files again: not to mix two configurations.
+    if workflow.is_main_process:
+        os.environ["FTD_CONFIG"] = config_digest(config)
+    elif os.environ.get("FTD_CONFIG", config_digest(config)) != config_digest(config):
+        raise UserError("the configuration was changed during the run; run again")
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -135,7 +141,9 @@ def sources(wildcards):
     if kind.source is None:
         return []
     if kind.source == "random":
-        from ftd.select import drawn  # pandas takes a moment, which few experiments need
+        from ftd.select import (
+            drawn,
+        )  # pandas takes a moment, which few experiments need
 
         return drawn(
             list(EXPERIMENT.tasks),
