@@ -1,12 +1,13 @@
 """Configuration: everything wrong is said at once, with place and remedy."""
 
 import copy
+import datetime
 
 import pytest
 import yaml
 from conftest import ROOT, TINY
 
-from ftd import config
+from ftd import artifacts, config
 from ftd.errors import UserError
 
 
@@ -176,6 +177,8 @@ BAD = {
     "too few cells": ("search/space/cells", [2], "search.space.cells.0"),
     "no tasks": ("tasks", {}, "tasks: "),
     "epsilon": ("probe/epsilon", 1, "probe.epsilon: input should be less than 1"),
+    "endless rate": ("probe/learning_rate", float("inf"), "probe.learning_rate: input should be a"),
+    "layers of a million pairs": ("trials", 200_000, "distance.layers: 1800000 pairs are too many"),
 }
 
 
@@ -245,6 +248,23 @@ def test_aliases_that_multiply_without_end_are_refused_at_once(tmp_path):
     with pytest.raises(UserError, match=r"trials: .*got \[\[") as error:
         config.load(path)
     assert len(str(error.value)) < 10_000
+
+
+def test_an_effort_that_is_not_chosen_is_left_out():
+    """It may hold what JSON, in which configurations are recorded, does not know."""
+    raw = changed("efforts", {"late": {"probe": {"epochs": datetime.date(2024, 1, 1)}}})
+    assert config.resolve(raw) == TINY
+    with pytest.raises(UserError, match=r"probe\.epochs: "):
+        config.parse(config.resolve(raw | {"effort": "late"}))
+
+
+def test_an_edited_record_says_what_to_do(tmp_path):
+    path = tmp_path / config.RECORD
+    artifacts.write_json(path, TINY, sort_keys=False)
+    config.check_recorded(path)
+    path.write_text(path.read_text().replace('"trials": 1', '"trials": 2'))
+    with pytest.raises(UserError, match=r"config\.json: .* take the key _ftd out of it"):
+        config.check_recorded(path)
 
 
 def test_settings_round_trip_keeps_the_order_of_labels():

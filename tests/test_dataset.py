@@ -324,6 +324,16 @@ def test_a_label_out_of_range_is_named_by_row(tmp_path, labels, row):
         make(tmp_path, loader="parquet", train="a.parquet")
 
 
+@pytest.mark.parametrize(("label", "names"), [(-1, None), (3, ["a", "b"])], ids=str)
+def test_a_label_that_is_no_class_is_refused(tmp_path, label, names):
+    table = rows_of([encoded()] * 2, pa.array([0, label]))
+    keys = {"names": "names"} if names else {}
+    table = table.replace_schema_metadata({"names": json.dumps(names)} if names else None)
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=f"an image's class is {label}; expected one of the"):
+        make(tmp_path, loader="parquet", train="a.parquet", **keys)
+
+
 @pytest.mark.parametrize("labels", [[0.5, 1.0], ["a", "b"], [True, False]], ids=str)
 def test_labels_that_are_no_whole_numbers(tmp_path, labels):
     pq.write_table(rows_of([encoded()] * 2, pa.array(labels)), tmp_path / "a.parquet")

@@ -1,5 +1,6 @@
 """GPU claims, with pretended devices: really concurrent processes, kills, Snakemake's bound."""
 
+import errno
 import json
 import os
 import re
@@ -162,6 +163,25 @@ def test_a_folder_of_another_user_is_said(clean, tmp_path):
     clean.setenv(device.VISIBLE, "0")
     (tmp_path / f"ftd-gpus-{os.getuid()}").write_text("no folder")
     with pytest.raises(UserError, match="set TMPDIR to a folder of your own"):
+        device.claim()
+
+
+def test_a_link_for_a_folder_is_not_followed(clean, tmp_path):
+    clean.setenv(device.VISIBLE, "0")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"ftd-gpus-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="its folder is another user's"):
+        device.claim()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_file_system_without_locks_is_said(clean):
+    def flock(*_arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    clean.setenv(device.VISIBLE, "0")
+    clean.setattr(device.fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"cannot be locked .* on a local disk"):
         device.claim()
 
 

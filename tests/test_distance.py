@@ -402,9 +402,37 @@ def test_no_columns(trial):
 
 def test_a_probe_that_changed_since_it_was_listed_is_refused(trial):
     trial.train("six", trial=1)
-    with pytest.raises(UserError, match=r"six\.safetensors: changed since the probes were listed"):
+    with pytest.raises(UserError, match=r"six\.safetensors: changed since this job or its list"):
         trial.column()
     assert not (trial.folder / "column.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["zero.safetensors", "fisher/ten.safetensors"])
+def test_what_changes_while_a_column_is_computed_gives_no_pair(trial, name, monkeypatch):
+    """A job that outlived its run must not keep new probes' distances under old keys."""
+    load = probe.load
+
+    def changing(path):
+        if path.stem == "zero":
+            trial.train("ten" if "fisher" in name else "zero", trial=1)
+            if "fisher" in name:
+                trial.fisher("ten")
+        return load(path)
+
+    monkeypatch.setattr(probe, "load", changing)
+    with pytest.raises(UserError, match=rf"{name}: changed since this job"):
+        trial.column()
+    assert not (trial.folder / "column.parquet").exists()
+    assert trial.store.stat().st_size == 3 * 16  # six, which came before: one for each layer
+
+
+def test_columns_of_different_packages_are_joined(two_columns, monkeypatch):
+    """An update of a package in between is no reason to compute all columns again."""
+    index = two_columns.folder / "index" / "small-cnn" / "0.json"
+    index.write_bytes((two_columns.folder / "index.json").read_bytes())
+    monkeypatch.setattr(versions, "packages", lambda: {"pandas": "another"})
+    two_columns.column("ten", "columns/small-cnn/0/ten.parquet")
+    joined(two_columns, two_columns.folder, [index])
 
 
 def test_a_diagonal_of_another_probe_or_slice_is_refused(trial):

@@ -1,5 +1,6 @@
 """The pair store: what was added is found, and nothing else, whatever happens to the file."""
 
+import errno
 import multiprocessing
 import os
 import time
@@ -109,6 +110,16 @@ def test_disk_is_awaited_once_a_second_and_at_the_end(path, monkeypatch):
         store.add([(key(1000), 0.5)])
         assert len(synced) == before + 1
     assert len(synced) == before + 2
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(path, monkeypatch, capsys):
+    def flock(*_arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(pairs.fcntl, "flock", flock)
+    fill(path, [0.5, 0.25])
+    assert "not locked, this file system has no locks" in capsys.readouterr().err
+    assert found(path, 2) == [0.5, 0.25]
 
 
 def hold(path, ready) -> None:

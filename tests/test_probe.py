@@ -45,7 +45,7 @@ def test_unknown_network():
 
 @pytest.fixture
 def train(make_slice, digits, tmp_path):
-    def run(folder="a", trial=0, pretrained=None, **settings):
+    def run(folder="a", trial=0, pretrained=None, cache=None, **settings):
         out = tmp_path / folder
         task = make_slice("zero", {"other": "rest", "zero": [0]})
         probe.run(
@@ -58,6 +58,7 @@ def train(make_slice, digits, tmp_path):
             weights_out=out / "zero.safetensors",
             facts_out=out / "zero.json",
             pretrained=pretrained,
+            cache=cache,
         )
         return out
 
@@ -80,6 +81,27 @@ def test_equal_runs_give_equal_weights_and_trials_differ(train):
     first = (train("a", epochs=1) / "zero.safetensors").read_bytes()
     assert (train("b", epochs=1) / "zero.safetensors").read_bytes() == first
     assert (train("c", trial=1, epochs=1) / "zero.safetensors").read_bytes() != first
+
+
+def test_a_cache_that_cannot_be_written_costs_no_probe(train, tmp_path, capfd):
+    (tmp_path / "cache").write_text("no folder")
+    out = train(epochs=1, cache=tmp_path / "cache")
+    assert probe.load(out / "zero.safetensors") and (out / "zero.json").exists()
+    assert (
+        "cache: cannot be written (Not a directory), nothing is kept there"
+        in capfd.readouterr().err
+    )
+
+
+def test_a_damaged_entry_of_the_cache_is_replaced(train, tmp_path, capfd):
+    for damage in (True, False):
+        train(epochs=1, cache=tmp_path / "cache")
+        entry = next((tmp_path / "cache").rglob("0.safetensors"))
+        if damage:
+            entry.write_bytes(entry.read_bytes()[:-1])
+    assert "It is not used" in capfd.readouterr().err
+    train("b", epochs=1, cache=tmp_path / "cache")
+    assert "taken from" in capfd.readouterr().err
 
 
 def test_a_missed_epsilon_is_recorded_or_an_error(train):

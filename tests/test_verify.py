@@ -8,8 +8,9 @@ import sys
 import pyarrow as pa
 import pytest
 import torch
+from conftest import TINY
 
-from ftd import artifacts, verify
+from ftd import artifacts, verify, versions
 from ftd.errors import UserError
 
 KINDS = {
@@ -97,6 +98,39 @@ def rewrite(path, change) -> None:
     change(rows)
     new = pa.Table.from_pylist(rows, schema=table.schema)
     artifacts.write_table(path, new, artifacts.table_facts(table))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("probe", {"epochs": 2}, {"probe": 6}),
+        ("fisher", {"samples": 41}, {"fisher": 3}),
+        ("train", {"epochs": 2, "samples": 60}, {"train": 6}),
+        ("tasks", TINY["tasks"] | {"six": TINY["tasks"]["zero"]}, {"slice": 1}),
+    ],
+)
+def test_what_was_made_with_other_settings_is_found(library, key, value, stages):
+    """A job that outlived its run can write after the next run's job did."""
+    recorded = artifacts.read_json(library / "config.json")
+    artifacts.write_json(library / "config.json", recorded | {key: value}, sort_keys=False)
+    problems = verify.run(library).problems
+    found = [line for line in problems if "made with other" in line]
+    counts = {stage: sum(f"other {stage} settings" in line for line in found) for stage in stages}
+    assert counts == stages and len(found) == sum(stages.values())
+
+
+def test_another_seed_or_version_is_found_and_leftovers_are_not(library, monkeypatch):
+    recorded = artifacts.read_json(library / "config.json")
+    artifacts.write_json(library / "config.json", recorded | {"seed": 5}, sort_keys=False)
+    monkeypatch.setitem(versions.STAGES, "fisher", 99)
+    problems = verify.run(library).problems
+    assert sum("made with the experiment's seed 0" in line for line in problems) == 22
+    assert sum("made by another version of the stage fisher" in line for line in problems) == 3
+    fewer = {name: task for name, task in recorded["tasks"].items() if name != "six"}
+    artifacts.write_json(
+        library / "config.json", recorded | {"seed": 5, "tasks": fewer}, sort_keys=False
+    )
+    assert not [line for line in verify.run(library).problems if "seed" in line and "six" in line]
 
 
 @pytest.mark.parametrize(

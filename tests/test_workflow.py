@@ -13,6 +13,7 @@ from conftest import ROOT, TINY, Workflow, jobs, write_images
 from test_faults import results_of
 
 from ftd import artifacts, leftovers, probe, train
+from ftd.config import digest
 from ftd.search.space import Genotype, edges_changed
 
 QUIET = "Nothing to be done (all requested files are present and up to date)"
@@ -218,6 +219,10 @@ def test_adding_a_task_computes_only_what_is_new(finished, tmp_path):
         *("tasks", "probes", "fisher", "columns", "pairs", "search", "final", "logs")
     }
     assert all("nine" in str(path.relative_to(workflow.results)) for path in found)
+    younger = workflow.results / "tasks" / "later.parquet"  # perhaps of a run that goes on
+    younger.touch()
+    assert leftovers.find(workflow.results) == found
+    younger.unlink()
     leftovers.delete(workflow.results, found)
     assert not list(workflow.results.rglob("*nine*")) and not leftovers.find(workflow.results)
     assert after.keys() - digests(workflow).keys() == {n for n in after if "nine" in n}
@@ -344,6 +349,18 @@ def test_own_images_by_configuration_alone(tmp_path):
 
 
 # Bad input --------------------------------------------------------------------------------------
+
+
+def test_a_job_that_reads_an_edited_configuration_stops(tmp_path, monkeypatch):
+    """As jobs on a cluster do: they start a Snakemake of their own."""
+    workflow = Workflow(tmp_path, TINY)
+    monkeypatch.setenv("FTD_CONFIG", digest(TINY))
+    assert jobs(workflow.run("--mode", "remote", "--dry-run", "slices"))["slice"] == 3
+    workflow.configure(tiny(trials=2))
+    output = workflow.run("--mode", "remote", "--dry-run", "slices", ok=False)
+    assert "the configuration was changed during the run; run again" in output
+    assert "Traceback" not in output
+    assert jobs(workflow.run("--dry-run", "slices"))["slice"] == 3  # a new run
 
 
 def test_configuration_errors_stop_before_any_job_all_at_once(finished, tmp_path):
