@@ -22,7 +22,7 @@ STAGES = {
     "distances": 4,
     "select": 3,
     "search": 6,
-    "train": 3,
+    "train": 4,
     "compare": 2,
     "figure": 2,
 }

@@ -163,6 +163,9 @@ class Stack(nn.Module):
             widths = [*widths[1:], skeleton.nodes * c]
             halved = kind == "reduction"
         self.head = nn.Linear(widths[-1], labels)
+        # An image of one channel does not say in which order its pixels lie; the weights do. Small
+        # maps and depthwise convolutions are a quarter faster so on a CPU.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor, *arguments: Any) -> torch.Tensor:
         """Logits [B, labels] of images [B, channels, height, width]."""
