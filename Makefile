@@ -9,9 +9,11 @@ BIN := .venv/bin
 
 .PHONY: install run test test-slow test-faults test-slurm lint lock seeds clean
 
-install: .venv/installed
+STAMP := .venv/installed$(if $(LOCKED),-locked)
 
-.venv/installed: pyproject.toml
+install: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(LOCKED),--constraint requirements.lock) --editable '.[cluster,test]'

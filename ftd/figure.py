@@ -308,7 +308,7 @@ def summary(comparison: pd.DataFrame) -> pd.DataFrame:
                 "accuracy %": f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}"
                 if len(group) > 1
                 else f"{accuracy.mean():.2f}",
-                "parameters": int(group["parameters"].median()),
+                "parameters": round(group["parameters"].mean()),
                 "search MACs": group["search_macs"].mean(),
                 "search seconds": group["search_seconds"].mean(),
                 "space (log10)": group["space_log10"].mean(),

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from torch import nn
 
-from ftd import artifacts, networks, slice, versions
+from ftd import artifacts, networks, slice
 from ftd import cache as shared
 from ftd.config import Probe
 from ftd.errors import UserError
 from ftd.progress import log
 from ftd.resume import Resume
 from ftd.seeds import seed_of
-from ftd.training import accuracy, fit, setup
+from ftd.training import accuracy, fit, record, setup
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
         "slice": artifacts.digest(task_slice),
         "pretrained": artifacts.digest(pretrained) if pretrained else None,
     }
-    decided = versions.record("probe", settings)
+    decided = record("probe", settings)
     files = [weights_out, facts_out]
     if cache:
         shareable = identity | decided | {"images": artifacts.digest(images)}

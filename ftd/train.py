@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ftd import artifacts, networks, slice, versions
+from ftd import artifacts, networks, slice
 from ftd.config import Train
 from ftd.errors import UserError
 from ftd.macs import forward_macs
@@ -15,7 +15,7 @@ from ftd.search import read_architecture
 from ftd.search.cells import build
 from ftd.search.space import Genotype
 from ftd.seeds import seed_of
-from ftd.training import accuracy, fit, setup
+from ftd.training import accuracy, fit, record, setup
 
 
 def run(
@@ -62,7 +62,7 @@ def run(
         "std": task.facts["std"],
         "slice": artifacts.digest(task_slice),
     }
-    decided = versions.record("train", settings)
+    decided = record("train", settings)
     resume = Resume.beside(weights_out, identity | decided)
     began = time.monotonic()
     losses = fit(

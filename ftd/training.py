@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from ftd import versions
+from ftd.config import Section
 from ftd.device import claim
 from ftd.errors import UserError
 from ftd.precision import mixed
@@ -22,12 +24,18 @@ if TYPE_CHECKING:
 EVAL_BATCH = 512
 
 
+def record(stage: str, settings: Section | dict) -> dict:
+    """``versions.record``, and the kind of device: a CPU's result is not a GPU's."""
+    return versions.record(stage, settings) | {"device": default_device().type}
+
+
 def setup() -> None:
     """Set the process up so that a stage's result does not depend on the machine's load.
 
     One thread, or ``OMP_NUM_THREADS`` (which the workflow sets): sums differ between thread
     counts. Denormals are flushed: an over-trained network's gradients can become so small that
-    a CPU works many times slower. Of several GPUs the process takes one for itself.
+    a CPU works many times slower. Of several GPUs the process takes one for itself, and takes
+    cuDNN's deterministic algorithms.
     """
     if not torch.cuda.is_initialized():  # else the choice is made
         claim(detect=torch.backends.cuda.is_built())
@@ -35,6 +43,7 @@ def setup() -> None:
     threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # of nested levels the first
     torch.set_num_threads(int(threads) if threads.isdecimal() else 1)
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.deterministic = True
 
 
 def default_device() -> torch.device:

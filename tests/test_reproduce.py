@@ -5,8 +5,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ftd import artifacts, published
+from ftd import artifacts, networks, published
 from ftd.errors import UserError
+from ftd.macs import forward_macs
 from ftd.reproduce import comparison
 from ftd.reproduce import distances as reproduce
 
@@ -99,7 +100,8 @@ def test_elsewhere_than_in_the_repository_it_says_so():
 def test_the_comparison_page_says_which_bars_are_met(tmp_path):
     rows = [
         {
-            **{"task": "t", "method": method, "seed": seed, "accuracy": accuracy + seed / 100},
+            **{"task": "t", "method": method, "seed": seed},
+            "accuracy": accuracy + (seed - 1) / (50 if method == "random" else 100) + 0.01,
             **{"parameters": size, "macs": 9, "search_macs": macs, "search_seconds": 1.0},
             "space_log10": 3.0,
         }
@@ -107,6 +109,7 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
             ("ftd-nas", 0.90, 100, 40),
             ("darts-1st", 0.89, 120, 100),
             ("pc-darts-1st", 0.80, 50, 20),
+            ("random", 0.89, 70, 30),  # as good as darts-1st, but less sure
             ("resnet18-x0.25", 0.99, 10, 0),
         ]
         for seed in range(3)
@@ -116,6 +119,7 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
         "search": {"samples": 400, "space": space},
         **{"train": {"samples": None, "epochs": 8}, "packages": {"torch": "9.9"}},
         "parts": {"test": 10, "train": 90},
+        "preparation_macs": 20,
     }
     path = comparison.TABLES / "mnist.parquet"
     artifacts.write_table(path, pa.Table.from_pylist(rows), facts)
@@ -123,6 +127,7 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
     text = comparison.PAGE.read_text()
     assert "best of the full space: darts-1st 0.9000 ± 0.0100, so at least 0.8900: **met**" in text
     assert "Cost: 0.40 of darts-1st's MACs, at most 0.50: **met**" in text
+    assert "took 0.0 GMACs more, with which it is 0.60" in text
     assert "Parameters: 100, at most 94 (the median of DARTS and" in text and "**missed**" in text
     assert "| resnet18-x0.25 | 1.0000 ± 0.0100 | 10 | 0.0 |" in text
     assert "at most 400 images of `train` and of `val`" in text
@@ -132,3 +137,16 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
 def test_only_known_comparisons_run():
     with pytest.raises(UserError, match="no comparison of 'svhn'"):
         comparison.run("svhn", configs=[], settings=[], cores=1)
+
+
+def test_the_comparison_keeps_what_finding_the_nearest_task_costs(finished):
+    """One trial of one epoch on ``train``, and three tasks' diagonals from 40 images."""
+    comparison._keep(finished.results, "tiny")
+    read = artifacts.read_table(comparison.TABLES / "tiny.parquet")
+    facts = artifacts.table_facts(read)
+    task = read.to_pylist()[0]["task"]
+    labels = {"zero": 2, "six": 2, "three": 3}[task]
+    network = networks.build("small-cnn", channels=1, size=8, labels=labels, seed=0)
+    images = facts["parts"]["train"] + 3 * 40
+    assert facts["preparation_macs"] == 3 * images * forward_macs(network, (1, 8, 8))
+    assert read.num_rows == 3 and facts["train"]["epochs"] == 1

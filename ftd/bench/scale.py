@@ -86,7 +86,13 @@ class Library:
     def snakemake(
         self, *arguments: object, program: Sequence[str] = ("-m", "snakemake")
     ) -> tuple[str, dict[str, float]]:
-        """Run Snakemake; its output, and what it cost."""
+        """Run Snakemake; its output, and what it cost.
+
+        Raises:
+            UserError: it failed, or this is no checkout of the repository.
+        """
+        if not SNAKEFILE.exists():
+            raise UserError(f"{SNAKEFILE}: not found; run from a checkout of the repository")
         same = ("--snakefile", SNAKEFILE, "--configfile", "config.yaml")
         return measured([sys.executable, *program, *arguments, *same], self.folder)
 

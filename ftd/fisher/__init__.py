@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ftd import artifacts, probe, slice, versions
+from ftd import artifacts, probe, slice
 from ftd.config import Fisher
 from ftd.errors import UserError
 from ftd.fisher import kronecker
 from ftd.fisher.diagonal import fisher_diagonal
 from ftd.fisher.kronecker import Information
 from ftd.networks import HEAD
-from ftd.training import setup
+from ftd.training import record, setup
 
 BATCH = 256
 PIXELS = 2**18  # of a batch's images on a CPU: 256 images of 32×32, 5 of 224×224
@@ -168,5 +168,5 @@ def run(
             "probe": artifacts.digest(probe_weights),
             "slice": artifacts.digest(task_slice),
         }
-        | versions.record("fisher", settings),
+        | record("fisher", settings),
     )

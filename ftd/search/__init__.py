@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ftd import artifacts, slice, versions
+from ftd import artifacts, slice
 from ftd.config import Search
 from ftd.errors import UserError
 from ftd.names import METHODS, Method, method_of
@@ -13,7 +13,7 @@ from ftd.search import darts, enas, fuse, random_search, te_nas
 from ftd.search.ledger import Ledger, SearchResult, Start, trace_table
 from ftd.search.space import Genotype, Space, restrict
 from ftd.seeds import seed_of
-from ftd.training import setup
+from ftd.training import record, setup
 
 SEARCHERS: dict[str, Callable[..., SearchResult]] = {
     "random": random_search.search,
@@ -72,7 +72,7 @@ def run(
         "donors": [donor["task"] for donor in found],
         "slice": artifacts.digest(task_slice),
     }
-    decided = versions.record("search", settings.of(method))
+    decided = record("search", settings.of(method))
     facts["donor_genotypes"] = [donor["genotype"] for donor in found]
     facts["donor_weights"] = artifacts.digest(weights) if weights else None
     resume = Resume.beside(genotype_out, facts | decided)

@@ -15,8 +15,9 @@ cannot() {
 if [ -e /etc/slurm/slurm.conf ] && ! grep -q "^# ftd's pretended Slurm" /etc/slurm/slurm.conf; then
   cannot "/etc/slurm/slurm.conf is there already and not ours"
 fi
-if sinfo > /dev/null 2>&1; then
-  cannot "one runs already ($(head -n 1 /etc/slurm/slurm.conf)); tests/slurm/stop.sh stops it"
+if [ -e /etc/slurm/slurm.conf ]; then # a killed run's: its folder is in the first line
+  left=$(sed -n "1s/^# ftd's pretended Slurm in \(.*\): .*/\1/p" /etc/slurm/slurm.conf)
+  "$here/stop.sh" "$left"
 fi
 for program in sbatch slurmctld slurmd munged; do
   command -v $program > /dev/null && continue
