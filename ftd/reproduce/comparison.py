@@ -69,7 +69,7 @@ def _keep(results: Path, dataset: str) -> None:
 
 
 def _preparation_macs(results: Path, task: slice.Slice) -> int:
-    """What finding the nearest task costs: probes, and all tasks' Fisher diagonals on the new one."""
+    """What finding the nearest task costs: probes, and all tasks' Fisher diagonals on the new."""
     experiment = config.parse(config.recorded(results))
     counts = {part: int((task.part == part).sum()) for part in ("train", "fisher")}
     samples = min(experiment.fisher.samples or counts["fisher"], counts["fisher"])
