@@ -74,6 +74,10 @@ def run(
     new = _one_task(task_file)
     name, experiment = _with_task(settings, new, library, task_file)
     learned = list(map(str, settings["tasks"]))
+    if searching:  # said before any work, not after it
+        for path in (_genotype_of(library, task, experiment) for task in learned):
+            if not path.exists():
+                raise UserError(f"{path}: the library's searches are not finished; run them first")
     with tempfile.TemporaryDirectory(prefix="ftd-recommend-") as work:
         folder = Path(work)
         _decode_and_slice(name, experiment, library, folder, data_root)
@@ -216,9 +220,6 @@ def _search(
     name: str, experiment: Config, library: Path, folder: Path, donors: list[Path]
 ) -> tuple[Path, Path]:
     """Search in the donors' space and train the winner; returns its genotype and its metrics."""
-    missing = [path for path in donors if not path.exists()]
-    if missing:
-        raise UserError(f"{missing[0]}: the library's searches are not finished; run them first")
     genotype = _genotype_of(folder, name, experiment)
     task = folder / "tasks" / f"{name}.parquet"
     images, _ = _dataset(experiment, name, library, folder)

@@ -705,7 +705,7 @@ def test_refuses_wrong_arguments(keys, message):
 
 def test_a_label_beyond_the_outputs_is_an_error():
     model, inputs, targets = case()
-    with pytest.raises(IndexError):
+    with pytest.raises(UserError, match="targets that do not fit the network's outputs"):
         fisher.fisher_diagonal(model, [(inputs, targets + 4)], loss=F.cross_entropy)
 
 

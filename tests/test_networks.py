@@ -71,7 +71,7 @@ def test_a_quarter_of_the_channels_is_about_a_sixteenth_of_the_weights():
     ("network", "message"),
     [
         ("resnet", "unknown network 'resnet'; did you mean 'resnet18'"),
-        ("resnet18-x", "unknown network 'resnet18-x'|width"),
+        ("resnet18-x", "unknown network 'resnet18-x'; did you mean"),
         ("resnet18-x0", "width must lie in"),
         ("resnet18-x1e3", "unknown network"),
         ("torchvision-resnet9000", "no classification model 'resnet9000'"),

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -265,10 +266,29 @@ def test_a_probe_retrained_to_the_same_content_computes_no_pair(finished, tmp_pa
     assert set(missing_pairs(workflow).values()) == {0}
 
 
+@pytest.mark.slow
+def test_a_probe_of_other_content_costs_its_row_and_column(finished, tmp_path):
+    other = Workflow(tmp_path / "other", tiny(probe={"epochs": 2}))
+    other.run("probes")
+    workflow = finished.copy(tmp_path / "copy")
+    for suffix in ("safetensors", "json"):
+        name = f"probes/small-cnn/0/six.{suffix}"
+        shutil.copyfile(other.results / name, workflow.results / name)
+    done = jobs(workflow.run("distances"))
+    assert done == {"fisher": 1, "index": 1, "distance": 3, "distances": 1}
+    assert missing_pairs(workflow) == {"six": 2, "zero": 1, "three": 1}
+
+
+@pytest.mark.slow
 def test_a_fisher_setting_reruns_what_it_decides(finished, tmp_path):
-    planned = plan(finished, tmp_path, tiny(fisher={"samples": 30}))
-    assert planned["fisher"] == planned["distance"] == 3
-    assert not planned.keys() & {"dataset", "slice", "probe", "index"}
+    workflow = finished.copy(tmp_path / "copy")
+    workflow.configure(tiny(fisher={"samples": 30}))
+    done = jobs(workflow.run("distances"))
+    assert done == {"fisher": 3, "distance": 3, "distances": 1}
+    assert missing_pairs(workflow) == {"six": 2, "zero": 2, "three": 2}
+    workflow.configure(TINY)  # and back: the diagonals are equal to those of before, so no pair
+    workflow.run("distances")
+    assert set(missing_pairs(workflow).values()) == {0}
 
 
 def test_touched_files_of_equal_content_rerun_nothing(finished, tmp_path):

@@ -236,6 +236,10 @@ class _Engine:
                 self._untap(error.modules)
             except torch.OutOfMemoryError:
                 raise
+            except IndexError as error:
+                raise UserError(
+                    f"fisher_diagonal: targets that do not fit the network's outputs ({error})"
+                ) from error
             except RuntimeError as error:
                 if not self.tapped:
                     raise
