@@ -667,7 +667,7 @@ def test_leaves_everything_as_it_was():
 
 def test_leaves_the_model_as_it_was_after_an_error():
     model, inputs, targets = case()
-    with pytest.raises(IndexError):
+    with pytest.raises(UserError):
         fisher.fisher_diagonal(model, [(inputs, targets + 9)], loss=F.cross_entropy)
     assert all(p.requires_grad for p in model.parameters())
     assert not any(layer._forward_hooks for layer in model.modules())

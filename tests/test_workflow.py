@@ -95,6 +95,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert QUIET in finished.run()
 
 
+@pytest.mark.slow
 def test_an_equal_run_on_another_number_of_cores_gives_equal_artifacts(finished, tmp_path):
     again = Workflow(tmp_path / "work", TINY)
     again.run("comparison", "--cores", "1")
