@@ -120,6 +120,7 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
         **{"train": {"samples": None, "epochs": 8}, "packages": {"torch": "9.9"}},
         "parts": {"test": 10, "train": 90},
         "preparation_macs": 20,
+        "largest_label": 0.7,
     }
     path = comparison.TABLES / "mnist.parquet"
     artifacts.write_table(path, pa.Table.from_pylist(rows), facts)
@@ -148,5 +149,6 @@ def test_the_comparison_keeps_what_finding_the_nearest_task_costs(finished):
     labels = {"zero": 2, "six": 2, "three": 3}[task]
     network = networks.build("small-cnn", channels=1, size=8, labels=labels, seed=0)
     images = facts["parts"]["train"] + 3 * 40
+    assert 0.5 <= facts["largest_label"] < 0.8
     assert facts["preparation_macs"] == 3 * images * forward_macs(network, (1, 8, 8))
     assert read.num_rows == 3 and facts["train"]["epochs"] == 1
