@@ -6,6 +6,7 @@ validate with it. Imports nothing heavy, since every cluster job parses the work
 
 import hashlib
 import json
+import os
 import re
 import reprlib
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ RECORDED = artifacts.JSON_KEY
 RECORD = "config.json"
 """The file of a library in which its last whole run recorded its configuration."""
 
+DIGEST = "FTD_CONFIG"  # an environment variable
 MAX_LAYERED = 10**6
 """Pairs, at most, whose distances are kept by layer: a table of them is read as a whole."""
 
@@ -475,9 +477,20 @@ def resolve(raw: dict[str, Any], above: Iterable[dict[str, Any]] = ()) -> dict[s
     return result
 
 
-def digest(raw: dict[str, Any]) -> str:
-    """SHA-256 of a configuration's content, hexadecimal; the order of its keys counts."""
-    return hashlib.sha256(json.dumps(raw).encode()).hexdigest()
+def expect_unchanged(raw: dict[str, Any], *, first: bool) -> None:
+    """Compare a configuration with that of the run's first process, which leaves a digest of it.
+
+    The digest, in which the order of keys counts, is handed on in the environment variable
+    ``FTD_CONFIG``; where that is not handed on, nothing is compared.
+
+    Raises:
+        UserError: a later process reads another configuration.
+    """
+    found = hashlib.sha256(json.dumps(raw).encode()).hexdigest()
+    if first:
+        os.environ[DIGEST] = found
+    elif os.environ.get(DIGEST, found) != found:
+        raise UserError("the configuration was changed during the run; run again")
 
 
 def recorded(library: Path) -> dict[str, Any]:

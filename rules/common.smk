@@ -12,7 +12,7 @@ from ftd import versions
 from ftd.artifacts import read_json, write_json
 from ftd.config import (
     check_recorded,
-    digest as config_digest,
+    expect_unchanged,
     parse as parse_config,
     read as read_config,
     resolve,
@@ -33,10 +33,7 @@ try:
     if selection.exists():
         read_json(selection)
     # Jobs on a cluster, and jobs of ``run:``, read the files again: not to mix two configurations.
-    if workflow.is_main_process:
-        os.environ["FTD_CONFIG"] = config_digest(config)
-    elif os.environ.get("FTD_CONFIG", config_digest(config)) != config_digest(config):
-        raise UserError("the configuration was changed during the run; run again")
+    expect_unchanged(config, first=workflow.is_main_process)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -14,7 +14,7 @@ from conftest import ROOT, TINY, Workflow, jobs, write_images
 from test_faults import results_of
 
 from ftd import artifacts, leftovers, probe, train
-from ftd.config import digest
+from ftd.config import DIGEST, expect_unchanged
 from ftd.search.space import Genotype, edges_changed
 
 QUIET = "Nothing to be done (all requested files are present and up to date)"
@@ -375,7 +375,8 @@ def test_own_images_by_configuration_alone(tmp_path):
 def test_a_job_that_reads_an_edited_configuration_stops(tmp_path, monkeypatch):
     """As jobs on a cluster do: they start a Snakemake of their own."""
     workflow = Workflow(tmp_path, TINY)
-    monkeypatch.setenv("FTD_CONFIG", digest(TINY))
+    monkeypatch.setenv(DIGEST, "")  # restored afterwards
+    expect_unchanged(TINY, first=True)
     assert jobs(workflow.run("--mode", "remote", "--dry-run", "slices"))["slice"] == 3
     workflow.configure(tiny(trials=2))
     output = workflow.run("--mode", "remote", "--dry-run", "slices", ok=False)
