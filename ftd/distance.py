@@ -153,12 +153,10 @@ def run(
         log(f"column {target}: {len(missing)} of {len(keys)} pairs missing")
         if missing:
             paths = {source: index.parent / probes[source]["path"] for source in missing}
-            found = _contributions(paths, facts, fisher, task_slice, images, settings)
+            keyed = {paths[source]: probes[source]["sha256"] for source in missing}
+            keyed |= {fisher: digests["fisher"], task_slice: digests["slice"]}
+            found = _contributions(paths, facts, fisher, task_slice, images, settings, keyed)
             for source, layers in progress(found, f"column {target}", len(missing)):
-                # What was loaded is what the keys say, whoever else is writing.
-                _expect(paths[source], probes[source]["sha256"])
-                _expect(fisher, digests["fisher"])
-                _expect(task_slice, digests["slice"])
                 kept = layers if settings.layers else {WHOLE: total_of(layers.values())}
                 pairs.add(zip(keys[source], map(kept.get, parts), strict=True))
         rows = {source: [pairs.get(key) for key in keys[source]] for source in keys}
@@ -169,8 +167,9 @@ def run(
     return len(missing)
 
 
-def _expect(path: Path, sha256: str) -> None:
-    if artifacts.digest(path) != sha256:
+def _expect(path: Path, keyed: dict[Path, str]) -> None:
+    """What was loaded is what the pairs' keys say, whoever else is writing."""
+    if artifacts.digest(path) != keyed[path]:
         raise UserError(f"{path}: changed since this job or its list of probes began; run again")
 
 
@@ -181,8 +180,12 @@ def _contributions(
     task_slice: Path,
     images: Path,
     settings: Distance,
+    keyed: dict[Path, str],
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each source with d²[source, target] by layer; F_bb and the data are loaded once."""
+    """Each source with d²[source, target] by layer; F_bb and the data are loaded once.
+
+    ``keyed`` has the SHA-256 that each file is taken for.
+    """
     from ftd import probe, slice
     from ftd.fisher import on_task
     from ftd.fisher.kronecker import contributions
@@ -193,8 +196,11 @@ def _contributions(
     data = slice.TaskData(slice.read(task_slice), images, {"fisher": fisher_settings.samples})
     f_bb, _ = artifacts.read_tensors(fisher)
     f_bb = {name: value.to(data.device) for name, value in f_bb.items()}
+    _expect(task_slice, keyed)
+    _expect(fisher, keyed)
     for source, path in paths.items():
         model, _ = probe.load(path)
+        _expect(path, keyed)
         f_ab = on_task(model, data, fisher_settings, settings.label_space)
         what = f"distance from {source} to {facts['task']}, probe {path}"
         yield source, contributions(*on_common_ground(f_ab, f_bb, what))

@@ -138,9 +138,8 @@ def sources(wildcards):
     if kind.source is None:
         return []
     if kind.source == "random":
-        from ftd.select import (
-            drawn,
-        )  # pandas takes a moment, which few experiments need
+        # pandas, which it imports, takes a moment that few experiments need
+        from ftd.select import drawn
 
         return drawn(
             list(EXPERIMENT.tasks),

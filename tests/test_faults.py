@@ -143,22 +143,24 @@ def run_with_kills(workflow: Workflow, kills: int, seed: int, *targets: str) -> 
     return killed
 
 
+def kill_until(kills: int, folder: Path, finished: Workflow, *targets: str) -> None:
+    """Kill runs until so many kills; a run that was done sooner is followed by another."""
+    killed = []
+    while len(killed) < kills:
+        workflow = Workflow(folder / str(len(killed)), TINY)
+        killed += run_with_kills(workflow, kills - len(killed), len(killed), *targets)
+        assert_as_undisturbed(workflow, finished, *targets)
+        assert QUIET in workflow.run(*targets)
+    print(f"killed: {', '.join(killed)}")
+
+
 def test_two_kills(finished, tmp_path):
-    workflow = Workflow(tmp_path / "work", TINY)
-    assert len(run_with_kills(workflow, 2, 0, "probes")) == 2
-    assert_as_undisturbed(workflow, finished, "probes")
+    kill_until(2, tmp_path, finished, "probes")
 
 
 @faults
 def test_twenty_kills(finished, tmp_path):
-    """Each of the runs is killed until twenty were; one that was done sooner is begun again."""
-    killed = []
-    while len(killed) < 20:
-        workflow = Workflow(tmp_path / str(len(killed)), TINY)
-        killed += run_with_kills(workflow, 20 - len(killed), len(killed))
-        assert_as_undisturbed(workflow, finished)
-        assert QUIET in workflow.run()
-    print(f"killed: {', '.join(killed)}")
+    kill_until(20, tmp_path, finished)
 
 
 @faults

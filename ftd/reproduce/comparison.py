@@ -65,15 +65,14 @@ def _keep(results: Path, dataset: str) -> None:
         "packages": trained["packages"],
         "parts": parts,
         "largest_label": float(np.bincount(task.label[task.part == "test"]).max() / parts["test"]),
-        "preparation_macs": _preparation_macs(results, task),
+        "preparation_macs": _preparation_macs(results, task, parts),
     }
     artifacts.write_table(TABLES / f"{dataset}.parquet", table, facts)
 
 
-def _preparation_macs(results: Path, task: slice.Slice) -> int:
+def _preparation_macs(results: Path, task: slice.Slice, counts: dict[str, int]) -> int:
     """What finding the nearest task costs: probes, and all tasks' Fisher diagonals on the new."""
     experiment = config.parse(config.recorded(results))
-    counts = {part: int((task.part == part).sum()) for part in ("train", "fisher")}
     samples = min(experiment.fisher.samples or counts["fisher"], counts["fisher"])
     channels, size, _ = task.image_shape
     total = 0
