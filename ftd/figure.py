@@ -155,13 +155,14 @@ def trace(traces: list[Path], out: Path) -> None:
         table = artifacts.read_table(path)
         artifacts.expect_stage(path, artifacts.table_facts(table), "search")
         rows = table.to_pandas()
-        for number, (phase, part) in enumerate(rows.groupby("phase", sort=False)):
+        with_loss = rows[rows["loss"].notna()]
+        for number, (phase, part) in enumerate(with_loss.groupby("phase", sort=False)):
             losses.plot(part["step"], part["loss"], ".-", ms=3, lw=0.8, c=f"C{number}", label=phase)
         if "val_loss" in rows:
             losses.plot(rows["step"], rows["val_loss"], ".-", ms=3, lw=0.8, c="C1", label="val")
         losses.set_title(artifacts.table_facts(table)["task"], loc="left")
         losses.set_ylabel("loss")
-        if len(rows):
+        if losses.lines:
             losses.legend(fontsize="small")
         if "alpha" in rows:
             _candidate_weights(chosen, rows)

@@ -20,6 +20,6 @@ class Classes:
         """Mean loss of outputs [B, labels] for label indices [B]."""
         return F.cross_entropy(outputs, targets)
 
-    def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Sum over the batch of each sample's score in [0, 1]: whether its label is found."""
-        return (outputs.argmax(1) == targets).sum()
+    def scores(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Each sample's score [B] in [0, 1]: whether its label is found."""
+        return outputs.argmax(1) == targets

@@ -154,7 +154,7 @@ def accuracy(model: nn.Module, data: "TaskData", part: str) -> float:
     """Mean score of a part's images, in [0, 1]: for classes, the share that is named rightly."""
     model.eval()
     total = sum(
-        data.task.target.score(model(images), labels)
+        data.task.target.scores(model(images), labels).sum()
         for images, labels in data.batches(part, EVAL_BATCH)
     )
     return float(total) / data.count(part)

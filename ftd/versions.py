@@ -24,7 +24,7 @@ STAGES = {
     "search": 6,
     "train": 4,
     "compare": 2,
-    "figure": 3,
+    "figure": 4,
 }
 
 _PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pyarrow", "pandas", "safetensors")

@@ -246,9 +246,14 @@ def test_second_order_is_taken_in_single_precision(data, monkeypatch):
 # FUSE -------------------------------------------------------------------------------------------
 
 
+def size_of(result):
+    model = cells.build(result.genotype, channels=1, labels=2, seed=0)
+    return sum(p.numel() for p in model.parameters())
+
+
 def test_fuse_trace_and_accounting(data):
     result = run("fuse-full", data, settings=changed("fuse", max_generations=1, alternations=1))
-    assert [row["phase"] for row in result.trace] == ["weights", *["alpha"] * 3]
+    assert [row["phase"] for row in result.trace] == ["weights", *["alpha"] * 3, "winner"]
     assert all(sum(row["alpha"]) == pytest.approx(1) for row in result.trace)
     assert result.trace[0]["alpha"] == pytest.approx([1 / 3] * 3)
     assert len(set(result.trace[0]["candidates"])) == 3
@@ -258,17 +263,19 @@ def test_fuse_trace_and_accounting(data):
     )
     assert result.macs == forward * (60 * 3 + 40)
     last = result.trace[-1]
-    winner = last["candidates"][max(range(3), key=lambda c: last["alpha"][c])]
-    assert result.genotype.name == winner
+    assert result.genotype.name in last["candidates"]
+    winner = last["candidates"].index(result.genotype.name)
+    assert last["score"] == last["scores"][winner] and last["sizes"][winner] == size_of(result)
 
 
 def test_the_incumbent_stays_and_others_are_new(data):
     result = run("fuse-full", data, settings=changed("fuse", patience=9, max_generations=3))
     for before, after in ((0, 1), (1, 2)):
         last = [row for row in result.trace if row["generation"] == before][-1]
-        winner = last["candidates"][max(range(3), key=lambda c, row=last: row["alpha"][c])]
+        assert last["phase"] == "winner"
         first = next(row for row in result.trace if row["generation"] == after)
-        assert first["candidates"][0] == winner and len(set(first["candidates"])) == 3
+        assert last["scores"][last["candidates"].index(first["candidates"][0])] == last["score"]
+        assert len(set(first["candidates"])) == 3
 
 
 def test_patience_ends_the_search(data):
@@ -313,10 +320,38 @@ def test_alpha_learns_which_candidate_is_right():
     torch.testing.assert_close(fuse.fused(alpha, logits), expected)
 
 
-def test_of_candidates_that_alpha_does_not_tell_apart_the_smallest_wins():
-    assert fuse.best([0.5, 0.45, 0.05], [30, 20, 10]) == 1
-    assert fuse.best([0.6, 0.3, 0.1], [30, 20, 10]) == 0
-    assert fuse.best([0.4, 0.35, 0.25], [20, 20, 10]) == 0
+@pytest.mark.parametrize(
+    ("right", "tie", "winner"),
+    [
+        (["1111", "1111", "1111"], 0, 2),  # equally good
+        (["1111", "1110", "1100"], 0, 0),
+        (["1111", "1110", "1100"], 1, 1),  # one sample is one standard error, two are 1.4
+        (["1111", "1110", "1100"], 1.5, 2),
+        (["1100", "1111", "0000"], 0, 1),  # better than α's choice
+        (["1110", "0111", "1001"], 0, 1),  # equally often, of different samples
+        (["11100", "00011", "11111"], 1, 2),
+    ],
+)
+def test_the_smallest_candidate_that_scores_as_well_as_alphas_choice_wins(right, tie, winner):
+    scores = torch.tensor([[float(digit) for digit in row] for row in right])
+    assert fuse.best([0.6, 0.3, 0.1], scores, [30, 20, 10], tie) == winner
+
+
+def test_alpha_does_not_judge_by_running_statistics_that_lag_behind(data):
+    """Logits are the batches' own: running statistics of whatever value change nothing."""
+    genotype = Space.full(FAST.space).draw(random.Random(3))
+    models = fuse._models([genotype], data, 0, None)
+    generator = torch.Generator().manual_seed(0)
+    expected, targets = fuse._val_logits(models, data, generator)
+    images, labels = next(data.batches("val", 40, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(expected[0], models[0].train()(images))
+    assert torch.equal(targets, labels)
+    for part in models.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.fill_(7.0)
+            part.running_var.fill_(0.01)
+    again, _ = fuse._val_logits(models, data, generator.manual_seed(0))
+    assert torch.equal(expected, again)
 
 
 # Supernet, DARTS, ENAS --------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def search(
     def score_of(genotype: Genotype, images: torch.Tensor, labels: torch.Tensor) -> float:
         path = net.path(genotype)
         ledger.spend(macs_of(path) * len(labels))
-        return float(target.score(net(images, path), labels)) / len(labels)
+        return float(target.scores(net(images, path), labels).sum()) / len(labels)
 
     net.train()
     epochs = done.get("epochs", 0)

@@ -3,9 +3,14 @@
 A *generation* is one set of distinct candidates: the incumbent and others drawn at random, all
 with fresh weights and equal α. It has *alternations*: train all candidates' weights on
 ``train`` through the relaxed output, Σ softmax(α)_c · logits_c, then train α on ``val``. The
-candidate with the largest α becomes the incumbent (of those that α does not tell apart, the one
-with the fewest parameters: ours, the paper has no such rule); the search ends when an incumbent
-has survived ``patience`` generations.
+candidate with the largest α becomes the incumbent; the search ends when an incumbent has survived
+``patience`` generations.
+
+Ours, not the paper's: the smallest candidate that scores on ``val`` as well as the one with the
+largest α, within ``tie`` standard errors, is taken in its place: where all solve the task, α goes
+to the surest. And the logits that α is trained on are in the batches' own statistics, as in DARTS:
+after an epoch or two of a small ``train``, batch norms' running statistics lag behind the weights,
+and α would choose by how much.
 """
 
 import math
@@ -29,9 +34,6 @@ from ftd.training import EVAL_BATCH, train_epoch
 
 CONVERGED = 0.01
 """α has converged when no candidate's weight moved by more in one alternation."""
-
-TIE = 0.1
-"""Candidates whose weight is below the largest by less are not told apart."""
 
 
 def search(
@@ -135,7 +137,7 @@ def _generation(
             )
             ledger.spend(macs * data.count("train") * (1 + BACKWARD))
             record("weights", loss)
-        logits, targets = _val_logits(models, data)
+        logits, targets = _val_logits(models, data, generator)
         ledger.spend(macs * data.count("val"))
         for _ in range(rules.alpha_epochs):
             loss = _alpha_epoch(
@@ -149,14 +151,29 @@ def _generation(
         moved = (alpha.detach().softmax(0) - before).abs().max()
         if ledger.exhausted or (alternation and moved < CONVERGED):
             break
+    weights = alpha.detach().softmax(0).tolist()
+    scores = torch.stack([target.scores(each, targets) for each in logits]).double()
     sizes = [sum(p.numel() for p in model.parameters()) for model in models]
-    return best(alpha.detach().softmax(0).tolist(), sizes)
+    winner = best(weights, scores, sizes, rules.tie)
+    means = scores.mean(1).tolist()
+    compared = {"alpha": weights, "candidates": names, "scores": means, "sizes": sizes}
+    ledger.record("winner", score=means[winner], generation=number, **compared)
+    return winner
 
 
-def best(weights: list[float], sizes: list[int]) -> int:
-    """The position of the largest weight; within a tie of it, of the smallest network."""
-    tied = [at for at, weight in enumerate(weights) if weight > max(weights) - TIE]
-    return min(tied, key=lambda at: (sizes[at], -weights[at]))
+def best(weights: list[float], scores: torch.Tensor, sizes: list[int], tie: float) -> int:
+    """The smallest network that scores as well as the one with the largest weight.
+
+    As well: the sum of the samples' differences is at most ``tie`` standard errors, each root of
+    the sum of their squares (of a paired comparison, were both equally good).
+
+    Args:
+        weights: softmax(α), by candidate; also ``sizes``.
+        scores: of the candidates on each sample, [C, N].
+    """
+    leads = scores[weights.index(max(weights))] - scores
+    close = leads.sum(1) <= tie * leads.square().sum(1).sqrt()
+    return min(close.nonzero().flatten().tolist(), key=lambda at: (sizes[at], -weights[at]))
 
 
 def fused(alpha: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -165,11 +182,13 @@ def fused(alpha: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _val_logits(models: nn.ModuleList, data: TaskData) -> tuple[torch.Tensor, torch.Tensor]:
+def _val_logits(
+    models: nn.ModuleList, data: TaskData, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """All candidates' logits [C, N, L] on ``val``: fixed while α is trained, so computed once."""
-    models.eval()
+    models.train()  # batch norms take each batch's own statistics
     logits, targets = [], []
-    for images, labels in data.batches("val", EVAL_BATCH):
+    for images, labels in data.batches("val", EVAL_BATCH, generator):
         logits.append(torch.stack([model(images) for model in models]))
         targets.append(labels)
     return torch.cat(logits, dim=1), torch.cat(targets)
