@@ -20,8 +20,11 @@ PAGE = Path("docs/comparison.md")
 OVERLAY = Path("config/compare.yaml")
 SETTINGS = {
     "digits": ("config", []),
-    "mnist": ("mnist", ["effort=compare"]),
-    "cifar10": ("cifar10", ["effort=compare", "search={tasks: [bird-frog-horse]}"]),
+    "mnist": ("mnist", ["effort=compare", "search={fuse: {max_generations: 3}}"]),
+    "cifar10": (
+        "cifar10",
+        ["effort=compare", "search={tasks: [bird-frog-horse], fuse: {max_generations: 3}}"],
+    ),
 }
 """By data set: its configuration file, and what ``--config`` takes besides."""
 BASELINES = [name for name, method in METHODS.items() if method.source is None]
