@@ -130,7 +130,6 @@ def _generation(
 
     for alternation in range(rules.alternations):
         before = alpha.detach().softmax(0)
-        models.train()
         for _ in range(rules.weight_epochs):
             loss = train_epoch(
                 data, settings.batch_size, generator, optimizer, relaxed_loss, ledger.what
