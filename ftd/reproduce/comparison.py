@@ -99,7 +99,7 @@ def write_page() -> None:
         "search, as evaluated: forward 1, backward 2, or 1 where α's gradient alone is asked for.",
         "What learned tasks cost before is not counted, nor in the table what it takes to find the",
         "nearest one: the new task's probes and distances, named below each table. How much FUSE",
-        "spends follows from its number of generations, which was set to two for its cost.",
+        "spends follows from its number of generations, which was set for its cost.",
         "",
     ]
     for dataset in SETTINGS:
