@@ -24,7 +24,28 @@ include: "rules/figure.smk"
 include: "rules/report.smk"
 
 
+# Every stage's artifacts, not the report alone: what was lost or deleted is made again.
 rule all:
     default_target: True
     input:
+        collect(
+            "<results>/datasets/{dataset}.{suffix}",
+            dataset=sorted({task.dataset for task in EXPERIMENT.tasks.values()}),
+            suffix=["safetensors", "parquet"],
+        ),
+        rules.slices.input,
+        for_all("<results>/probes/{network}/{trial}/{task}.json"),
+        rules.probes.input,
+        rules.fishers.input,
+        rules.distances.input,
+        "<results>/distances.parquet",
+        "<results>/layers.parquet",
+        rules.selection.input,
+        searched("<results>/search/{method}/{task}/{seed}/genotype.json"),
+        searched("<results>/search/{method}/{task}/{seed}/trace.parquet"),
+        searched("<results>/final/{method}/{task}/{seed}/weights.safetensors"),
+        searched("<results>/final/{method}/{task}/{seed}/metrics.json"),
+        "<results>/comparison.parquet",
+        rules.figures.input,
+        "<results>/config.json",
         "<results>/report.html",

@@ -564,8 +564,8 @@ def check_recorded(path: Path) -> None:
         artifacts.read_json(path)
     except UserError as error:
         raise UserError(
-            f"{path}: not as it was recorded: damaged, or edited; to go on with an edited copy, "
-            f"take the key {RECORDED} out of it"
+            f"{path}: not as it was recorded: damaged, or edited; delete it and run again, or, to "
+            f"go on with an edited copy, take the key {RECORDED} out of it"
         ) from error
 
 

@@ -312,7 +312,7 @@ def test_a_read_only_folder_is_said_and_nothing_is_lost(finished, tmp_path):
 
 @faults
 @needs_root
-@pytest.mark.parametrize("size", ["64k", "200k", "600k"])
+@pytest.mark.parametrize("size", ["64k", "200k", "400k"])
 def test_a_disk_that_fills_anywhere(size, finished, tmp_path):
     config = copy.deepcopy(TINY)
     workflow = Workflow(tmp_path / "work", config)
