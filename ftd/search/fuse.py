@@ -187,6 +187,7 @@ def _val_logits(
     """All candidates' logits [C, N, L] on ``val``: fixed while α is trained, so computed once."""
     models.train()  # batch norms take each batch's own statistics
     logits, targets = [], []
+    # Shuffled, as for training: no batch is of one image, which has no statistics.
     for images, labels in data.batches("val", EVAL_BATCH, generator):
         logits.append(torch.stack([model(images) for model in models]))
         targets.append(labels)
