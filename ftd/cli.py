@@ -529,7 +529,7 @@ def reproduce_comparison(
     setting: Setting = None,
     cores: Cores = 2,
 ) -> None:
-    """All search methods and ablations on a task, three seeds."""
+    """All search methods and ablations on a task, six seeds."""
     from ftd.reproduce import comparison
 
     comparison.run(dataset, configs=config_file or [], settings=setting or [], cores=cores)
