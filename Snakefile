@@ -24,7 +24,8 @@ include: "rules/figure.smk"
 include: "rules/report.smk"
 
 
-# Every stage's artifacts, not the report alone: what was lost or deleted is made again.
+# Every stage's artifacts, not the report alone: what was lost or deleted is made again (but for the
+# architectures of learned tasks outside search.tasks, which were only started from).
 rule all:
     default_target: True
     input:

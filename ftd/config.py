@@ -247,7 +247,7 @@ class Fuse(Section):
     """FUSE: candidates, length of a generation, and patience.
 
     The smallest candidate wins that scores on ``val`` as well as the one with the largest α, within
-    ``tie`` standard errors.
+    ``tie`` standard errors; ``None``: the one with the largest α.
     """
 
     candidates: int = Field(3, ge=2)
@@ -257,7 +257,7 @@ class Fuse(Section):
     patience: int = Field(2, ge=1)
     max_generations: int = Field(3, ge=1)
     alpha_learning_rate: float = Field(0.1, gt=0)
-    tie: float = Field(1.0, ge=0)
+    tie: float | None = Field(1.0, ge=0)
 
 
 class RandomSearch(Section):

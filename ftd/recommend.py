@@ -25,7 +25,7 @@ class Recommendation:
         task: its name.
         nearest: learned tasks as sources, by the first network: ``source``, ``rank``, ``mean``
             and ``std`` of the squared distance over trials, ``agreement``.
-        architecture: ``genotype.json`` of the nearest learned task, or ``None``: not searched.
+        architecture: ``genotype.json`` of the nearest learned task that was searched, or ``None``.
         found: ``genotype.json`` and ``metrics.json`` of the new task's own search and training.
     """
 
@@ -42,7 +42,8 @@ class Recommendation:
             f"{row.agreement:.0%} of trials"
             for row in self.nearest.itertuples()
         ]
-        lines.append(f"architecture to start from: {self.architecture or 'none was searched yet'}")
+        start = self.architecture or "none was searched yet"
+        lines.append(f"architecture to start from, the nearest that was searched: {start}")
         if self.found:
             metrics = artifacts.read_json(self.found[1])
             lines.append(
@@ -61,23 +62,27 @@ def run(
         library: the folder of a finished experiment.
         task_file: YAML with ``tasks``, one, and ``datasets``, in the configuration's form; its
             data set may be one of the library's.
-        searching: search the task's architecture in its nearest learned task's space with the
-            library's settings, and train and test it. Without ``add``, both are kept beside
+        searching: search the task's architecture in the space of its nearest learned task that was
+            searched, with the library's settings, and train and test it. Without ``add``, both are kept beside
             ``task_file``.
         add: keep all artifacts in the library, as a learned task of later recommendations.
 
     Raises:
-        UserError: no library, a task that is none or in it already, unfitting data.
+        UserError: no library, a task that is none or in it already, unfitting data, nothing
+            searched where a search is to start from it.
     """
     library = Path(library)
     settings = config.recorded(library)
     new = _one_task(task_file)
     name, experiment = _with_task(settings, new, library, task_file)
     learned = list(map(str, settings["tasks"]))
-    if searching:  # said before any work, not after it
-        for path in (_genotype_of(library, task, experiment) for task in learned):
-            if not path.exists():
-                raise UserError(f"{path}: the library's searches are not finished; run them first")
+    searched = {task: _genotype_of(library, task, experiment) for task in learned}
+    searched = {task: path for task, path in searched.items() if path.exists()}
+    if searching and not searched:  # said before any work, not after it
+        raise UserError(
+            f"{library / 'search' / LIBRARY}: no learned task was searched, so there is no "
+            "architecture to start from; run the library's searches first"
+        )
     with tempfile.TemporaryDirectory(prefix="ftd-recommend-") as work:
         folder = Path(work)
         _decode_and_slice(name, experiment, library, folder, data_root)
@@ -89,9 +94,9 @@ def run(
         table = pd.concat(columns, ignore_index=True)
         nearest = select.nearest(table, [*learned, name])
         nearest = nearest[nearest["network"] == experiment.networks[0]].drop(columns="network")
-        sources = list(nearest["source"][: experiment.select.nearest])
-        donors = [_genotype_of(library, source, experiment) for source in sources]
-        architecture = donors[0] if donors[0].exists() else None
+        donors = [searched[source] for source in nearest["source"] if source in searched]
+        donors = donors[: experiment.select.nearest]
+        architecture = donors[0] if donors else None
         found = _search(name, experiment, library, folder, donors) if searching else None
         if add:
             _add(folder, library, settings, new)

@@ -105,7 +105,7 @@ def _made_by(path: Path, facts: dict, stage: str, library: Path) -> Iterator[str
     present = versions.STAGES[stage]
     yield from _must(facts["version"] == present, f"made by another version of the stage {stage}")
     experiment = _experiment(library)
-    if experiment is None or not _is_asked_for(facts, experiment):
+    if experiment is None or not _is_asked_for(stage, facts, experiment):
         return
     asked = config.settings_json(_section(stage, facts, experiment))
     yield from _must(json.loads(asked) == facts["settings"], f"made with other {stage} settings")
@@ -128,15 +128,18 @@ def _parsed(library: Path, _modified: int) -> Config | None:
         return None  # named where that file is checked
 
 
-def _is_asked_for(facts: dict, experiment: Config) -> bool:
+def _is_asked_for(stage: str, facts: dict, experiment: Config) -> bool:
     """Whether the configuration still names an artifact: else it is a leftover."""
+    searched = experiment.search
     asked = {
         "dataset": experiment.datasets,
         "task": experiment.tasks,
-        "network": [*experiment.networks, None, *experiment.search.methods],
+        "network": [*experiment.networks, None, *searched.methods],
         "trial": range(experiment.trials),
-        "method": {*experiment.search.methods, LIBRARY},
+        "method": {*searched.methods, LIBRARY},
     }
+    if stage in ("search", "train"):
+        asked |= {"seed": searched.seeds, "task": searched.tasks or experiment.tasks}
     return all(facts[key] in names for key, names in asked.items() if key in facts)
 
 
@@ -390,10 +393,7 @@ def _genotype(path: Path, library: Path) -> Iterator[str]:
         Genotype.from_json(facts["genotype"])
     for donor, genotype in zip(facts["donors"], facts["donor_genotypes"], strict=True):
         source = library / "search" / LIBRARY / donor / seed / "genotype.json"
-        yield from _must(
-            source.exists() and artifacts.read_json(source)["genotype"] == genotype,
-            f"made from another genotype than {source}",
-        )
+        yield from _same_genotype(source, genotype)
     if facts["donor_weights"]:
         weights = library / "final" / LIBRARY / facts["donors"][0] / seed / "weights.safetensors"
         yield from _same(weights, facts["donor_weights"], "weights")
@@ -431,10 +431,14 @@ def _trained(path: Path, facts: dict, library: Path) -> Iterator[str]:
     yield from _must(found == (method, task, seed), f"is of {found}")
     yield from _same(library / "tasks" / f"{task}.parquet", facts["slice"], "slice")
     source = library / "search" / method / task / seed / "genotype.json"
-    yield from _must(
-        source.exists() and artifacts.read_json(source)["genotype"] == facts["genotype"],
-        f"made from another genotype than {source}",
-    )
+    yield from _same_genotype(source, facts["genotype"])
+
+
+def _same_genotype(source: Path, genotype: dict) -> list[str]:
+    if not source.exists():
+        return [f"made from {source}, which is not there; run snakemake {source}"]
+    found = artifacts.read_json(source)["genotype"]
+    return _must(found == genotype, f"made from another genotype than {source}")
 
 
 def _comparison(path: Path, library: Path) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Versions of the stages' methods and of the packages that decide a result.
 
 A stage's number is raised when a change of its code changes its results. It is part of that
-stage's parameters in the workflow, so raising it reruns the stage and what follows from it.
+stage's parameters in the workflow, so raising it reruns the stage and what follows from it. A new
+setting does the same, for the one search method whose section it is in.
 """
 
 import platform

@@ -195,7 +195,6 @@ def two_gpus(finished, clean, tmp_path):
     clean.setenv("TMPDIR", str(tmp_path))
 
 
-@pytest.mark.slow
 def test_gpu_jobs_are_bounded_and_each_has_a_device(finished, tmp_path, two_gpus):
     """Two devices, four cores: never a third GPU job, so that none ever waits for a device."""
     workflow = Workflow(tmp_path / "work", TINY)

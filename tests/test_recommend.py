@@ -97,9 +97,21 @@ def test_a_failed_addition_leaves_the_library_as_it_was(finished, task_file, tmp
     library = finished.copy(tmp_path / "library").results
     shutil.rmtree(library / "search")
     before = digests(library)
-    with pytest.raises(UserError, match="the library's searches are not finished"):
+    with pytest.raises(UserError, match="no learned task was searched"):
         recommend.run(library, task_file, data_root=tmp_path, searching=True, add=True)
     assert digests(library) == before
+
+
+def test_a_search_starts_from_the_nearest_task_that_was_searched(finished, task_file, tmp_path):
+    library = finished.copy(tmp_path / "library").results
+    added = recommend.run(library, task_file, data_root=tmp_path, add=True)  # seven: no search
+    nearest = added.nearest["source"].iloc[0]
+    another = task_file.with_name("another.yaml")
+    another.write_text(yaml.safe_dump({"tasks": {"again": NEW["seven"]}}))
+    found = recommend.run(library, another, data_root=tmp_path, searching=True)
+    assert found.nearest["source"].iloc[0] == "seven"  # the same labels
+    assert found.architecture == library / f"search/ftd-nas/{nearest}/0/genotype.json"
+    assert artifacts.read_json(found.found[0])["donors"] == [nearest]
 
 
 def test_no_library(tmp_path, task_file):

@@ -121,6 +121,17 @@ def test_restriction_to_operations_keeps_what_the_genotypes_use():
     assert set(restricted.operations) == genotype.operations
     assert restricted.skeletons == (genotype.skeleton,)
     assert genotype in restricted and restricted.size < SMALL.size
+    one, other = (g for g in EVERYTHING[SMALL][:: len(EVERYTHING[SMALL]) - 1])
+    union = restrict(SMALL, [one, other], "operations")
+    assert set(union.operations) == one.operations | other.operations
+    assert set(union.skeletons) == {one.skeleton, other.skeleton}
+    for space in (restricted, union):
+        members = {
+            g
+            for g in EVERYTHING[SMALL]
+            if g.operations <= set(space.operations) and g.skeleton in space.skeletons
+        }
+        assert space.size == len(members) and set(space) == members
     assert restrict(SMALL, []) == SMALL
     with pytest.raises(UserError, match="outside the space"):
         restrict(ONE_CELL, [genotype])

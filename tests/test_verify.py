@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from ftd import artifacts, verify, versions
+from ftd import artifacts, config, verify, versions
 from ftd.errors import UserError
 
 KINDS = {
@@ -33,6 +33,26 @@ KINDS = {
     "metrics": "final/ftd-nas/six/0/metrics.json",
     "comparison": "comparison.parquet",
     "configuration": "config.json",
+}
+
+SEARCHED = ("slice", "seed", "experiment_seed")
+INPUTS_AND_SEEDS = {
+    "images": (),
+    "cut": ("images", "seed"),
+    "slice": ("cut", "images", "seed"),
+    "probe": ("slice", "seed", "trial"),
+    "probe's facts": ("slice", "seed", "trial"),
+    "Fisher diagonal": ("probe", "slice"),
+    "column": ("inputs", "fisher_settings"),
+    "distances": ("inputs", "fisher_settings"),
+    "layers": ("inputs", "fisher_settings"),
+    "ranking": ("distances", "order"),
+    "selection": ("distances", "order"),
+    "genotype": ("donors", "donor_genotypes", *SEARCHED),
+    "trace": SEARCHED,
+    "trained network": ("genotype", *SEARCHED),
+    "metrics": ("genotype", *SEARCHED),
+    "comparison": ("metrics",),
 }
 
 
@@ -119,6 +139,37 @@ def test_what_was_made_with_other_settings_is_found(library, key, value, stages)
     assert counts == stages and len(found) == sum(stages.values())
 
 
+@pytest.mark.parametrize("narrowed", [{"seeds": [1]}, {"tasks": ["three"]}])
+def test_searches_that_are_no_longer_asked_for_are_leftovers(library, narrowed):
+    recorded = artifacts.read_json(library / "config.json")
+    changed = recorded | {"search": recorded["search"] | narrowed, "train": {"epochs": 2}}
+    artifacts.write_json(library / "config.json", changed, sort_keys=False)
+    found = [line for line in verify.run(library).problems if "made with other" in line]
+    assert len(found) == (0 if "seeds" in narrowed else 2)  # metrics and weights of one task
+    assert all("final/ftd-nas/three/0" in line for line in found)
+
+
+def test_a_genotype_that_is_missing_is_said_to_be(library):
+    path = library / "search/ftd-nas/zero/0/genotype.json"
+    path.unlink()
+    problems = verify.run(library).problems
+    missing = f"made from {path}, which is not there; run snakemake {path}"
+    assert any("six" in line and missing in line for line in problems)
+    assert not any("another genotype" in line for line in problems)
+
+
+def test_what_is_expected_is_what_a_run_makes(finished):
+    expected = set(verify._expected(config.parse(config.recorded(finished.results))))
+    others = ("figures/", "logs/", "pairs/", "report.html", "config.json")
+    made = {
+        name
+        for path in finished.results.rglob("*")
+        if path.is_file()
+        and not (name := str(path.relative_to(finished.results))).startswith(others)
+    }
+    assert made == expected
+
+
 def test_another_seed_or_version_is_found_and_leftovers_are_not(library, monkeypatch):
     recorded = artifacts.read_json(library / "config.json")
     artifacts.write_json(library / "config.json", recorded | {"seed": 5}, sort_keys=False)
@@ -185,8 +236,8 @@ def test_a_folder_that_is_no_library(tmp_path):
 
 
 def test_every_artifact_records_what_made_it(finished):
-    """Settings, versions and, where it draws, a seed."""
-    for name in KINDS.values():
+    """Settings, versions, digests of its inputs and, where it draws, a seed."""
+    for kind, name in KINDS.items():
         path = finished.results / name
         if path.suffix == ".parquet":
             facts = artifacts.table_facts(artifacts.read_table(path))
@@ -198,4 +249,5 @@ def test_every_artifact_records_what_made_it(finished):
             continue  # the settings themselves; digests; keyed by all that decides
         else:
             facts = json.loads(path.read_text())
-        assert {"stage", "settings", "version", "packages"} <= facts.keys(), name
+        wanted = {"stage", "settings", "version", "packages", *INPUTS_AND_SEEDS[kind]}
+        assert wanted <= facts.keys(), name

@@ -162,11 +162,47 @@ def test_another_place_of_the_raw_data_reruns_nothing_but_the_report(finished, t
     assert plan(finished, tmp_path, tiny(data_root="elsewhere")) == {"record": 1, "make_report": 1}
 
 
-def test_another_order_reruns_selection_only(finished, tmp_path):
-    tasks = {name: TINY["tasks"][name] for name in ("six", "zero", "three")}
-    planned = plan(finished, tmp_path, tiny(tasks=tasks))
-    assert planned["select"] == 1
-    assert not planned.keys() & {"dataset", "slice", "probe", "fisher", "distance", "distances"}
+def pair_stores(workflow: Workflow) -> dict[str, bytes]:
+    paths = (workflow.results / "pairs").rglob("*.pairs")
+    return {str(path.relative_to(workflow.results)): path.read_bytes() for path in paths}
+
+
+def genotypes(workflow: Workflow) -> dict[str, dict]:
+    root = workflow.results / "search" / "ftd-nas"
+    found = {path.parts[-3]: artifacts.read_json(path) for path in root.glob("*/0/genotype.json")}
+    return {task: facts["genotype"] for task, facts in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("order", "restarted"),
+    [
+        (["six", "zero", "three"], ["six", "zero"]),  # six starts from no task, zero from six
+        (["six", "three"], ["six"]),  # zero, which six started from, was removed
+    ],
+    ids=["reordered", "removed"],
+)
+def test_another_order_or_a_removed_task_changes_selections(order, restarted, finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    start = artifacts.read_json(workflow.results / "selection.json")["three"]["nearest"]
+    before, pairs = genotypes(workflow), pair_stores(workflow)
+    workflow.configure(tiny(tasks={name: TINY["tasks"][name] for name in order}))
+    done = jobs(workflow.run())
+    assert not done.keys() & {"dataset", "slice", "probe", "fisher"}
+    assert pair_stores(workflow) == pairs  # none was computed
+    after = genotypes(workflow)
+    chosen = artifacts.read_json(workflow.results / "selection.json")["three"]["nearest"]
+    moved = chosen != start or any(before[donor] != after[donor] for donor in start)
+    assert done["select"] == 1
+    assert done["search_task"] == done["train"] == len(restarted) + moved
+    assert QUIET in workflow.run()
+
+
+def test_a_raised_version_reruns_its_stage_and_what_follows(finished):
+    raised = "from ftd import versions; versions.STAGES['fisher'] += 1; "
+    command = finished.command("--dry-run", "distances")
+    command[1:3] = ["-c", raised + "from snakemake.cli import main; main()"]
+    done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=True)
+    assert jobs(done.stdout) == {"fisher": 3, "distance": 3, "distances": 1}
 
 
 def test_relabelling_a_task_reruns_its_slice_and_what_follows(finished, tmp_path):
@@ -267,7 +303,6 @@ def test_a_probe_retrained_to_the_same_content_computes_no_pair(finished, tmp_pa
     assert set(missing_pairs(workflow).values()) == {0}
 
 
-@pytest.mark.slow
 def test_a_probe_of_other_content_costs_its_row_and_column(finished, tmp_path):
     other = Workflow(tmp_path / "other", tiny(probe={"epochs": 2}))
     other.run("probes")

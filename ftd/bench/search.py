@@ -49,6 +49,7 @@ def run(out: Path, *, rounds: int, settings: Search = SHORT) -> pd.DataFrame:
         runs = {TRAINING: partial(_train, space, data, settings)}
         for method in METHODS:
             runs[method] = partial(_search, method, space, data, settings)
+        runs[TRAINING]()  # the first use of PyTorch's kernels is slow
         for number in range(rounds):
             for method, once in runs.items():
                 began = time.perf_counter()

@@ -8,13 +8,14 @@ candidate with the largest α becomes the incumbent; the search ends when an inc
 
 Ours, not the paper's: the smallest candidate that scores on ``val`` as well as the one with the
 largest α, within ``tie`` standard errors, is taken in its place: where all solve the task, α goes
-to the surest. And the logits that α is trained on are in the batches' own statistics, as in DARTS:
+to the surest (``tie`` None: the one with the largest α wins). And the logits that α is trained on are in the batches' own statistics, as in DARTS:
 after an epoch or two of a small ``train``, batch norms' running statistics lag behind the weights,
 and α would choose by how much.
 """
 
 import math
 import random
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ def search(
     generator = torch.Generator().manual_seed(seed_of("batches", seed))
     done = ledger.load({}, {}, generator)
     incumbent = start.genotype if start else None
-    if done:
+    if "genotype" in done:
         incumbent = Genotype.from_json(done["genotype"])
     number, survived = done.get("generations", 0), done.get("survived", 0)
     rules = settings.fuse
@@ -73,7 +74,7 @@ def search(
         kept = [incumbent] if incumbent else []
         candidates = kept + space.sample(rules.candidates - len(kept), rng, without=kept)
         models = _models(candidates, data, seed_of("weights", seed, number), start)
-        winner = _generation(candidates, models, data, settings, number, generator, ledger)
+        winner = _generation(candidates, models, data, settings, done, generator, ledger)
         survived = survived + 1 if candidates[winner] == incumbent else 0
         incumbent = candidates[winner]
         number += 1
@@ -107,17 +108,26 @@ def _generation(
     models: nn.ModuleList,
     data: TaskData,
     settings: Search,
-    number: int,
+    done: dict[str, Any],
     generator: torch.Generator,
     ledger: Ledger,
 ) -> int:
-    """Train one set of candidates; returns the winner's position."""
-    target, rules = data.task.target, settings.fuse
+    """Train one set of candidates, after what is ``done``; returns the winner's position."""
+    target, rules, number = data.task.target, settings.fuse, done.get("generations", 0)
     macs = sum(forward_macs(model, data.task.image_shape) for model in models)
-    alpha = torch.zeros(len(candidates), device=data.device, requires_grad=True)
+    relaxation = nn.ParameterDict({"alpha": torch.zeros(len(candidates), device=data.device)})
+    alpha = relaxation["alpha"]
     optimizer = torch.optim.Adam(models.parameters(), settings.learning_rate)
     alpha_optimizer = torch.optim.Adam([alpha], rules.alpha_learning_rate)
     names = [genotype.name for genotype in candidates]
+    state = (
+        {"candidates": models, "relaxation": relaxation},
+        {"weights": optimizer, "alpha": alpha_optimizer},
+        generator,
+    )
+    first = done.get("alternations", 0)  # of this generation
+    if first:
+        ledger.load(*state)
 
     def relaxed_loss(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with mixed(data.device):
@@ -128,7 +138,9 @@ def _generation(
         weights = alpha.softmax(0).tolist()
         ledger.record(phase, loss=loss, generation=number, alpha=weights, candidates=names)
 
-    for alternation in range(rules.alternations):
+    for alternation in range(first, rules.alternations):
+        if alternation:
+            ledger.keep(*state, done | {"alternations": alternation})
         before = alpha.detach().softmax(0)
         for _ in range(rules.weight_epochs):
             loss = train_epoch(
@@ -160,17 +172,21 @@ def _generation(
     return winner
 
 
-def best(weights: list[float], scores: torch.Tensor, sizes: list[int], tie: float) -> int:
+def best(weights: list[float], scores: torch.Tensor, sizes: list[int], tie: float | None) -> int:
     """The smallest network that scores as well as the one with the largest weight.
 
-    As well: the sum of the samples' differences is at most ``tie`` standard errors, each root of
-    the sum of their squares (of a paired comparison, were both equally good).
+    As well: d, the differences of the two networks' scores, sample by sample, add up to at most
+    ``tie`` · √(Σ d²), the standard error of that sum if their mean is 0.
 
     Args:
         weights: softmax(α), by candidate; also ``sizes``.
         scores: of the candidates on each sample, [C, N].
+        tie: ``None``: the network with the largest weight, whatever its size (the paper's).
     """
-    leads = scores[weights.index(max(weights))] - scores
+    chosen = weights.index(max(weights))
+    if tie is None:
+        return chosen
+    leads = scores[chosen] - scores
     close = leads.sum(1) <= tie * leads.square().sum(1).sqrt()
     return min(close.nonzero().flatten().tolist(), key=lambda at: (sizes[at], -weights[at]))
 
