@@ -63,8 +63,8 @@ def run(
         task_file: YAML with ``tasks``, one, and ``datasets``, in the configuration's form; its
             data set may be one of the library's.
         searching: search the task's architecture in the space of its nearest learned task that was
-            searched, with the library's settings, and train and test it. Without ``add``, both are kept beside
-            ``task_file``.
+            searched, with the library's settings, and train and test it. Without ``add``, both
+            are kept beside ``task_file``.
         add: keep all artifacts in the library, as a learned task of later recommendations.
 
     Raises:

@@ -116,7 +116,7 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
     ]
     space = {"cells": [3], "nodes": [3], "channels": [4]}
     facts = {
-        "search": {"samples": 400, "space": space},
+        "search": {"fuse": {"samples": 400, "space": space, "fuse": {"tie": 1.0, "patience": 2}}},
         **{"train": {"samples": None, "epochs": 8}, "packages": {"torch": "9.9"}},
         "parts": {"test": 10, "train": 90},
         "preparation_macs": 20,
@@ -132,6 +132,13 @@ def test_the_comparison_page_says_which_bars_are_met(tmp_path):
     assert "Parameters: 100, at most 94 (the median of DARTS and" in text and "**missed**" in text
     assert "| resnet18-x0.25 | 1.0000 ± 0.0100 | 10 | 0.0 |" in text
     assert "at most 400 images of `train` and of `val`" in text
+    assert "- `search.fuse`: patience 2, tie 1.0" in text and "Seeds 3" not in text
+    more = rows + [row | {"seed": row["seed"] + 3, "parameters": 90} for row in rows]
+    artifacts.write_table(path, pa.Table.from_pylist(more), facts)
+    comparison.write_page()
+    whole, alone = comparison.PAGE.read_text().split("Seeds 3, 4, 5 alone:")
+    assert "Parameters: 95, at most 99 (the median" in whole
+    assert "Parameters: 90, at most 99 (the median" in alone
     assert "Final training: all images of `train`, 8 epochs" in text
 
 
@@ -152,3 +159,4 @@ def test_the_comparison_keeps_what_finding_the_nearest_task_costs(finished):
     assert 0.5 <= facts["largest_label"] < 0.8
     assert facts["preparation_macs"] == 3 * images * forward_macs(network, (1, 8, 8))
     assert read.num_rows == 3 and facts["train"]["epochs"] == 1
+    assert facts["search"]["fuse"]["fuse"]["alternations"] == 1

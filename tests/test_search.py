@@ -165,7 +165,7 @@ def test_a_killed_search_goes_on(method, killed_at, data, tmp_path, monkeypatch)
     before = sum(spent)
     again = run(method, data, ledger=Ledger(resume=state))
     assert timeless(again) == timeless(whole)
-    assert 0 < before and sum(spent) == whole.macs  # nothing was evaluated twice
+    assert before > 0 and sum(spent) == whole.macs  # nothing was evaluated twice
     other = Resume(tmp_path / "state", {"of": "another"})
     assert timeless(run(method, data, seed=1, ledger=Ledger(resume=other))) != timeless(whole)
 

@@ -8,9 +8,9 @@ candidate with the largest α becomes the incumbent; the search ends when an inc
 
 Ours, not the paper's: the smallest candidate that scores on ``val`` as well as the one with the
 largest α, within ``tie`` standard errors, is taken in its place: where all solve the task, α goes
-to the surest (``tie`` None: the one with the largest α wins). And the logits that α is trained on are in the batches' own statistics, as in DARTS:
-after an epoch or two of a small ``train``, batch norms' running statistics lag behind the weights,
-and α would choose by how much.
+to the surest (``tie`` None: the one with the largest α wins). And the logits that α is trained on
+are in the batches' own statistics, as in DARTS: after an epoch or two of a small ``train``, batch
+norms' running statistics lag behind the weights, and α would choose by how much.
 """
 
 import math
