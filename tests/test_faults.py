@@ -318,6 +318,18 @@ def test_a_read_only_folder_is_said_and_nothing_is_lost(finished, tmp_path):
 
 @faults
 @needs_root
+def test_a_first_run_in_a_read_only_folder_says_so(tmp_path):
+    workflow = Workflow(tmp_path / "work", TINY)
+    folder = workflow.folder / "results"
+    with mounted(folder, "--bind", str(folder)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        output = workflow.run("slices", ok=False)
+    assert "Failed to create output directory results/tiny/datasets" in output
+    assert "Read-only file system" in output and "Traceback" not in output
+
+
+@faults
+@needs_root
 @pytest.mark.parametrize("size", ["64k", "200k", "400k"])
 def test_a_disk_that_fills_anywhere(size, finished, tmp_path):
     config = copy.deepcopy(TINY)

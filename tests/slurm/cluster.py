@@ -8,9 +8,7 @@ from itertools import combinations
 
 import pytest
 from conftest import ROOT, TINY, Workflow
-from test_workflow import digests
-
-from ftd import artifacts
+from test_faults import results_of
 
 SNAKEMAKE = [
     *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
@@ -103,10 +101,7 @@ def test_each_gpu_job_had_its_own_device(runs):
 
 def test_the_results_are_those_of_a_local_run(runs):
     on_slurm, local, *_ = runs
-    mine, theirs = digests(on_slurm), digests(local)
-    assert len(mine) == 18 and mine == theirs
-    for task in TINY["tasks"]:
-        name = f"search/ftd-nas/{task}/0/genotype.json"
-        one, other = (artifacts.read_json(run.results / name) for run in (on_slurm, local))
-        assert one["genotype"] == other["genotype"]
+    mine, theirs = results_of(on_slurm), results_of(local)
+    assert len(mine) > 40 and mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name] != theirs[name]] == []
     assert (on_slurm.results / "report.html").exists()
