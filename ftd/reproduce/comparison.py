@@ -37,7 +37,7 @@ CIFAR-10, and neither on digits and MNIST. FUSE was then changed and its setting
 `val` of another cut of the data (base seed 7), and the same seeds were run again: accuracy met on
 digits and MNIST, not on CIFAR-10, size on CIFAR-10 alone. Three seeds say little, so three more
 were run with nothing changed in between; what they say alone stands below each table. All runs
-were on CPUs.
+were on CPUs, two searches at once and some beside other work, so the seconds are rough.
 """
 BASELINES = [name for name, method in METHODS.items() if method.source is None]
 SUPERNETS = [name for name in BASELINES if METHODS[name].section == "darts"]
