@@ -125,9 +125,9 @@ def _generation(
         {"weights": optimizer, "alpha": alpha_optimizer},
         generator,
     )
-    first = done.get("alternations", 0)  # of this generation
-    if first:
-        ledger.load(*state)
+    first = 0
+    if "alternations" in done:  # of this generation; anew, should its state not fit
+        first = ledger.load(*state).get("alternations", 0)
 
     def relaxed_loss(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with mixed(data.device):
