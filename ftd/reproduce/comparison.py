@@ -151,7 +151,7 @@ def _section(dataset: str, path: Path) -> list[str]:
         *(f"- {line}" for line in bars(rows, facts["preparation_macs"])),
         "",
         *_of_new_seeds(new, facts["preparation_macs"]),
-        *(f"- {line}" for line in _lengths(facts["search"])),
+        *(f"- {line}" for line in _own_settings(facts["search"])),
         "",
     ]
 
@@ -165,7 +165,7 @@ def _of_new_seeds(rows: pd.DataFrame, preparation_macs: int) -> list[str]:
     return [f"Seeds {seeds} alone:", "", *lines, ""]
 
 
-def _lengths(settings: dict[str, dict]) -> list[str]:
+def _own_settings(settings: dict[str, dict]) -> list[str]:
     """The settings of each method's own section."""
     return [
         f"`search.{section}`: "
