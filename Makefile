@@ -16,7 +16,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(LOCKED),--constraint requirements.lock) --editable '.[cluster,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(LOCKED),--constraint requirements.lock) --editable '.[workflow,cluster,test]'
 	@touch $@
 
 run: install
@@ -45,7 +45,7 @@ lint: install
 # The versions installed here, for LOCKED=1 and the Dockerfile. CUDA's packages are left out: torch
 # itself asks for exact versions of them, and its CPU build for none.
 lock: install
-	$(BIN)/pip freeze --exclude-editable | grep -Ev '^(ftd|nvidia|cuda|triton)' | sed 's/+cpu$$//' > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | grep -Ev '^(fisher|nvidia|cuda|triton)' | sed 's/+cpu$$//' > requirements.lock
 
 # The distances of the default experiment for five base seeds: docs/digits.md and its picture.
 SEEDS := 0 1 2 3 4
@@ -53,9 +53,9 @@ seeds: install
 	for seed in $(SEEDS); do \
 	  $(BIN)/snakemake selection --cores all --config seed=$$seed experiment=digits-seed$$seed || exit 1; \
 	done
-	$(BIN)/ftd figure seeds $(SEEDS:%=results/digits-seed%) --out docs/digits.md
-	$(BIN)/ftd figure matrix --distances results/digits-seed0/distances.parquet \
-	  --nearest results/digits-seed0/nearest.parquet --network small-cnn --out docs/digits-seed0.svg
+	$(BIN)/python -m evidence seeds $(SEEDS:%=results/digits-seed%) --out docs/digits.md
+	$(BIN)/ftd figure matrix --results results/digits-seed0 --measure fisher --network small-cnn --statistic mean
+	cp results/digits-seed0/figures/fisher-small-cnn-mean.svg docs/digits-seed0.svg
 
 clean:
 	rm -rf results .snakemake

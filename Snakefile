@@ -12,15 +12,15 @@ if not workflow.configfiles and "tasks" not in config:
 
 include: "rules/common.smk"
 include: "rules/dataset.smk"
-include: "rules/slice.smk"
+include: "rules/task.smk"
 include: "rules/probe.smk"
 include: "rules/fisher.smk"
 include: "rules/distance.smk"
-include: "rules/select.smk"
+include: "rules/selection.smk"
 include: "rules/search.smk"
-include: "rules/train.smk"
-include: "rules/compare.smk"
-include: "rules/figure.smk"
+include: "rules/training.smk"
+include: "rules/comparison.smk"
+include: "rules/figures.smk"
 include: "rules/report.smk"
 
 
@@ -29,24 +29,21 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        collect(
-            "<results>/datasets/{dataset}.{suffix}",
-            dataset=sorted({task.dataset for task in EXPERIMENT.tasks.values()}),
-            suffix=["safetensors", "parquet"],
-        ),
-        rules.slices.input,
-        for_all("<results>/probes/{network}/{trial}/{task}.json"),
+        rules.datasets.input,
+        rules.tasks.input,
+        for_all(at.probe_facts),
         rules.probes.input,
         rules.fishers.input,
         rules.distances.input,
-        "<results>/distances.parquet",
-        "<results>/layers.parquet",
-        rules.selection.input,
-        searched("<results>/search/{method}/{task}/{seed}/genotype.json"),
-        searched("<results>/search/{method}/{task}/{seed}/trace.parquet"),
-        searched("<results>/final/{method}/{task}/{seed}/weights.safetensors"),
-        searched("<results>/final/{method}/{task}/{seed}/metrics.json"),
-        "<results>/comparison.parquet",
+        at.distances,
+        at.layers,
+        at.nearest,
+        at.selection,
+        rules.searches.input,
+        searched(at.trace),
+        searched(at.weights),
+        searched(at.metrics),
+        at.comparison,
         rules.figures.input,
-        "<results>/config.json",
-        "<results>/report.html",
+        at.config,
+        at.report,

@@ -1,59 +1,90 @@
 import functools
+import hashlib
 import json
 import os
 import re
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
-from ftd import versions
-from ftd.artifacts import read_json, write_json
-from ftd.config import (
-    check_recorded,
-    expect_unchanged,
-    parse as parse_config,
-    read as read_config,
-    resolve,
-    settings_json,
-)
+from ftd import config as configuration, layout, store
+from ftd.config import LIBRARY
 from ftd.errors import UserError
-from ftd.names import LIBRARY, method_of
+from ftd.layout import FIGURES, LAYOUT
+from ftd.parts import MEASURES
+from ftd.stages import comparison as comparison_stage
+from ftd.stages import dataset as dataset_stage
+from ftd.stages import distance as distance_stage
+from ftd.stages import figures as figures_stage
+from ftd.stages import fisher as fisher_stage
+from ftd.stages import probe as probe_stage
+from ftd.stages import report as report_stage
+from ftd.stages import search as search_stage
+from ftd.stages import selection as selection_stage
+from ftd.stages import task as task_stage
+from ftd.stages import training as training_stage
+from ftd.stages.experiment import Experiment
+from ftd.stages.sides import artifacts_of
+
+HANDED_ON = "FTD_CONFIG"  # an environment variable: the configurations that this run started with
+KEPT = Path(".snakemake", "ftd")
+
+
+def kept(config):
+    """A file that holds the whole configuration, overrides included; its name is its digest."""
+    text = json.dumps({k: v for k, v in config.items() if k != store.JSON_KEY})
+    path = KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    if not path.exists():
+        store.write_bytes(path, text.encode())
+    return str(path)
+
 
 try:
+    overrides = dict(workflow.config_settings.config)
     for path in workflow.configfiles:
-        check_recorded(path)
-    # Of several files the first has the efforts; later ones and the command line win over them.
-    above = [read_config(path) for path in workflow.configfiles[1:]]
-    config = resolve(config, [*above, dict(workflow.config_settings.config)])
-    EXPERIMENT = parse_config(config, workflow.configfiles)
+        configuration.check_recorded(path, overrides)
+    EXPERIMENT = Experiment.of(configuration.parse(config, workflow.configfiles))
     # A damaged selection is named here, not from inside the graph, where it would be a traceback.
-    selection = Path(EXPERIMENT.results) / EXPERIMENT.experiment / "selection.json"
-    if selection.exists():
-        read_json(selection)
-    # Jobs on a cluster, and jobs of ``run:``, read the files again: not to mix two configurations.
-    expect_unchanged(config, first=workflow.is_main_process)
+    if EXPERIMENT.output(LAYOUT.selection).exists():
+        store.read_json(EXPERIMENT.output(LAYOUT.selection))
+    # Jobs on a cluster read the files again: not to mix two configurations. A workflow that uses
+    # this one as a module twice has two.
+    CONFIG = kept(config)
+    handed_on = os.environ.get(HANDED_ON, "").split()
+    if handed_on and not workflow.is_main_process and CONFIG not in handed_on:
+        raise UserError("the configuration was changed during the run; run again")
+    os.environ[HANDED_ON] = " ".join({*handed_on, CONFIG})
 except UserError as error:
     raise WorkflowError(str(error))
 
-METHODS = EXPERIMENT.search.methods
-
 
 pathvars:
-    results=f"{EXPERIMENT.results}/{EXPERIMENT.experiment}",
-    logs=f"{EXPERIMENT.results}/{EXPERIMENT.experiment}/logs",
+    results=EXPERIMENT.root.as_posix(),
+    logs=f"{EXPERIMENT.root.as_posix()}/logs",
 
 
-# The `ftd` of the Python that runs Snakemake comes first. Where the raw data and the shared cache
-# lie is no parameter: it does not decide a result, so moving them must rerun nothing.
+# Jobs run this folder's `ftd` in the Python that runs Snakemake, or in that of environment.yml, with
+# --software-deployment-method conda.
 def quoted(text):
     return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
 
 
+def program(name):
+    """A function of the shell that runs a module; not one that lies where Snakemake was started."""
+    deployed = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    python = "python" if deployed else quoted(sys.executable)
+    return f'{name}() {{{{ {python} -P -m {name} "$@"; }}}}; '
+
+
+folder = quoted(Path(workflow.current_basedir).resolve().parent)
 shell.prefix(
-    f'export PATH={quoted(Path(sys.executable).parent)}:"$PATH" '
-    f"FTD_DATA_ROOT={quoted(EXPERIMENT.data_root)} FTD_CACHE={quoted(EXPERIMENT.cache or '')}; "
+    f'export PYTHONPATH={folder}"${{{{PYTHONPATH:+:$PYTHONPATH}}}}"; '
+    + program("ftd")
+    + program("snakemake")
 )
 
 
@@ -61,23 +92,108 @@ def one_of(names):
     return "|".join(re.escape(str(name)) for name in names)
 
 
+KNOWN = EXPERIMENT.known()
+
+
 wildcard_constraints:
-    dataset=one_of(EXPERIMENT.datasets),
-    task=one_of(EXPERIMENT.tasks),
-    network=one_of(EXPERIMENT.networks),
-    method=one_of({*METHODS, LIBRARY}),
-    trial=r"\d+",
-    seed=r"\d+",
+    **{kind: one_of(names) for kind, names in KNOWN.items()},
+
+
+# Patterns of all artifacts, figures and logs
+at = SimpleNamespace(
+    **{name: f"<results>/{getattr(LAYOUT, name).pattern}" for name in vars(LAYOUT)}
+)
+figure_at = {name: f"<results>/figures/{file}" for name, file in FIGURES.items()}
+log_at = {rule: f"<results>/{layout.log_of(rule).pattern}" for rule in layout.LOGS}
+FIGURE_FILES = [f"<results>/figures/{file}" for file in EXPERIMENT.figures()]
+
+
+def given(wildcards, output):
+    """A job's options: the configuration, the folder of results, and its wildcards.
+
+    No reason to run again: what decides a result is told by ``decides``. The folder is where the
+    outputs lie, which in a storage is not where the configuration has it.
+    """
+    root = EXPERIMENT.root.relative_to(EXPERIMENT.root.anchor).parts
+    above = reversed(Path(output[0]).parents)
+    results = next(folder for folder in above if folder.parts[-len(root) :] == root)
+    options = {"config": CONFIG, "results": results.as_posix(), **wildcards}
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def in_order(value):
+    """JSON in which the order of keys counts, as that of labels and of tasks does."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def decides(stage, **fixed):
+    """What a job's result follows from besides its inputs, as a parameter: a change reruns it.
+
+    Of the job's wildcards, or of what is ``fixed`` for all of the rule's.
+    """
+
+    def found(wildcards):
+        return in_order(stage.decides(EXPERIMENT, **(fixed or wildcards)))
+
+    return found
+
+
+def asked_for(plugins):
+    """Options of Snakemake that let a recorded configuration's plugins be imported."""
+    return ["--config", f"plugins={in_order(plugins)}"] if plugins else []
 
 
 def images_of(wildcards):
     """The images of a task's data set."""
-    return f"<results>/datasets/{EXPERIMENT.tasks[wildcards.task].dataset}.safetensors"
+    return at.images.format(dataset=EXPERIMENT.config.tasks[wildcards.task].dataset)
 
 
 def cut_of(wildcards):
     """The cut of a task's data set."""
-    return f"<results>/datasets/{EXPERIMENT.tasks[wildcards.task].dataset}.parquet"
+    return at.cut.format(dataset=EXPERIMENT.config.tasks[wildcards.task].dataset)
+
+
+def brought(wildcards):
+    """Files of weights that the user brings for a probe."""
+    files = probe_stage.files_of(
+        EXPERIMENT, network=wildcards.network, task=wildcards.task
+    )
+    return list(files.values())
+
+
+# The measures that compare pairs: the others combine finished columns, and have none.
+COMPARING = one_of(EXPERIMENT.measures)
+
+
+def declared(wildcards):
+    """What decides a list of sources, as ``decides`` tells it."""
+    return in_order(distance_stage.declares(wildcards.measure))
+
+
+def of_needs(needs):
+    """The artifacts that a measure's needs of a task are read from, but for its images."""
+    return [getattr(at, name) for name in sorted(artifacts_of(needs) - {"images"})]
+
+
+def sources_of(wildcards):
+    """What a measure declares of every source."""
+    needs = MEASURES.get(wildcards.measure).source
+    return [
+        path
+        for pattern in of_needs(needs)
+        for path in for_all(pattern, network=wildcards.network, trial=wildcards.trial)
+    ]
+
+
+def target_of(wildcards):
+    """What a measure declares of a column's target."""
+    return of_needs(MEASURES.get(wildcards.measure).target)
+
+
+def target_images(wildcards):
+    """The target's images, if a measure looks at them."""
+    files = artifacts_of(MEASURES.get(wildcards.measure).target)
+    return images_of(wildcards) if "images" in files else []
 
 
 def growing(megabytes):
@@ -85,42 +201,18 @@ def growing(megabytes):
     return lambda wildcards, attempt: attempt * megabytes
 
 
-def results_above(levels):
-    """The folder of results, so many levels above a rule's first output."""
-    return lambda wildcards, output: str(Path(output[0]).parents[levels])
-
-
 def for_all(pattern, **chosen):
-    """A path for every combination of network, trial and task, by name and not by arrival."""
-    return sorted(
-        collect(
-            pattern,
-            **(
-                {
-                    "network": EXPERIMENT.networks,
-                    "trial": range(EXPERIMENT.trials),
-                    "task": EXPERIMENT.tasks,
-                }
-                | chosen
-            ),
-        )
-    )
-
-
-def indexes(wildcards):
-    """Every trial's list of probes: what is passed in place of a long list of files."""
-    return collect(
-        "<results>/index/{network}/{trial}.json",
-        network=EXPERIMENT.networks,
-        trial=range(EXPERIMENT.trials),
-    )
+    """A path for every combination of measure, network, trial and task, by name."""
+    names = {kind: KNOWN[kind] for kind in ("network", "trial", "task")}
+    names["measure"] = EXPERIMENT.measures
+    return sorted(collect(pattern, **(names | chosen)))
 
 
 def after_selection(pattern):
     """An input that is known only once the selection is, else it would keep old reasons."""
 
     def path(wildcards):
-        checkpoints.select.get()
+        checkpoints.selection.get()
         return pattern.format(**wildcards)
 
     return path
@@ -128,44 +220,32 @@ def after_selection(pattern):
 
 @functools.lru_cache
 def selection_at(path, modified):
-    return read_json(Path(path))
+    return store.read_json(Path(path))
 
 
-def sources(wildcards):
+def donors_of(wildcards):
     """The learned tasks that a task's search by a method starts from."""
-    path = checkpoints.select.get().output.selection
-    kind, task = method_of(wildcards.method), wildcards.task
-    if kind.source is None:
-        return []
-    if kind.source == "random":
-        # pandas, which it imports, takes a moment that few experiments need
-        from ftd.select import drawn
-
-        return drawn(
-            list(EXPERIMENT.tasks),
-            task,
-            nearest=EXPERIMENT.select.nearest,
-            seed=EXPERIMENT.seed,
-            search_seed=int(wildcards.seed),
-        )
-    return selection_at(str(path), os.stat(path).st_mtime_ns)[task][kind.source]
+    path = checkpoints.selection.get().output.selection
+    return search_stage.sources(
+        EXPERIMENT, selection_at(str(path), os.stat(path).st_mtime_ns), **wildcards
+    )
 
 
 def donors(wildcards):
     """The architectures whose space a task's search starts from."""
     return [
-        f"<results>/search/{LIBRARY}/{source}/{wildcards.seed}/genotype.json"
-        for source in sources(wildcards)
+        at.genotype.format(method=LIBRARY, task=source, seed=wildcards.seed)
+        for source in donors_of(wildcards)
     ]
 
 
 def donor_weights(wildcards):
     """The first donor's trained weights, where the method takes them over."""
-    if method_of(wildcards.method).start != "weights":
+    if configuration.method_of(wildcards.method).start != "weights":
         return []
     return [
-        f"<results>/final/{LIBRARY}/{source}/{wildcards.seed}/weights.safetensors"
-        for source in sources(wildcards)[:1]
+        at.weights.format(method=LIBRARY, task=source, seed=wildcards.seed)
+        for source in donors_of(wildcards)[:1]
     ]
 
 
@@ -173,12 +253,16 @@ def searched(pattern):
     """A path for every searched task, method and seed, known only once the selection is."""
 
     def paths(wildcards):
-        checkpoints.select.get()
-        return collect(
-            pattern,
-            method=METHODS,
-            task=EXPERIMENT.search.tasks or EXPERIMENT.tasks,
-            seed=EXPERIMENT.search.seeds,
+        checkpoints.selection.get()
+        given = {
+            key: value for key, value in wildcards.items() if f"{{{key}}}" in pattern
+        }
+        return sorted(
+            {
+                pattern.format(**names)
+                for names in EXPERIMENT.searched()
+                if all(names[key] == value for key, value in given.items())
+            }
         )
 
     return paths

@@ -1,9 +1,9 @@
 rule dataset:
     output:
-        images="<results>/datasets/{dataset}.safetensors",
-        table="<results>/datasets/{dataset}.parquet",
+        images=at.images,
+        table=at.cut,
     log:
-        "<logs>/dataset/{dataset}.log",
+        log_at["dataset"],
     conda:
         "../environment.yml"
     threads: 1
@@ -11,11 +11,17 @@ rule dataset:
         mem_mb=growing(4000),
         runtime=120,
     params:
-        settings=lambda wildcards: settings_json(EXPERIMENT.datasets[wildcards.dataset]),
-        image=settings_json(EXPERIMENT.image),
-        seed=EXPERIMENT.seed,
-        version=versions.STAGES["dataset"],
+        given=given,
+        decides=decides(dataset_stage),
     shell:
-        "ftd dataset --name {wildcards.dataset} --settings {params.settings:q}"
-        " --image {params.image:q} --seed {params.seed}"
-        " --images-out {output.images:q} --table-out {output.table:q} > {log:q} 2>&1"
+        "ftd dataset {params.given:q} > {log:q} 2>&1"
+
+
+rule datasets:
+    input:
+        collect(
+            [at.images, at.cut],
+            dataset=sorted(
+                {task.dataset for task in EXPERIMENT.config.tasks.values()}
+            ),
+        ),

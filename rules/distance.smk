@@ -1,33 +1,35 @@
 rule index:
     input:
-        lambda wildcards: for_all(
-            "<results>/probes/{network}/{trial}/{task}.safetensors",
-            network=wildcards.network,
-            trial=wildcards.trial,
-        ),
+        sources_of,
     output:
-        "<results>/index/{network}/{trial}.json",
+        at.index,
     log:
-        "<logs>/index/{network}/{trial}.log",
+        log_at["index"],
+    wildcard_constraints:
+        measure=COMPARING,
     localrule: True
     conda:
         "../environment.yml"
+    params:
+        given=given,
+        decides=declared,
     shell:
-        "ftd index {input:q} --out {output:q} > {log:q} 2>&1"
+        "ftd index {params.given:q} > {log:q} 2>&1"
 
 
-# A column depends on the list of probes, not on the probes: one edge instead of one a task.
-# The probes it reads are those of the list, by digest.
+# A column depends on the list of sources, not on the sources: one edge instead of one a task.
+# What it reads of them is what the list names, by digest.
 rule distance:
     input:
-        index="<results>/index/{network}/{trial}.json",
-        fisher="<results>/fisher/{network}/{trial}/{task}.safetensors",
-        slice="<results>/tasks/{task}.parquet",
-        images=images_of,
+        index=at.index,
+        target=target_of,
+        images=target_images,
     output:
-        "<results>/columns/{network}/{trial}/{task}.parquet",
+        at.column,
     log:
-        "<logs>/distance/{network}/{trial}/{task}.log",
+        log_at["distance"],
+    wildcard_constraints:
+        measure=COMPARING,
     conda:
         "../environment.yml"
     threads: 1
@@ -36,30 +38,26 @@ rule distance:
         runtime=240,
         gpu=1,
     params:
-        settings=settings_json(EXPERIMENT.distance),
-        results=results_above(3),
-        version=versions.STAGES["distance"],
+        given=given,
+        decides=decides(distance_stage),
     shell:
-        "ftd distance --index {input.index:q} --fisher {input.fisher:q} --slice {input.slice:q}"
-        " --images {input.images:q} --settings {params.settings:q}"
-        " --store {params.results:q}/pairs/{wildcards.network}/{wildcards.trial}/{wildcards.task}.pairs"
-        " --out {output:q} > {log:q} 2>&1"
+        "ftd distance {params.given:q} > {log:q} 2>&1"
 
 
 rule distances:
     input:
-        indexes=indexes,
-        columns=for_all("<results>/columns/{network}/{trial}/{task}.parquet"),
+        indexes=for_all(at.index),
+        columns=for_all(at.column),
     output:
-        distances="<results>/distances.parquet",
-        layers="<results>/layers.parquet",
+        distances=at.distances,
+        layers=at.layers,
     log:
         "<logs>/distances.log",
     localrule: True
     conda:
         "../environment.yml"
     params:
-        results=results_above(0),
-        version=versions.STAGES["distances"],
+        given=given,
+        decides=in_order(distance_stage.combines(EXPERIMENT)),
     shell:
-        "ftd assemble {input.indexes:q} --columns {params.results:q}/columns --out {output.distances:q} --layers-out {output.layers:q} > {log:q} 2>&1"
+        "ftd distances {params.given:q} > {log:q} 2>&1"

@@ -1,12 +1,12 @@
 rule fisher:
     input:
-        probe="<results>/probes/{network}/{trial}/{task}.safetensors",
-        slice="<results>/tasks/{task}.parquet",
+        probe=at.probe,
+        slice=at.slice,
         images=images_of,
     output:
-        "<results>/fisher/{network}/{trial}/{task}.safetensors",
+        at.fisher,
     log:
-        "<logs>/fisher/{network}/{trial}/{task}.log",
+        log_at["fisher"],
     conda:
         "../environment.yml"
     threads: 1
@@ -15,13 +15,12 @@ rule fisher:
         runtime=120,
         gpu=1,
     params:
-        settings=settings_json(EXPERIMENT.fisher),
-        version=versions.STAGES["fisher"],
+        given=given,
+        decides=decides(fisher_stage),
     shell:
-        "ftd fisher --probe {input.probe:q} --slice {input.slice:q} --images {input.images:q}"
-        " --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "ftd fisher {params.given:q} > {log:q} 2>&1"
 
 
 rule fishers:
     input:
-        for_all("<results>/fisher/{network}/{trial}/{task}.safetensors"),
+        for_all(at.fisher) if EXPERIMENT.needs("fisher") else [],

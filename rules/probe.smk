@@ -1,13 +1,13 @@
 rule probe:
     input:
-        slice="<results>/tasks/{task}.parquet",
+        slice=at.slice,
         images=images_of,
-        pretrained=lambda wildcards: EXPERIMENT.pretrained.get(wildcards.network, []),
+        brought=brought,
     output:
-        weights="<results>/probes/{network}/{trial}/{task}.safetensors",
-        facts="<results>/probes/{network}/{trial}/{task}.json",
+        weights=at.probe,
+        facts=at.probe_facts,
     log:
-        "<logs>/probe/{network}/{trial}/{task}.log",
+        log_at["probe"],
     conda:
         "../environment.yml"
     threads: 1
@@ -16,17 +16,12 @@ rule probe:
         runtime=240,
         gpu=1,
     params:
-        settings=settings_json(EXPERIMENT.probe),
-        seed=EXPERIMENT.seed,
-        pretrained=lambda wildcards, input: "--pretrained" if input.pretrained else "",
-        version=versions.STAGES["probe"],
+        given=given,
+        decides=decides(probe_stage),
     shell:
-        "ftd probe --slice {input.slice:q} --images {input.images:q}"
-        " --network {wildcards.network} --trial {wildcards.trial} --seed {params.seed}"
-        " {params.pretrained} {input.pretrained:q} --settings {params.settings:q} --weights-out {output.weights:q}"
-        " --facts-out {output.facts:q} > {log:q} 2>&1"
+        "ftd probe {params.given:q} > {log:q} 2>&1"
 
 
 rule probes:
     input:
-        for_all("<results>/probes/{network}/{trial}/{task}.safetensors"),
+        for_all(at.probe),

@@ -1,14 +1,17 @@
 # The configuration as it was run, overrides included: a record, and what the report is made from.
 rule record:
     output:
-        "<results>/config.json",
+        at.config,
     log:
         "<logs>/record.log",
     localrule: True
+    conda:
+        "../environment.yml"
     params:
-        config=json.dumps(config, indent=2, sort_keys=False),
-    run:
-        write_json(Path(output[0]), json.loads(params.config), sort_keys=False)
+        given=given,
+        decides=decides(report_stage),
+    shell:
+        "ftd record {params.given:q} > {log:q} 2>&1"
 
 
 # Snakemake's own report of the finished figures; a second Snakemake makes it, so that it is an
@@ -16,9 +19,9 @@ rule record:
 rule make_report:
     input:
         rules.figures.input,
-        config="<results>/config.json",
+        config=at.config,
     output:
-        "<results>/report.html",
+        at.report,
     log:
         "<logs>/report.log",
     localrule: True
@@ -26,11 +29,12 @@ rule make_report:
         "../environment.yml"
     params:
         snakefile=os.path.relpath(Path(workflow.current_basedir).parent / "Snakefile"),
+        plugins=asked_for(EXPERIMENT.config.plugins),
     shell:
         "snakemake figures --snakefile {params.snakefile:q} --configfile {input.config:q}"
-        " --nolock --report {output:q} > {log:q} 2>&1"
+        " {params.plugins:q} --nolock --report {output:q} > {log:q} 2>&1"
 
 
 rule report:
     input:
-        "<results>/report.html",
+        at.report,

@@ -1,14 +1,14 @@
-rule search_task:
+rule search:
     input:
-        slice="<results>/tasks/{task}.parquet",
+        slice=at.slice,
         images=images_of,
         donors=donors,
         weights=donor_weights,
     output:
-        genotype="<results>/search/{method}/{task}/{seed}/genotype.json",
-        trace="<results>/search/{method}/{task}/{seed}/trace.parquet",
+        genotype=at.genotype,
+        trace=at.trace,
     log:
-        "<logs>/search/{method}/{task}/{seed}.log",
+        log_at["search"],
     conda:
         "../environment.yml"
     threads: 1
@@ -17,16 +17,12 @@ rule search_task:
         runtime=720,
         gpu=1,
     params:
-        settings=lambda wildcards: settings_json(EXPERIMENT.search.of(wildcards.method)),
-        weights=lambda wildcards, input: "--weights" if input.weights else "",
-        seed=EXPERIMENT.seed,
-        version=versions.STAGES["search"],
+        given=given,
+        decides=decides(search_stage),
     shell:
-        "ftd search --method {wildcards.method} {params.weights} {input.weights:q} --slice {input.slice:q} --images {input.images:q} {input.donors:q}"
-        " --seed {params.seed} --search-seed {wildcards.seed} --settings {params.settings:q}"
-        " --genotype-out {output.genotype:q} --trace-out {output.trace:q} > {log:q} 2>&1"
+        "ftd search {params.given:q} > {log:q} 2>&1"
 
 
-rule search:
+rule searches:
     input:
-        searched("<results>/search/{method}/{task}/{seed}/genotype.json"),
+        searched(at.genotype),

@@ -35,7 +35,7 @@ TINY = {
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    from ftd.training import setup
+    from ftd.runtime.threads import setup
 
     setup()
 
@@ -61,10 +61,10 @@ class Workflow:
             *("--configfile", "tiny.yaml", "--cores", "2", *arguments),
         ]
 
-    def run(self, *arguments: str, ok: bool = True) -> str:
+    def run(self, *arguments: str, ok: bool = True, command: list[str] | None = None) -> str:
         """Run Snakemake; its whole output. Fails the test if the exit status is not as wanted."""
         done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, capture_output=True, text=True
+            command or self.command(*arguments), cwd=self.folder, capture_output=True, text=True
         )
         output = done.stdout + done.stderr
         assert (done.returncode == 0) is ok, output
@@ -98,38 +98,54 @@ def finished(tmp_path_factory) -> Workflow:
     return workflow
 
 
+def experiment_of(folder: Path, base: Path | None = None, **sections):
+    """The tiny experiment in a folder, with other sections; what it lacks is read from ``base``."""
+    from ftd import config
+    from ftd.stages.experiment import Experiment
+
+    return Experiment(config.parse(TINY | sections), folder, base)
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
-    """The digits, decoded and cut: ``digits.safetensors`` and ``digits.parquet``."""
-    from ftd import dataset
-    from ftd.config import Dataset, Image
+    """A folder with ``digits.safetensors`` and ``digits.parquet``; above it, a ``base``."""
+    from ftd.stages import dataset
 
-    folder = tmp_path_factory.mktemp("digits")
-    dataset.run(
-        "digits",
-        Dataset(loader="sklearn-digits"),
-        Image(size=8, channels=1),
-        seed=0,
-        data_root=folder,
-        images_out=folder / "digits.safetensors",
-        table_out=folder / "digits.parquet",
-    )
-    return folder
+    experiment = experiment_of(tmp_path_factory.mktemp("digits"))
+    dataset.run(experiment, dataset="digits")
+    return experiment.root / "datasets"
 
 
 @pytest.fixture(scope="session")
 def make_slice(digits):
     """A function (name, labels, seed) → path of a slice of the digits."""
-    from ftd import slice
-    from ftd.config import Task
+    from ftd.layout import LAYOUT
+    from ftd.stages import task
 
     def make(name: str, labels, seed: int = 0) -> Path:
-        out = digits / f"{name}-{seed}.parquet"
-        task = Task(dataset="digits", labels=labels)
-        slice.run(name, task, seed=seed, table=digits / "digits.parquet", out=out)
-        return out
+        tasks = {name: {"dataset": "digits", "labels": labels}}
+        root = digits.parent / f"seed-{seed}"
+        experiment = experiment_of(root, digits.parent, seed=seed, tasks=tasks)
+        task.run(experiment, task=name)
+        return experiment.output(LAYOUT.slice, task=name)
 
     return make
+
+
+@pytest.fixture
+def registered():
+    """A function that registers a part under a name until the test ends, in place of another."""
+    before = []
+
+    def put(registry, name: str, entry) -> None:
+        registry.names()  # those that are always there come first
+        before.append((registry, dict(registry._entries)))
+        registry._entries.pop(name, None)
+        registry.add(name, entry)
+
+    yield put
+    for registry, entries in reversed(before):
+        registry._entries = entries
 
 
 def write_images(folder: Path, classes: dict[str, int], size: int = 8, mode: str = "L") -> None:

@@ -1,312 +1,418 @@
 """Bad input to every verb: one message that names the file or key, status 1, nothing written."""
 
+import shutil
 import sys
 
 import pytest
 
 from ftd import cli
+from ftd.errors import UserError
+from ftd.stages import search
+from ftd.stages.experiment import Experiment
 
-PROBE = "probes/small-cnn/0/six.safetensors"
+IMAGES, CUT = "datasets/digits.safetensors", "datasets/digits.parquet"
+SLICE, OTHER = "tasks/six.parquet", "tasks/zero.parquet"
+PROBE, FACTS = "probes/small-cnn/0/six.safetensors", "probes/small-cnn/0/six.json"
 FISHER = "fisher/small-cnn/0/six.safetensors"
-INDEX = "index/small-cnn/0.json"
-GENOTYPE = "search/ftd-nas/six/0/genotype.json"
-METRICS = "final/ftd-nas/six/0/metrics.json"
-DIGITS = '{"dataset": "digits", "labels": "all"}'
-SHAPE = '{"size": 8, "channels": 1}'
+INDEX = "index/fisher/small-cnn/0.json"
+COLUMN, PAIRS = "columns/fisher/small-cnn/0/six.parquet", "pairs/fisher/small-cnn/0/six.pairs"
+DISTANCES, LAYERS, NEAREST = "distances.parquet", "layers.parquet", "nearest.parquet"
+SELECTION, COMPARISON = "selection.json", "comparison.parquet"
+GENOTYPE, DONOR = "search/ftd-nas/six/0/genotype.json", "search/ftd-nas/zero/0/genotype.json"
+METRICS, WEIGHTS = "final/ftd-nas/six/0/metrics.json", "final/ftd-nas/zero/0/weights.safetensors"
+TRACE = "search/ftd-nas/six/0/trace.parquet"
 
-# A path of the library; of no file, of a text file, and of what must not be written.
-LIB, NONE, TEXT, OUT, OUT2 = "LIB/", "TMP/none", "TMP/text", "TMP/out", "TMP/out2"
-DATASET = f"dataset --name x --image {SHAPE} --images-out {OUT} --table-out {OUT2} --settings"
-SLICE = f"slice --task x --out {OUT} --settings {DIGITS} --table"
-DATA = f"--slice {LIB}tasks/six.parquet --images {LIB}datasets/digits.safetensors"
-TRAINS = f"probe {DATA} --weights-out {OUT} --facts-out {OUT2}"
-FISHERS = f"fisher --images {LIB}datasets/digits.safetensors --out {OUT}"
-DISTANCE = f"distance --images {LIB}datasets/digits.safetensors --out {OUT}"
-GIVEN = f"--fisher {LIB}{FISHER} --slice {LIB}tasks/six.parquet"
-SELECT = f"select --nearest-out {OUT} --selection-out {OUT2}"
-SEARCH = f"search {DATA} --genotype-out {OUT} --trace-out {OUT2}"
-TRAIN = f"train --images {LIB}datasets/digits.safetensors --weights-out {OUT} --metrics-out {OUT2}"
-COMPARE = f"compare --out {OUT} --selection {LIB}selection.json"
-MATRIX = f"figure matrix --out {OUT}"
-SEARCHES = f"--selection {LIB}selection.json --out {OUT}"
-TABULAR = f"bench tabular --out {OUT} --table"
+# What stands in a file's place, besides another of the library's files.
+TEXT, FOLDER, NONE = "a text", "a folder", "no file"
+MATRIX = "figure matrix --measure fisher --network small-cnn --statistic mean"
+SHARES = "figure shares --measure fisher --network small-cnn"
 
+# The verb and its options; what stands in the place of which file; the message.
 BAD = {
-    "dataset: settings no JSON": (f"{DATASET} {{", "dataset settings: invalid JSON"),
     "dataset: no folder": (
-        f'{DATASET} {{"loader":"imagefolder","train":"none"}}',
+        "dataset --dataset digits --set datasets.digits={loader:\\ imagefolder,train:\\ none}",
+        {},
         "none is no folder of class folders",
     ),
-    "dataset: unknown loader": (f'{DATASET} {{"loader":"x"}}', "loader: unknown loader 'x'"),
     "dataset: unwritable": (
-        f'dataset --name x --image {SHAPE} --settings {{"loader":"sklearn-digits"}} '
-        f"--images-out {TEXT}/x --table-out {OUT}",
-        "text: no room for",
+        "dataset --dataset digits",
+        {"datasets": TEXT},
+        "datasets: no room for",
     ),
-    "slice: of a slice": (
-        f"{SLICE} {LIB}tasks/six.parquet",
-        "expected a file of the stage dataset",
+    "task: of a slice": (
+        "task --task six",
+        {CUT: SLICE},
+        "digits.parquet: expected a file of the stage dataset, this is one of the stage task",
     ),
-    "slice: of text": (f"{SLICE} {TEXT}", "text: carries no checksum"),
-    "slice: of a folder": (f"{SLICE} {LIB}tasks", "tasks: cannot be read"),
-    "slice: unknown class": (
-        f"slice --task x --out {OUT} --table {LIB}datasets/digits.parquet "
-        '--settings {"dataset":"digits","labels":{"a":[0],"b":[99]}}',
-        "tasks.x.labels.b: data set 'digits' has no class 99",
+    "task: of text": ("task --task six", {CUT: TEXT}, "digits.parquet: carries no checksum"),
+    "task: of a folder": ("task --task six", {CUT: FOLDER}, "digits.parquet: cannot be read"),
+    "task: unknown class": (
+        "task --task six --set tasks.six.labels.more=[99]",
+        {},
+        "tasks.six.labels.more: data set 'digits' has no class 99",
+    ),
+    "task: no data set": (
+        "task --task six",
+        {CUT: NONE},
+        "digits.parquet: no such file; make it by: ftd dataset --dataset digits",
     ),
     "probe: a cut for a slice": (
-        f"probe --slice {LIB}datasets/digits.parquet --images {LIB}datasets/digits.safetensors "
-        f"--weights-out {OUT} --facts-out {OUT2}",
-        "expected a file of the stage slice, this is one of the stage dataset",
+        "probe --task six",
+        {SLICE: CUT},
+        "expected a file of the stage task, this is one of the stage dataset",
     ),
     "probe: weights for images": (
-        f"probe --slice {LIB}tasks/six.parquet --images {LIB}{PROBE} "
-        f"--weights-out {OUT} --facts-out {OUT2}",
+        "probe --task six",
+        {IMAGES: PROBE},
         "expected a file of the stage dataset, this is one of the stage probe",
     ),
-    "probe: unknown network": (f"{TRAINS} --network smal-cnn", "did you mean 'small-cnn'?"),
+    "probe: no slice": (
+        "probe --task six",
+        {SLICE: NONE},
+        "six.parquet: no such file; make it by: ftd task --task six",
+    ),
     "probe: unknown torchvision network": (
-        f"{TRAINS} --network torchvision-none",
+        "probe --task six --set networks=[torchvision-none]",
+        {},
         "torchvision has no classification model 'none'",
     ),
-    "probe: another body": (f"{TRAINS} --pretrained {LIB}{FISHER}", "not the body of small-cnn"),
-    "probe: a body of text": (
-        f"{TRAINS} --pretrained {TEXT}",
-        "text: cannot be read, perhaps truncated (Error while deserializing header: header too "
-        "small); check the file that was given",
+    "probe: another body": (
+        f"probe --task six --set pretrained.small-cnn=LIB/{FISHER}",
+        {},
+        "not the body of small-cnn",
     ),
-    "probe: no epochs": (f'{TRAINS} --settings {{"epochs":0}}', "probe settings: epochs: input"),
-    "index: no file": (f"index {NONE} --out {OUT}", "none: no such file"),
-    "index: a table": (f"index {LIB}tasks/six.parquet --out {OUT}", "six.parquet: cannot be read"),
-    "index: a Fisher diagonal": (f"index {LIB}{FISHER} --out {OUT}", "of the stage probe, this is"),
+    "probe: a body of text": (
+        f"probe --task six --set pretrained.small-cnn=LIB/{PAIRS}",
+        {PAIRS: TEXT},
+        "six.pairs: cannot be read, perhaps truncated (Error while deserializing header: header "
+        "too small); check the file that was given",
+    ),
+    "index: no file": (
+        "index",
+        {PROBE: NONE},
+        "no such file; make it by: ftd probe --network small-cnn --trial 0 --task six",
+    ),
+    "index: a table": ("index", {PROBE: SLICE}, "six.safetensors: cannot be read"),
+    "index: a Fisher diagonal": ("index", {PROBE: FISHER}, "of the stage probe, this is"),
     "fisher: a diagonal for a probe": (
-        f"{FISHERS} --probe {LIB}{FISHER} --slice {LIB}tasks/six.parquet",
+        "fisher --task six",
+        {PROBE: FISHER},
         "expected a file of the stage probe, this is one of the stage fisher",
     ),
     "fisher: a table for a slice": (
-        f"{FISHERS} --probe {LIB}{PROBE} --slice {LIB}distances.parquet",
-        "expected a file of the stage slice",
-    ),
-    "fisher: settings": (
-        f"{FISHERS} --probe {LIB}{PROBE} --slice {LIB}tasks/six.parquet --settings []",
-        "fisher settings: input should be an object",
+        "fisher --task six",
+        {SLICE: DISTANCES},
+        "expected a file of the stage task",
     ),
     "distance: a selection for a list": (
-        f"{DISTANCE} {GIVEN} --store {OUT2} --index {LIB}selection.json",
-        "selection.json: no list of probes",
+        "distance --task six",
+        {INDEX: SELECTION},
+        "0.json: expected a file of the stage index, this is one of the stage selection",
     ),
     "distance: a probe for a diagonal": (
-        f"{DISTANCE} --index {LIB}{INDEX} --fisher {LIB}{PROBE} --slice {LIB}tasks/six.parquet "
-        f"--store {OUT2}",
+        "distance --task six",
+        {FISHER: PROBE},
         "expected a file of the stage fisher",
     ),
     "distance: another task's slice": (
-        f"{DISTANCE} --index {LIB}{INDEX} --fisher {LIB}{FISHER} --slice {LIB}tasks/zero.parquet "
-        f"--store {OUT2}",
+        "distance --task six",
+        {SLICE: OTHER},
         "six.safetensors: made from another slice than the one given",
     ),
+    "distance: another probe": (
+        "distance --task six",
+        {FISHER: "fisher/small-cnn/0/zero.safetensors"},
+        "six.safetensors: made from another",
+    ),
     "distance: a folder for a store": (
-        f"{DISTANCE} {GIVEN} --index {LIB}{INDEX} --store {LIB}tasks",
-        "tasks: cannot be written",
+        "distance --task six",
+        {PAIRS: FOLDER},
+        "six.pairs: cannot be written",
     ),
-    "distance: settings": (
-        f'{DISTANCE} {GIVEN} --index {LIB}{INDEX} --store {OUT2} --settings {{"label_space":1}}',
-        "distance settings: label_space",
+    "distance: no list": (
+        "distance --task six",
+        {INDEX: NONE},
+        "make it by: ftd index --measure fisher --network small-cnn --trial 0",
     ),
-    "assemble: no list": (
-        f"assemble {LIB}selection.json --columns {LIB}columns --out {OUT} --layers-out {OUT2}",
-        "selection.json: no list of probes",
+    "distances: no list": (
+        "distances",
+        {INDEX: SELECTION},
+        "0.json: expected a file of the stage index",
     ),
-    "assemble: no columns": (
-        f"assemble {LIB}{INDEX} --columns {NONE} --out {OUT} --layers-out {OUT2}",
-        "six.parquet: no such file",
+    "distances: no columns": (
+        "distances",
+        {COLUMN: NONE},
+        "make it by: ftd distance --measure fisher --network small-cnn --trial 0 --task six",
     ),
-    "assemble: other tables": (
-        f"assemble {LIB}{INDEX} --columns {LIB}elsewhere --out {OUT} --layers-out {OUT2}",
+    "distances: other tables": (
+        "distances",
+        {COLUMN: SLICE},
         "expected a file of the stage distance",
     ),
-    "select: a slice": (
-        f'{SELECT} --distances {LIB}tasks/six.parquet --order ["zero"] --networks ["small-cnn"]',
-        "six.parquet: no column network, trial, source, target, squared_distance",
+    "selection: a slice": (
+        "selection",
+        {DISTANCES: SLICE},
+        "distances.parquet: expected a file of the stage distance, this is one of the stage task",
     ),
-    "select: no networks": (
-        f'{SELECT} --distances {LIB}distances.parquet --order ["zero","six"] --networks []',
-        "at least one task in the order, and one network",
+    "selection: an unknown task": (
+        "selection --set tasks.nine={dataset:\\ digits,labels:\\ all}",
+        {},
+        "pairs are missing for measure fisher, network small-cnn",
     ),
-    "select: an order of other things": (
-        f'{SELECT} --distances {LIB}distances.parquet --order [1] --networks ["small-cnn"]',
-        "--order: expected a list of str in JSON, got [1]",
+    "selection: an unknown network": (
+        "selection --set networks=[vgg16]",
+        {},
+        "distances.parquet: no distances by 'fisher' of network 'vgg16'",
     ),
-    "select: a mapping for an order": (
-        f'{SELECT} --distances {LIB}distances.parquet --order {{"a":1}} --networks []',
-        "--order: expected a list of str",
+    "selection: no distances": (
+        "selection",
+        {DISTANCES: NONE},
+        "distances.parquet: no such file; make it by: ftd distances",
     ),
-    "select: nested without end": (
-        f"{SELECT} --distances {LIB}distances.parquet --order {'[' * 20000} --networks []",
-        "--order: expected JSON",
-    ),
-    "select: an unknown task": (
-        f'{SELECT} --distances {LIB}distances.parquet --order ["zero","six","nine"] '
-        '--networks ["small-cnn"]',
-        "pairs are missing for network small-cnn",
-    ),
-    "select: an unknown network": (
-        f'{SELECT} --distances {LIB}distances.parquet --order ["zero","six","three"] '
-        '--networks ["vgg16"]',
-        "distances.parquet: no distances of network 'vgg16'",
-    ),
-    "search: unknown method": (f"{SEARCH} --method ftd-na", "did you mean 'ftd-nas'?"),
     "search: metrics for a genotype": (
-        f"{SEARCH} {LIB}{METRICS}",
-        "expected a file of the stage search, this is one of the stage train",
+        "search --task six",
+        {DONOR: METRICS},
+        "expected a file of the stage search, this is one of the stage training",
     ),
-    "search: learned tasks for a full search": (
-        f"{SEARCH} {LIB}{GENOTYPE} --method random",
-        "method random takes no learned tasks",
+    "search: no selection": (
+        "search --task six",
+        {SELECTION: NONE},
+        "selection.json: no such file; make it by: ftd selection",
+    ),
+    "search: no architecture to start from": (
+        "search --task six",
+        {DONOR: NONE},
+        "make it by: ftd search --method ftd-nas --task zero --seed 0",
     ),
     "search: a probe for trained weights": (
-        f"{SEARCH} {LIB}{GENOTYPE} --method ftd-nas-weights --weights {LIB}{PROBE}",
-        "expected a file of the stage train",
+        "search --task six --method ftd-nas-weights --set search.methods=[ftd-nas-weights]",
+        {WEIGHTS: PROBE},
+        "expected a file of the stage training",
     ),
-    "train: metrics for a genotype": (
-        f"{TRAIN} --genotype {LIB}{METRICS} --slice {LIB}tasks/six.parquet",
+    "training: metrics for a genotype": (
+        "training --task six",
+        {GENOTYPE: METRICS},
         "expected a file of the stage search",
     ),
-    "train: a selection for a genotype": (
-        f"{TRAIN} --genotype {LIB}selection.json --slice {LIB}tasks/six.parquet",
+    "training: a selection for a genotype": (
+        "training --task six",
+        {GENOTYPE: SELECTION},
         "expected a file of the stage search, this is another",
     ),
-    "train: another task's slice": (
-        f"{TRAIN} --genotype {LIB}{GENOTYPE} --slice {LIB}tasks/zero.parquet",
-        "is of task six, ",
+    "training: another task's architecture": (
+        "training --task six",
+        {GENOTYPE: DONOR},
+        "genotype.json: is of task zero, ",
     ),
-    "compare: unknown method": (
-        f'{COMPARE} {LIB}final --methods ["x"] --seeds [0]',
-        "final/x/six/0/metrics.json: no such file",
+    "training: another task's slice": (
+        "training --task six",
+        {SLICE: OTHER},
+        "genotype.json: is of task six, the slice is of zero",
     ),
-    "compare: nothing": (f"{COMPARE} {LIB}final --methods [] --seeds []", "at least one task"),
-    "compare: seeds of text": (
-        f'{COMPARE} {LIB}final --methods ["ftd-nas"] --seeds ["0"]',
-        "--seeds: expected a list of int",
+    "comparison: nothing of a method": (
+        "comparison --set search.methods=[random]",
+        {},
+        "final/random/six/0/metrics.json: no such file; make it by: ftd training --method random",
     ),
-    "figure matrix: a slice": (
-        f"{MATRIX} --distances {LIB}tasks/six.parquet --nearest {LIB}nearest.parquet --network x",
-        "six.parquet: no column network",
-    ),
+    "figure matrix: a slice": (MATRIX, {DISTANCES: SLICE}, "distances.parquet: no column measure"),
     "figure matrix: distances for a ranking": (
-        f"{MATRIX} --distances {LIB}distances.parquet --nearest {LIB}distances.parquet "
-        "--network small-cnn",
-        "distances.parquet: no column rank",
+        MATRIX,
+        {NEAREST: DISTANCES},
+        "nearest.parquet: no column rank",
     ),
-    "figure matrix: unknown network": (
-        f"{MATRIX} --distances {LIB}distances.parquet --nearest {LIB}nearest.parquet --network x",
-        "no distances of network 'x'",
+    "figure shares: distances": (
+        SHARES,
+        {LAYERS: DISTANCES},
+        "layers.parquet: no column layer, contribution",
     ),
-    "figure layers: distances": (
-        f"figure layers --layers {LIB}distances.parquet --nearest {LIB}nearest.parquet "
-        f"--network small-cnn --out {OUT}",
-        "distances.parquet: no column layer, contribution",
-    ),
-    "figure trace: no such seed": (
-        f"figure trace {LIB}search/ftd-nas --seed 3 {SEARCHES}",
-        "six/3/trace.parquet: no such file",
+    "figure trace: no trace": (
+        "figure trace --method ftd-nas --seed 0",
+        {TRACE: NONE},
+        "six/0/trace.parquet: no such file; make it by: ftd search --method ftd-nas",
     ),
     "figure cells: trained networks": (
-        f"figure cells {LIB}final/ftd-nas --seed 0 {SEARCHES}",
-        "genotype.json: no such file",
+        "figure cells --method ftd-nas --seed 0",
+        {GENOTYPE: METRICS},
+        "genotype.json: expected a file of the stage search",
     ),
     "figure scatter: distances": (
-        f"figure scatter {LIB}distances.parquet --out {OUT}",
-        "distances.parquet: no column task, method, seed",
+        "figure scatter",
+        {COMPARISON: DISTANCES},
+        "comparison.parquet: no column task, method, seed",
     ),
-    "figure comparison: text": (f"figure comparison {TEXT} --out {OUT}", "carries no checksum"),
+    "figure comparison: text": ("figure comparison", {COMPARISON: TEXT}, "carries no checksum"),
     "figure nearest: distances": (
-        f"figure nearest {LIB}distances.parquet --out {OUT}",
-        "distances.parquet: no column rank",
+        "figure nearest",
+        {NEAREST: DISTANCES},
+        "nearest.parquet: no column rank",
     ),
     "figure probes: a selection": (
-        f"figure probes {LIB}selection.json --out {OUT}",
-        "selection.json: no list of probes",
+        "figure probes",
+        {FACTS: SELECTION},
+        "six.json: expected a file of the stage probe",
     ),
-    "figure seeds: no results": (f"figure seeds {NONE} --out {OUT}", "nearest.parquet: no such"),
-    "show: no results": (f"show {NONE}", "none/nearest.parquet: no such file"),
-    "verify: text": (f"verify {TEXT}", "text: no such folder"),
-    "verify: nothing in it": (f"verify {LIB}tasks", "tasks: no artifacts"),
-    "recommend: no library": (f"recommend --library {NONE} --task {TEXT}", "none/config.json: no"),
-    "recommend: no task": (f"recommend --library {LIB} --task {NONE}", "none: cannot be read"),
-    "recommend: text for a task": (
-        f"recommend --library {LIB} --task {TEXT}",
-        "text: expected a mapping of keys",
-    ),
-    "bench tabular: text": (f"{TABULAR} {TEXT} --layout nas-bench-201", "check the file that was"),
-    "bench tabular: distances": (
-        f"{TABULAR} {LIB}distances.parquet --layout nas-bench-201",
-        "no column arch; is this the layout's table?",
-    ),
-    "bench tabular: unknown layout": (
-        f"{TABULAR} {LIB}distances.parquet --layout x",
-        "unknown layout 'x'",
-    ),
-    "reproduce distances: a path": (
-        "reproduce distances --dataset ../../mnist",
-        "mnist.yaml: not found; run from the repository's folder",
-    ),
-    "reproduce distances: seeds": ("reproduce distances --dataset mnist --seeds x", "--seeds: "),
-    "reproduce consistency: unknown": ("reproduce consistency --dataset x", "no consistency runs"),
+}
+
+# What the configuration does not have, whatever lies there.
+NAMES = {
+    "task --task sixt": "no task 'sixt' in this experiment; did you mean 'six'?",
+    "dataset --dataset digit": "no dataset 'digit' in this experiment; did you mean 'digits'?",
+    "probe --task six --network smal-cnn": "no network 'smal-cnn' in this experiment; did you",
+    "probe --task six --trial 1": "no trial '1' in this experiment",
+    "fisher --task six --network vgg16": "no network 'vgg16' in this experiment",
+    "index --measure fishr": "no measure 'fishr' in this experiment; did you mean 'fisher'?",
+    "index --trial 1": "no trial '1' in this experiment",
+    "distance --task six --measure x": "no measure 'x' in this experiment",
+    "search --task six --method ftd-na": "no method 'ftd-na' in this experiment; did you mean",
+    "search --task nine": "no task 'nine' in this experiment",
+    "training --task six --method random": "no method 'random' in this experiment",
+    "figure matrices": "no figure 'matrices'; did you mean 'matrix'?",
+    f"{MATRIX} --seed 0": "figure matrix: expected measure, network, statistic, got",
+    f"{MATRIX[:-4]}median": "no statistic 'median' in this experiment",
+    "figure matrix --measure fisher --network x --statistic mean": "no network 'x' in this exp",
+    "figure trace --method ftd-nas --seed 3": "no seed '3' in this experiment",
+    "probe --task six --set x": "--set x: expected key=value, as in probe.epochs=3",
+    "probe --task six --set probe..epochs=3": "--set probe..epochs=3: expected key=value",
+    "probe --task six --set probe.epochs={": "--set probe.epochs={: the value is no YAML",
+    "probe --task six --set probe.epoch=3": "probe.epoch: unknown key; did you mean 'epochs'?",
+    "probe --task six --set probe.epochs=0": "probe.epochs: input should be greater than",
+    "probe --task six --set networks=[smal-cnn]": "did you mean 'small-cnn'?",
+    "fisher --task six --set fisher=[]": "fisher: input should be",
+    "distance --task six --set distance.fisher.align=1": "distance.fisher.align: input should be",
+    "dataset --dataset digits --set datasets.digits.loader=x": "unknown loader 'x'",
+    "selection --set networks=[]": "networks: list should have at least 1 item",
+    "selection --set tasks=[1]": "tasks: expected a mapping of names",
+    "selection --set networks={a:\\ 1}": "networks: input should be a valid list",
+    f"selection --set tasks={'[' * 20000}": "[[[…: the value is no YAML",
+    "comparison --set search.methods=[x]": "unknown method 'x'",
+    "comparison --set search.methods=[]": "search.methods: list should have at least 1 item",
+    "comparison --set search.seeds=[a]": "search.seeds.0: input should be a valid integer",
+    "probe --task six --config none.yaml": "none.yaml: cannot be read",
+    "probe --task six --config twice.json": "trials: given twice",
+    "probe --task six --config list.json": "list.json: expected a mapping of keys",
+    "probe --task six --config torn.json": "torn.json: cannot be read",
+    "probe --task six --config text": "text: expected a mapping of keys",
+}
+
+# Verbs of a finished library.
+LIBRARY = {
+    "show none": "none/nearest.parquet: no such file",
+    "verify text": "text: no such folder",
+    "verify LIB/tasks": "tasks: no artifacts",
+    "leftovers none": "none/config.json: no library",
+    "recommend --library none --task text": "none/config.json: no library",
+    "recommend --library LIB --task none": "none: cannot be read",
+    "recommend --library LIB --task text": "text: expected a mapping of keys",
 }
 
 
-@pytest.fixture(scope="module")
-def library(finished, tmp_path_factory):
-    copied = finished.copy(tmp_path_factory.mktemp("library") / "copy").results
-    elsewhere = copied / "elsewhere" / "small-cnn" / "0"
-    elsewhere.mkdir(parents=True)
-    for task in ("six", "three", "zero"):  # slices where columns should be
-        (elsewhere / f"{task}.parquet").write_bytes((copied / f"tasks/{task}.parquet").read_bytes())
-    return copied
+HERE = {
+    "text": "hello",
+    "twice.json": '{"trials": 1, "trials": 2}',
+    "list.json": "[]",
+    "torn.json": '{"trials": 1',
+}
+"""Files in the folder that a command runs in."""
 
 
-def content(folder) -> dict:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+@pytest.fixture
+def library(finished, tmp_path):
+    """A library that a test may change, beside the folder that it runs in."""
+    return finished.copy(tmp_path / "copy").results
 
 
-@pytest.mark.parametrize(("command", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_message_and_writes_nothing(
-    library, tmp_path, monkeypatch, command, message
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text").write_text("hello")
-    before = content(tmp_path) | content(library)
-    words = [
-        w.replace("LIB/", f"{library}/").replace("TMP/", f"{tmp_path}/") for w in _words(command)
-    ]
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name, text in HERE.items():
+        (folder / name).write_text(text)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def content(*folders) -> dict:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in files}
+
+
+def put(library, name: str, what: str) -> None:
+    """Let a file of the library, or something else, stand in the place of another."""
+    content = None if what in (TEXT, FOLDER, NONE) else (library / what).read_bytes()
+    path = library / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if what == FOLDER:
+        path.mkdir()
+    elif what == TEXT:
+        path.write_text("hello")
+    elif content is not None:
+        path.write_bytes(content)
+
+
+def message_of(command: str, library, monkeypatch) -> str:
+    """What a command ends with; any end but a message of one line fails."""
+    words = command.replace("\\ ", "\0").split(" ")
+    words = [word.replace("\0", " ").replace("LIB", str(library)) for word in words]
+    before = content(library)
     monkeypatch.setattr(sys, "argv", ["ftd", *words])
     with pytest.raises(SystemExit) as end:  # any other exception would be a traceback
         cli.main()
     assert isinstance(end.value.code, str), "a usage error, not one of the input"
-    assert end.value.code.startswith("error: ") and message in end.value.code
-    assert content(tmp_path) | content(library) == before
+    assert end.value.code.startswith("error: ")
+    assert content(library) == before
+    return end.value.code
 
 
-def _words(command: str) -> list[str]:
-    """Split at spaces outside braces."""
-    words, depth = [""], 0
-    for letter in command:
-        depth += (letter == "{") - (letter == "}")
-        if letter == " " and depth <= 0:
-            words.append("")
-        else:
-            words[-1] += letter
-    return words
+def of_experiment(command: str, library) -> str:
+    """A stage's verb: in the library, by its configuration."""
+    config = library.parent.parent / "tiny.yaml"
+    given = "" if " --config " in command else f" --config {config}"
+    return f"{command}{given} --results {library}"
+
+
+@pytest.mark.parametrize(("command", "put_in", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_message_and_writes_nothing(
+    command, put_in, message, library, here, monkeypatch
+):
+    for name, what in put_in.items():
+        put(library, name, what)
+    assert message in message_of(of_experiment(command, library), library, monkeypatch)
+    assert {path.name for path in content(here)} == HERE.keys()
+
+
+@pytest.mark.parametrize(("command", "message"), NAMES.items(), ids=lambda text: text[:60])
+def test_names_and_settings_that_there_are_not(command, message, finished, here, monkeypatch):
+    library = finished.results
+    found = message_of(of_experiment(command, library), library, monkeypatch)
+    assert message in found and len(found) < 1000
+    assert {path.name for path in content(here)} == HERE.keys()
+
+
+@pytest.mark.parametrize(("command", "message"), LIBRARY.items(), ids=lambda text: text)
+def test_what_is_no_library(command, message, finished, here, monkeypatch):
+    assert message in message_of(command, finished.results, monkeypatch)
+    assert {path.name for path in content(here)} == HERE.keys()
+
+
+def test_learned_tasks_are_refused_where_the_full_space_is_searched(finished, tmp_path):
+    files = finished.folder / "tiny.yaml"
+    settings = ["search.methods=[random]"]
+    experiment = Experiment.load(files, settings=settings, results=finished.results)
+    with pytest.raises(UserError, match="method random takes no learned tasks"):
+        search.run(experiment, method="random", task="six", seed=0, donors=["zero"])
+    assert not (finished.results / "search" / "random").exists()
 
 
 @pytest.mark.parametrize(
-    "option", ["--trial -1", "--seed -1", "--trial x", "--unknown 1"], ids=lambda text: text
+    "option",
+    [
+        *("probe --task six --trial -1", "search --task six --seed -1"),
+        *("probe --task six --trial x", "probe --task six --unknown 1", "probe", "prob --task six"),
+    ],
+    ids=lambda text: text,
 )
-def test_a_wrong_option_is_a_usage_error(option, library, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = f"probe --slice s --images i --weights-out w --facts-out f {option}".split()
-    monkeypatch.setattr(sys, "argv", ["ftd", *words])
+def test_a_wrong_option_is_a_usage_error(option, here, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ftd", *option.split()])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == 2 and not content(tmp_path)
+    assert end.value.code == 2 and {path.name for path in content(here)} == HERE.keys()

@@ -1,35 +1,40 @@
 """The benchmarks on small cases: every method runs, ratios are to the floor."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pandas as pd
 import pytest
+from conftest import ROOT
 from typer.testing import CliRunner
 
-from ftd import artifacts, cli
-from ftd.bench import fisher, scale, search
-from ftd.errors import UserError
-from ftd.names import OPERATIONS
+from evidence import commands, fisher_speed, scale, search_speed
+from ftd import store
+from ftd.config import DARTS_OPERATIONS
+from ftd.layout import LAYOUT
 
 
 def test_the_fisher_benchmark(tmp_path, monkeypatch):
-    monkeypatch.setattr(fisher, "CASES", {"small-cnn": (1, 8, 4)})
-    table = fisher.run(tmp_path / "b.parquet", batches=1, rounds=2).set_index("method")
+    monkeypatch.setattr(fisher_speed, "CASES", {"small-cnn": (1, 8, 4)})
+    table = fisher_speed.run(tmp_path / "b.parquet", batches=1, rounds=2).set_index("method")
     assert table.loc["floor", "ratio"] == 1
     assert {"ours", "autograd loop", "vmap", "BackPACK"} < set(table.index)
     assert (table["ratio"] > 0).all() and (table["seconds"] > 0).all()
-    rounds = artifacts.read_table(tmp_path / "b.parquet")
-    assert rounds.num_rows == 2 * len(table) and artifacts.table_facts(rounds)["threads"] == 1
+    rounds = store.read_table(tmp_path / "b.parquet")
+    assert rounds.num_rows == 2 * len(table) and store.table_facts(rounds)["threads"] == 1
 
 
 def test_the_search_benchmark(tmp_path):
-    small = {"space": {"operations": OPERATIONS[:5], "nodes": [1], "channels": [4]}, "samples": 40}
-    settings = search.SHORT.model_validate(search.SHORT.model_dump() | small)
-    table = search.run(tmp_path / "b.parquet", rounds=2, settings=settings).set_index("method")
-    assert list(table.index) == [search.TRAINING, *search.METHODS]
-    assert table.loc[search.TRAINING, "ratio"] == 1
+    space = {"operations": list(DARTS_OPERATIONS[:5]), "nodes": [1], "channels": [4]}
+    short = search_speed.SHORT | {"space": space, "samples": 40}
+    table = search_speed.run(tmp_path / "b.parquet", rounds=2, search=short).set_index("method")
+    assert list(table.index) == [search_speed.TRAINING, *search_speed.METHODS]
+    assert {"fuse-full", "random", "darts-2nd", "pc-darts-1st", "te-nas"} < set(table.index)
+    assert table.loc[search_speed.TRAINING, "ratio"] == 1
     assert (table["macs"] > 0).all() and (table["ratio"] > 0).all()
-    assert artifacts.read_table(tmp_path / "b.parquet").num_rows == 2 * len(table)
+    assert store.read_table(tmp_path / "b.parquet").num_rows == 2 * len(table)
 
 
 @pytest.mark.slow
@@ -47,13 +52,24 @@ def test_jobs_and_edges_grow_with_the_number_of_tasks(tmp_path):
     assert (disk > 0).all() and disk["disk, pairs", 4] >= 4 * 3 * 16
     costs = table[table["bytes"].isna()]
     assert (costs[["seconds", "cpu_seconds", "peak_mib"]] > 0).all(axis=None)
-    assert artifacts.read_table(tmp_path / "b.parquet").num_rows == len(table)
+    assert store.read_table(tmp_path / "b.parquet").num_rows == len(table)
+
+
+def test_the_stages_run_one_after_another_in_an_empty_folder(tmp_path):
+    experiment = scale.Library(tmp_path, 2).experiment
+    for job in scale.jobs_to(experiment):
+        job.run(experiment)
+    table = store.read_table(LAYOUT.distances.path(experiment.root)).to_pandas()
+    assert len(table) == 4 and (table["squared_distance"] > 0).sum() == 2
+    assert not list(LAYOUT.genotype.find(experiment.root))
 
 
 @pytest.mark.slow
 def test_a_real_run_is_split_into_work_and_the_rest(tmp_path):
     table = scale.real(tmp_path / "b.parquet", sizes=[2], cores=2).set_index("rule")
-    rules = table.loc[list(scale.STAGES)]
+    names = ["dataset", "task", "probe", "index", "fisher", "distance", "distances", "selection"]
+    assert list(table.index) == [*names, "Snakemake", "total"]
+    rules = table.loc[names]
     assert list(rules["jobs"]) == [1, 2, 2, 1, 2, 2, 1, 1]
     assert (rules[["work", "starts"]] > 0).all(axis=None)
     cpu = table["cpu_seconds"]
@@ -62,15 +78,15 @@ def test_a_real_run_is_split_into_work_and_the_rest(tmp_path):
 
 def test_snakemake_s_output_is_counted():
     output = """
-rule slice:
+rule task:
     input: a, b
     output: c
 localrule all:
     input: c
-checkpoint select:
+checkpoint selection:
     input: d, e, f
 """
-    assert scale.jobs_of(output) == Counter(["slice", "all", "select"])
+    assert scale.jobs_of(output) == Counter(["task", "all", "selection"])
     assert scale.planned(output) == {"jobs": 3, "inputs": 6}
 
 
@@ -79,8 +95,20 @@ def test_sizes_of_the_scale_benchmark_are_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(
         scale, "run", lambda out, sizes: asked.append(sizes) or pd.DataFrame({"tasks": sizes})
     )
-    command = ["bench", "scale", "--out", str(tmp_path / "b.parquet"), "--sizes"]
-    done = CliRunner().invoke(cli.app, [*command, "[2, 4]"])
+    command = ["scale", "--out", str(tmp_path / "b.parquet")]
+    done = CliRunner().invoke(commands.app, [*command, "--size", "2", "--size", "4"])
     assert done.exit_code == 0 and asked == [[2, 4]], done.output
-    refused = CliRunner().invoke(cli.app, [*command, '["2"]'])
-    assert isinstance(refused.exception, UserError) and len(asked) == 1
+    done = CliRunner().invoke(commands.app, command)
+    assert done.exit_code == 0 and asked[1:] == [[10, 100, 1000]], done.output
+    refused = CliRunner().invoke(commands.app, [*command, "--size", "x"])
+    assert refused.exit_code == 2 and "--size" in refused.output and len(asked) == 2
+
+
+def test_the_commands_end_as_ftd_s_do(tmp_path):
+    command = [sys.executable, "-m", "evidence", "tabular", "--table", "none.parquet"]
+    command += ["--layout", "nas-bench-201", "--out", "b.parquet"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("error: none.parquet: no such file")
+    assert "Traceback" not in done.stderr

@@ -5,14 +5,19 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+from conftest import TINY
+from typer.testing import CliRunner
 
-from ftd import artifacts
+from ftd import store
+from ftd.cli.verbs import app
 
 STUBBORN = """
 import time
 import ftd.cli as cli
+from ftd.cli.verbs import app
 
-@cli.app.command()
+@app.command()
 def stubborn():
     print("ready", flush=True)
     try:
@@ -32,6 +37,15 @@ def ftd(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def test_a_verb_without_the_workflow_s_packages_says_what_to_install(tmp_path):
+    missing = "import sys; sys.modules['pandas'] = None; import ftd.cli; ftd.cli.main()"
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    command = [sys.executable, "-c", missing, "selection", "--config", "tiny.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "pandas" in done.stderr and "pip install '.[workflow]'" in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_even_where_something_swallows_the_first(number):
     process = subprocess.Popen(
@@ -46,14 +60,32 @@ def test_a_signal_ends_it_even_where_something_swallows_the_first(number):
 
 
 def test_bad_input_is_one_line(tmp_path):
-    missing = str(tmp_path / "x.parquet")
-    select = ["select", "--distances", missing, "--nearest-out", "n", "--selection-out", "s"]
-    status, errors = ftd(*select, "--order", "[", "--networks", "[]")
-    assert status == 1 and errors.startswith("error: --order: expected JSON (")
-    status, errors = ftd(*select, "--order", "[]", "--networks", "[]")
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    select = ["selection", "--config", str(config), "--results", str(tmp_path / "results")]
+    status, errors = ftd(*select, "--set", "trials")
+    assert status == 1
+    assert errors == "error: --set trials: expected key=value, as in probe.epochs=3\n"
+    status, errors = ftd(*select)
+    missing = tmp_path / "results" / "distances.parquet"
     assert status == 1 and errors == (
-        f"error: {missing}: no such file; run the stage that makes it\n"
+        f"error: {missing}: no such file; make it by: ftd distances (and the same --config)\n"
     )
+
+
+def test_every_verb_has_its_help_and_takes_no_json():
+    verbs = [command.callback.__name__ for command in app.registered_commands]
+    assert {"dataset", "training", "figure", "verify", "show"} < set(verbs)
+    for verb in verbs:
+        done = CliRunner().invoke(app, [verb, "--help"])
+        assert done.exit_code == 0 and "JSON" not in done.output, verb
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from ftd.cli.verbs import app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "numpy", "pandas", "pyarrow", "pydantic", "matplotlib", "yaml"}
+    assert not heavy & set(done.stdout.split())
 
 
 def test_show(finished):
@@ -61,7 +93,7 @@ def test_show(finished):
         [sys.executable, "-m", "ftd", "show", str(finished.results)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    selection = artifacts.read_json(finished.results / "selection.json")
+    selection = store.read_json(finished.results / "selection.json")
     for task, found in selection.items():
         donors = found["nearest"]
         assert f"  {task}: " in done.stdout

@@ -1,14 +1,18 @@
 """Configuration: everything wrong is said at once, with place and remedy."""
 
 import copy
-import datetime
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, experiment_of
 
-from ftd import artifacts, config
+from ftd import config, store
 from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.measures import Combination, Measure
+from ftd.parts import MEASURES
+from ftd.stages import report, search
 
 
 def changed(path: str, value) -> dict:
@@ -21,6 +25,7 @@ def changed(path: str, value) -> dict:
     return raw
 
 
+CONFIG = ROOT / "config"
 MNIST_TASKS = {
     "zero": {"other": "rest", "zero": [0]},
     "six": {"other": "rest", "six": [6]},
@@ -50,12 +55,36 @@ def test_shipped_configurations_hold_the_published_tasks(name, tasks):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "imagenet", "tiny-imagenet"])
-def test_every_effort_is_valid(name):
-    raw = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
-    small, paper = (config.parse(config.resolve(raw | {"effort": e})) for e in ("small", "paper"))
+def test_every_paper_overlay_is_valid(name):
+    file, overlay = CONFIG / f"{name}.yaml", CONFIG / "overlays" / f"{name}-paper.yaml"
+    small, paper = config.load(file), config.load(file, overlay)
     assert small.experiment == name and paper.experiment == f"{name}-paper"
     assert len(small.tasks) == 4 and small.tasks == paper.tasks
     assert small.trials == 5 and paper.trials == 10 and len(paper.networks) == 3
+    assert small.seed == paper.seed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "overlays").glob("*.yaml")))
+def test_every_overlay_is_valid_over_its_experiment(path):
+    """Over the file that its name begins with; ``compare`` over every one with its task."""
+    names = [file.stem for file in CONFIG.glob("*.yaml") if path.stem.startswith(f"{file.stem}-")]
+    if path.stem == "compare":
+        names = ["config", "mnist"]
+    assert names
+    for name in names:
+        base = [CONFIG / f"{name}.yaml"]
+        if path.stem.endswith("-compare"):
+            base.append(CONFIG / "overlays" / "compare.yaml")
+        found = config.load(*base, path)
+        assert found.tasks == config.load(base[0]).tasks
+        own = yaml.safe_load(path.read_text()).get("experiment", name)
+        assert found.experiment == ("digits" if own == "config" else own)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "parquet").glob("*.yaml")))
+def test_every_other_loader_is_valid(path):
+    found = config.load(CONFIG / path.name, path)
+    assert {data.loader for data in found.datasets.values()} == {"parquet"}
 
 
 def test_cifar100_s_task_sizes():
@@ -68,31 +97,61 @@ def test_cifar100_s_task_sizes():
     ]  # fmt: skip
 
 
-# Efforts ----------------------------------------------------------------------------------------
+def test_equal_data_sets_are_equal():
+    """Also those of loaders with keys of their own, however often they are read."""
+    raw = changed("datasets/own", {"loader": "imagefolder", "train": "photos"})
+    assert config.parse(raw).datasets == config.parse(raw).datasets
+    other = changed("datasets/own", {"loader": "imagefolder", "train": "other"})
+    assert config.parse(raw).datasets != config.parse(other).datasets
+    assert config.parse(raw).tasks == config.parse(other).tasks
 
-EFFORTS = {"effort": "small", "efforts": {"small": {"trials": 2, "probe": {"epochs": 7}}}}
+
+# Files over files ---------------------------------------------------------------------------------
 
 
-def test_an_effort_changes_the_file_and_the_command_line_both():
-    raw = TINY | EFFORTS | {"trials": 9}
-    experiment = config.parse(config.resolve(raw))
-    assert experiment.trials == 2 and experiment.probe.epochs == 7
-    assert experiment.effort is None and experiment.fisher.samples == 40  # all else stays
-    experiment = config.parse(
-        config.resolve(raw, [{"trials": 3, "seed": 5}, {"trials": 4, "effort": "small"}])
+def test_later_files_and_settings_win_key_by_key(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(yaml.safe_dump(TINY, sort_keys=False))
+    own = {"trials": 2, "networks": ["vgg16"], "probe": {"epochs": 7, "epsilon": 0.5}}
+    second.write_text(yaml.safe_dump(own))
+    found = config.load(first, second, settings=["probe.epochs=3", "search.fuse.tie=null"])
+    assert found.probe.epochs == 3 and found.probe.epsilon == 0.5  # merged
+    assert found.trials == 2 and found.networks == ["vgg16"]  # a list is replaced
+    assert found.fisher.samples == 40 and list(found.tasks) == list(TINY["tasks"])  # all else stays
+    assert found.search.fuse.tie is None and found.search.fuse.alternations == 1
+    found = config.load(first, settings=["trials=3", "networks=[vgg16, resnet18]", "trials=4"])
+    assert found.trials == 4 and found.networks == ["vgg16", "resnet18"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("probe.epoch=3", "probe.epoch: unknown key; did you mean 'epochs'?"),
+        ("probe.epochs=many", "probe.epochs: input should be a valid integer"),
+        ("probe.epochs", "--set probe.epochs: expected key=value, as in probe.epochs=3"),
+        ("probe..epochs=3", "--set probe..epochs=3: expected key=value"),
+        ("=3", "--set =3: expected key=value"),
+        ("probe={epoch: 3", "--set probe={epoch: 3: the value is no YAML"),
+        ("probe=3", "probe: input should be a valid dictionary"),
+    ],
+)
+def test_bad_settings_name_the_key(tmp_path, setting, message):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY, sort_keys=False))
+    with pytest.raises(UserError) as error:
+        config.load(path, settings=[setting])
+    assert message in str(error.value)
+
+
+def test_an_error_in_an_overlay_names_both_files(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(yaml.safe_dump(TINY, sort_keys=False))
+    second.write_text("trails: 2")
+    message = (
+        r"first\.yaml, .*second\.yaml: 1 error.*\n  trails: unknown key; did you mean 'trials'"
     )
-    assert experiment.trials == 4 and experiment.probe.epochs == 7
-
-
-def test_an_unknown_effort_is_named():
-    with pytest.raises(UserError, match=r"effort: unknown effort 'smal'; did you mean 'small'"):
-        config.parse(config.resolve(TINY | EFFORTS | {"effort": "smal"}))
-
-
-def test_an_error_in_an_effort_is_an_error_of_the_key():
-    raw = TINY | {"effort": "small", "efforts": {"small": {"trails": 2}}}
-    with pytest.raises(UserError, match="trails: unknown key; did you mean 'trials'"):
-        config.parse(config.resolve(raw))
+    with pytest.raises(UserError, match=message):
+        config.load(first, second)
 
 
 BAD = {
@@ -102,16 +161,20 @@ BAD = {
     "missing key": ("tasks/zero", {"dataset": "digits"}, "tasks.zero.labels: missing"),
     "unknown data set": ("tasks/zero/dataset", "digts", "did you mean 'digits'?"),
     "unknown loader": ("datasets/digits/loader", "sklearn", "unknown loader 'sklearn'"),
-    "loader without path": ("datasets/own", {"loader": "imagefolder"}, "needs the key 'train'"),
+    "loader without path": (
+        "datasets/own",
+        {"loader": "imagefolder"},
+        "datasets.own.train: missing",
+    ),
     "path without loader for it": (
         "datasets/digits/train",
         "x",
-        "loader sklearn-digits takes no 'train'",
+        "datasets.digits.train: unknown key; known: loader, fit, parts",
     ),
     "key that the loader does not take": (
         "datasets/digits/names",
         "x",
-        "loader sklearn-digits takes no 'names'",
+        "datasets.digits.names: unknown key; known: loader, fit, parts",
     ),
     "data set as a list": ("tasks/zero/dataset", ["digits"], "tasks.zero.dataset"),
     "unknown key of a task named dataset": (
@@ -146,6 +209,16 @@ BAD = {
         "class 0 is in two labels, 'a'",
     ),
     "one label": ("tasks/zero/labels", {"zero": [0]}, "at least two labels"),
+    "label that is no text": (
+        "tasks/zero/labels",
+        {False: "rest", True: [0]},
+        "tasks.zero.labels: a name that YAML reads as False; write it in quotes",
+    ),
+    "task that is no text": (
+        "tasks",
+        {None: TINY["tasks"]["zero"]},
+        "tasks: a name that YAML reads as None; write it in quotes",
+    ),
     "two rests": ("tasks/three/labels/a", "rest", "only one label may be 'rest'"),
     "labels no mapping": ("tasks/zero/labels", 3, "tasks.zero.labels: expected 'all' or a mapping"),
     "label no list": ("tasks/zero/labels/zero", 0, "expected a list of classes"),
@@ -250,32 +323,165 @@ def test_aliases_that_multiply_without_end_are_refused_at_once(tmp_path):
     assert len(str(error.value)) < 10_000
 
 
-def test_an_effort_that_is_not_chosen_is_left_out():
-    """It may hold what JSON, in which configurations are recorded, does not know."""
-    raw = changed("efforts", {"late": {"probe": {"epochs": datetime.date(2024, 1, 1)}}})
-    assert config.resolve(raw) == TINY
-    with pytest.raises(UserError, match=r"probe\.epochs: "):
-        config.parse(config.resolve(raw | {"effort": "late"}))
+# Records ------------------------------------------------------------------------------------------
 
 
 def test_an_edited_record_says_what_to_do(tmp_path):
-    path = tmp_path / config.RECORD
-    artifacts.write_json(path, TINY, sort_keys=False)
-    config.check_recorded(path)
+    path = LAYOUT.config.path(tmp_path)
+    store.write_json(path, TINY, sort_keys=False)
+    config.check_recorded(path, {})
     path.write_text(path.read_text().replace('"trials": 1', '"trials": 2'))
     with pytest.raises(UserError, match=r"config\.json: .* take the key _ftd out of it"):
-        config.check_recorded(path)
+        config.check_recorded(path, {})
 
 
-def test_settings_round_trip_keeps_the_order_of_labels():
-    task = config.Task(dataset="d", labels={"z": [1], "a": "rest", 3: ["x"]})
-    again = config.settings_from_json(config.Task, config.settings_json(task))
-    assert list(again.labels) == ["z", "a", "3"]
-    assert again == task
+def test_a_record_keeps_the_order_of_tasks_and_labels(tmp_path):
+    labels = {"z": [1], "a": "rest", 3: [2]}
+    tasks = {name: {"dataset": "digits", "labels": labels} for name in ("y", "x")}
+    experiment = experiment_of(tmp_path, tasks=tasks)
+    report.record(experiment)
+    again = config.parse(config.recorded(tmp_path))
+    assert list(again.tasks) == ["y", "x"] and list(again.tasks["y"].labels) == ["z", "a", "3"]
+    assert again == experiment.config
+    assert config.load(LAYOUT.config.path(tmp_path)) == again  # it is a configuration as well
 
 
-def test_bad_settings_name_the_key():
-    with pytest.raises(UserError, match=r"probe settings: .*epoch"):
-        config.settings_from_json(config.Probe, '{"epoch": 3}')
-    with pytest.raises(UserError, match="probe settings"):
-        config.settings_from_json(config.Probe, "{")
+@pytest.fixture
+def record_with_plugins(tmp_path, monkeypatch):
+    """A record that names a plugin which says so when it is imported."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    store.write_json(LAYOUT.config.path(tmp_path), TINY | {"plugins": ["mine.py"]})
+    return LAYOUT.config.path(tmp_path)
+
+
+def test_a_library_s_plugins_are_not_imported_unasked(record_with_plugins, tmp_path):
+    message = r"config\.json: names the plugins \['mine\.py'\], .*add --plugins"
+    with pytest.raises(UserError, match=message):
+        config.recorded(tmp_path)
+    assert config.recorded(tmp_path, plugins=True)["plugins"] == ["mine.py"]
+    assert not Path("imported").exists()
+
+
+def test_plugins_of_a_record_that_is_run_again_are_not_imported_unasked(record_with_plugins):
+    message = r"config\.json: names the plugins \['mine\.py'\], .*: --set\) 'plugins=\['mine"
+    with pytest.raises(UserError, match=message):
+        config.check_recorded(record_with_plugins, {"seed": 1})
+    config.check_recorded(record_with_plugins, {"plugins": ["mine.py"]})
+    assert not Path("imported").exists()
+    record_with_plugins.with_name("own.yaml").write_text(yaml.safe_dump(TINY | {"plugins": ["x"]}))
+    config.check_recorded(record_with_plugins.with_name("own.yaml"), {})  # the user's own
+
+
+def test_a_record_that_is_read_by_hand_is_checked_too(record_with_plugins):
+    with pytest.raises(UserError, match=r"names the plugins .* --set\) 'plugins=\['mine"):
+        config.load(record_with_plugins)
+    assert not Path("imported").exists()
+    config.load(record_with_plugins, settings=["plugins=[mine.py]"])
+    assert Path("imported").exists()
+    text = record_with_plugins.read_text()
+    record_with_plugins.write_text(text.replace('"trials": 1', '"trials": 2'))
+    with pytest.raises(UserError, match="not as it was recorded"):
+        config.load(record_with_plugins, settings=["plugins=[mine.py]"])
+
+
+# What decides what --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "own"),
+    [
+        ("darts", "epochs", ["darts-1st", "darts-2nd"]),
+        ("darts", "learning_rate", ["darts-1st", "darts-2nd"]),
+        ("pc_darts", "epochs", ["pc-darts-1st", "pc-darts-2nd"]),
+        ("pc_darts", "warm_up", ["pc-darts-1st", "pc-darts-2nd"]),
+        ("pc_darts", "partial", ["pc-darts-1st", "pc-darts-2nd"]),
+        ("enas", "epochs", ["enas"]),
+        ("te_nas", "repeats", ["te-nas"]),
+        ("random", "candidates", ["random"]),
+        ("fuse", "patience", ["ftd-nas", "ftd-nas-warm", "fuse-full"]),
+    ],
+)
+def test_a_method_s_settings_decide_its_searches_alone(tmp_path, section, key, own):
+    methods = ["ftd-nas", "ftd-nas-warm", "fuse-full", "random", "darts-1st", "darts-2nd"]
+    methods += ["pc-darts-1st", "pc-darts-2nd", "enas", "te-nas", "vgg16"]
+
+    def decided(value):
+        experiment = experiment_of(tmp_path, search={"methods": methods, section: {key: value}})
+        names = {"task": "zero", "seed": 0}
+        return {m: search.decides(experiment, method=m, **names) for m in methods}
+
+    before, after = decided(3), decided(5)
+    assert [method for method in methods if before[method] != after[method]] == own
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "without"),
+    [
+        ("radius", (1, 2), ["random", "te-nas", "darts-1st", "vgg16"]),
+        ("learning_rate", (0.1, 0.2), ["te-nas", "darts-1st", "vgg16"]),
+        ("batch_size", (8, 16), ["te-nas", "vgg16"]),
+        ("samples", (50, 60), ["vgg16"]),
+    ],
+)
+def test_common_settings_decide_the_searches_that_use_them(key, values, without):
+    methods = ["ftd-nas", "random", "te-nas", "darts-1st", "vgg16"]
+    first, second = (config.parse(changed(f"search/{key}", v)).search.decides for v in values)
+    assert [method for method in methods if first(method) == second(method)] == without
+
+
+# Measures and tasks -------------------------------------------------------------------------------
+
+OF_FACTS = Measure(dict, ("facts",), ("facts",), 0.0, 1.0)
+
+
+def test_trained_networks_are_refused_by_measures_of_one_start(registered):
+    own = changed("tasks/zero/weights", "own.safetensors")
+    with pytest.raises(UserError, match=r"tasks\.zero\.weights: the measure 'fisher' compares"):
+        config.parse(own)
+    registered(MEASURES, "facts", OF_FACTS)
+    config.parse(own | {"measures": ["facts"]})
+    with pytest.raises(UserError, match=r"tasks\.zero\.weights: the measure 'fisher' compares"):
+        config.parse(own | {"measures": ["facts", "fisher"]})
+    registered(MEASURES, "starts", Measure(dict, ("start",), ("facts",), 0.0, 1.0))
+    with pytest.raises(UserError, match=r"tasks\.zero\.weights: the measure 'starts' compares"):
+        config.parse(own | {"measures": ["starts"]})
+
+
+def test_weights_are_given_for_every_network(registered):
+    registered(MEASURES, "facts", OF_FACTS)
+    two = {"measures": ["facts"], "networks": ["small-cnn", "vgg16"]}
+    with pytest.raises(UserError, match=r"zero\.weights: expected a file for each of small-cnn, v"):
+        config.parse(changed("tasks/zero/weights", "one.safetensors") | two)
+    files = {"small-cnn": "one.safetensors", "vgg16": "two.safetensors"}
+    found = config.parse(changed("tasks/zero/weights", files) | two)
+    assert found.tasks["zero"].weights_of("vgg16") == "two.safetensors"
+    assert found.tasks["six"].weights_of("vgg16") is None
+
+
+def test_a_measure_that_does_not_fit_a_task_s_target_names_both(registered):
+    other = Measure(dict, ("facts",), ("facts",), 0.0, 1.0, kinds=("boxes", "masks"))
+    registered(MEASURES, "other", other)
+    message = "'other' takes targets of the kind boxes or masks, task 'zero' is of the kind 'cl"
+    with pytest.raises(UserError, match=message):
+        config.parse(TINY | {"measures": ["fisher", "other"]})
+
+
+def test_a_combination_comes_after_those_that_it_combines(registered):
+    registered(MEASURES, "mean", Combination(("fisher",), max, 0.0, 1.0))
+    registered(MEASURES, "more", Combination(("mean",), max, 0.0, 1.0))
+    registered(MEASURES, "own", Combination(("own",), max, 0.0, 1.0))
+    for listed in (["mean", "fisher", "more"], ["mean", "more", "fisher"]):
+        assert config.parse(TINY | {"measures": listed}).measures == listed
+    for listed, of in ((["fisher", "more", "mean"], "mean"), (["own"], "own")):
+        with pytest.raises(UserError, match=f"combines '{of}', itself a combination, which must"):
+            config.parse(TINY | {"measures": listed})
+
+
+def test_a_combination_needs_its_measures(registered):
+    registered(MEASURES, "mean", Combination(("fisher",), dict, 0.0, 1.0))
+    assert config.parse(TINY | {"measures": ["mean", "fisher"]}).measures == ["mean", "fisher"]
+    with pytest.raises(UserError, match="'mean' combines 'fisher', which is not listed"):
+        config.parse(TINY | {"measures": ["mean"]})
+    with pytest.raises(UserError, match="unknown measure 'fischer'; did you mean 'fisher'"):
+        config.parse(TINY | {"measures": ["fischer"]})

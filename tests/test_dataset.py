@@ -12,31 +12,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import write_images
+from conftest import experiment_of, write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PIL
 
-from ftd import artifacts, dataset
-from ftd.config import Dataset, Image, Parts
-from ftd.dataset import PARTS
+from ftd import store
+from ftd.config import Image, Parts
 from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.parts import LOADERS, Loader
+from ftd.stages import dataset
+from ftd.tasks.cut import PARTS, check_classes, cut
 
 
 def make(folder: Path, shape: Image | None = None, seed: int = 0, **keys):
     """Run the stage; returns (images array, table, facts)."""
-    dataset.run(
-        "own",
-        Dataset(**keys),
-        shape or Image(size=8, channels=1),
+    experiment = experiment_of(
+        folder / "out",
+        image=shape or Image(size=8, channels=1),
         seed=seed,
-        data_root=folder,
-        images_out=folder / "out" / "own.safetensors",
-        table_out=folder / "out" / "own.parquet",
+        data_root=str(folder),
+        datasets={"own": keys},
+        tasks={"any": {"dataset": "own", "labels": "all"}},
     )
-    table = artifacts.read_table(folder / "out" / "own.parquet")
-    tensors, _ = artifacts.read_tensors(folder / "out" / "own.safetensors")
-    return tensors["images"].numpy(), table, artifacts.table_facts(table)
+    dataset.run(experiment, dataset="own")
+    table = store.read_table(experiment.output(LAYOUT.cut, dataset="own"))
+    tensors, _ = store.read_tensors(experiment.output(LAYOUT.images, dataset="own"))
+    return tensors["images"].numpy(), table, store.table_facts(table)
 
 
 # The cut ----------------------------------------------------------------------------------------
@@ -56,10 +59,10 @@ def test_cut_is_stratified_disjoint_and_stable(counts, fisher, val, seed):
     wanted = 0.2 * total + val + fisher * total
     if wanted > total + 1:
         with pytest.raises(ValueError, match="are left"):
-            dataset.cut(classes, None, parts, seed)
+            cut(classes, None, parts, seed)
     if wanted > total - 1:  # all images, but for rounding
         return
-    part = dataset.cut(classes, None, parts, seed)
+    part = cut(classes, None, parts, seed)
     sizes = {name: int((part == name).sum()) for name in PARTS}
     assert sum(sizes.values()) == total and sizes["val"] == val
     assert abs(sizes["test"] - 0.2 * total) <= 1 and abs(sizes["fisher"] - fisher * total) <= 1
@@ -68,26 +71,26 @@ def test_cut_is_stratified_disjoint_and_stable(counts, fisher, val, seed):
             found = ((part == name) & (classes == value)).sum()
             # at each end of a block every class rounds by a half, and they add up
             assert abs(found - size * count / total) <= 1 + len(counts) * count / total
-    assert (part == dataset.cut(classes, None, parts, seed)).all()
+    assert (part == cut(classes, None, parts, seed)).all()
 
 
 @pytest.mark.parametrize("total", [999, 1797, 1798])
 def test_shares_that_sum_to_one_fit_every_size(total):
     parts = Parts(test=0.2, val=0.15, fisher=0.25, train=0.4)
-    part = dataset.cut(np.arange(total) % 10, None, parts, 0)
+    part = cut(np.arange(total) % 10, None, parts, 0)
     assert (part != "").all() and all((part == name).any() for name in PARTS)
 
 
 def test_another_seed_cuts_otherwise():
     classes = np.repeat(np.arange(10), 30)
-    first, second = (dataset.cut(classes, None, Parts(), seed) for seed in (0, 1))
+    first, second = (cut(classes, None, Parts(), seed) for seed in (0, 1))
     assert (first != second).any()
 
 
 def test_an_official_test_split_is_the_test_part():
     classes = np.tile(np.arange(5), 60)
     is_test = np.arange(300) >= 200
-    part = dataset.cut(classes, is_test, Parts(train=50, fisher=0.25, val=20), 0)
+    part = cut(classes, is_test, Parts(train=50, fisher=0.25, val=20), 0)
     assert set(part[is_test]) == {"test"}
     assert {n: (part[~is_test] == n).sum() for n in ("train", "fisher", "val", "test", "")} == {
         "train": 50,
@@ -104,9 +107,9 @@ def test_an_official_test_split_is_the_test_part():
 def test_digits_are_the_package_s_own(digits):
     from sklearn.datasets import load_digits
 
-    images = artifacts.read_tensors(digits / "digits.safetensors")[0]["images"].numpy()
-    table = artifacts.read_table(digits / "digits.parquet")
-    facts = artifacts.table_facts(table)
+    images = store.read_tensors(digits / "digits.safetensors")[0]["images"].numpy()
+    table = store.read_table(digits / "digits.parquet")
+    facts = store.table_facts(table)
     bunch = load_digits()
     assert images.shape == (1797, 1, 8, 8) and images.dtype == np.uint8
     np.testing.assert_allclose(images[:, 0] / 255, bunch.images / 16, atol=0.5 / 255 + 1e-9)
@@ -365,10 +368,12 @@ def test_a_dictionary_that_repeats_a_large_image_needs_little_memory(tmp_path):
     del table
     code = (
         "import re, sys; from pathlib import Path\n"
-        "from ftd.config import Dataset; from ftd import loaders\n"
-        "settings = Dataset(loader='parquet', train='a.parquet')\n"
-        "splits = loaders.open_splits('own', settings, Path(sys.argv[1]))\n"
-        "print(sum(1 for _ in splits.train.images))\n"
+        "from ftd.config.datasets import Dataset, with_own\n"
+        "from ftd.tasks import ParquetFiles, loaders\n"
+        "kind = with_own(Dataset, ParquetFiles, 'Parquet')\n"
+        "settings = kind(loader='parquet', train='a.parquet')\n"
+        "train, _, _ = loaders.open_splits('own', settings, Path(sys.argv[1]))\n"
+        "print(sum(1 for _ in train))\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -381,3 +386,91 @@ def test_compressed_names_are_not_mistaken_for_data(tmp_path):
     (tmp_path / "a.parquet").write_bytes(gzip.compress(b"no parquet"))
     with pytest.raises(UserError, match=r"a\.parquet cannot be read"):
         make(tmp_path, loader="parquet", train="a.parquet")
+
+
+# Loaders of one's own ---------------------------------------------------------------------------
+
+GREY = np.zeros((8, 8), np.uint8)
+SPLIT = [(GREY, number % 2) for number in range(40)]
+
+
+class Said:
+    """A split of a length that is not its own."""
+
+    def __init__(self, says, gives=SPLIT):
+        self.says, self.gives = says, gives
+
+    def __len__(self):
+        return self.says
+
+    def __iter__(self):
+        return iter(self.gives)
+
+
+def breaks(*_):
+    raise KeyError("labels")
+
+
+def breaking():
+    yield SPLIT[0]
+    raise RuntimeError("no disk\nand more")
+
+
+def annotated(*annotations):
+    return [(GREY, value) for value in annotations], None, {}
+
+
+def first(image):
+    return [(image, 0), *SPLIT], None, {}
+
+
+VECTOR, MISFIT = np.array([0, 1]), "expected (train, test or None, names by class)"
+FOREIGN = {
+    "fewer images": ((Said(50), None, {}), "a split of length 50 gives 40 images"),
+    "more images": ((Said(30), None, {}), "a split of length 30 gives more images"),
+    "fewer of test": ((Said(30, SPLIT[:30]), Said(50), {}), "a split of length 50 gives 40 images"),
+    "a share": (annotated(0, 0.75), "image 1: an annotation of type float64, expected int64"),
+    "shares after": (annotated(VECTOR, VECTOR / 2), "type float64, expected int64"),
+    "a word": (annotated("cat"), "image 0: an annotation of type <U3"),
+    "words": (annotated(np.array(["a", "b"])), "image 0: an annotation of type <U1"),
+    "nothing": (annotated(0, None), "image 1: an annotation of type object"),
+    "ragged": (annotated([[0], [1, 2]]), "image 0: cannot be read (ValueError"),
+    "two values": ((SPLIT, None), f"{MISFIT}, splits with a length (ValueError"),
+    "no value": (None, MISFIT),
+    "no length": ((iter(SPLIT), None, {}), f"{MISFIT}, splits with a length (TypeError"),
+    "no train": ((None, None, {}), MISFIT),
+    "no names": ((SPLIT, None, None), MISFIT),
+    "named by name": ((SPLIT, None, {"cat": 0}), MISFIT),
+    "triples": (([(GREY, 0, 1)], None, {}), "image 0: expected (image, annotation)"),
+    "no pairs": (([3], None, {}), "image 0: expected (image, annotation)"),
+    "an error": (breaks, "failed (KeyError: 'labels')"),
+    "an error later": ((Said(2, breaking()), None, {}), "failed (RuntimeError: no disk)"),
+    "no image": (first(None), "image 0: expected a PIL image or a uint8 array, got NoneType"),
+    "a list": (first([[0]]), "expected a PIL image or a uint8 array, got list"),
+    "channels": (first(np.zeros((8, 8, 5), np.uint8)), "image 0: cannot be read (TypeError"),
+}
+
+
+@pytest.mark.parametrize(("found", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_what_a_loader_gives_is_compared_with_what_it_must(tmp_path, registered, found, message):
+    registered(LOADERS, "mine", Loader(found if found is breaks else lambda *_: found))
+    with pytest.raises(UserError) as error:
+        make(tmp_path, loader="mine")
+    assert str(error.value).startswith("data set own") and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_names_may_be_a_list_and_annotations_shares(tmp_path, registered):
+    registered(LOADERS, "mine", Loader(lambda *_: (SPLIT, None, ["cat", "dog"])))
+    assert make(tmp_path, loader="mine")[2]["classes"] == {"0": "cat", "1": "dog"}
+    shares = [(GREY, VECTOR / 2), *[(GREY, VECTOR)] * 39]
+    registered(LOADERS, "mine", Loader(lambda *_: (shares, None, {})))
+    make(tmp_path, loader="mine")
+    path = tmp_path / "out" / "datasets" / "own.safetensors"
+    assert store.read_tensors(path)[0]["annotations"][:2].tolist() == [[0, 0.5], [0, 1]]
+
+
+def test_a_large_class_number_needs_no_memory():
+    check_classes("own", np.array([0, 10**15]), 2, {})
+    with pytest.raises(UserError, match="class is -3; expected one of the"):
+        check_classes("own", np.array([-3, 10**15]), 2, {})

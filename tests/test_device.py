@@ -1,6 +1,7 @@
 """GPU claims, with pretended devices: really concurrent processes, kills, Snakemake's bound."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -14,15 +15,15 @@ import pytest
 from conftest import TINY, Workflow, jobs
 from test_workflow import digests, missing_pairs
 
-from ftd import device
 from ftd.errors import UserError
+from ftd.runtime import device
 
 VARIABLES = (device.VISIBLE, device.CLAIMED, "SLURM_JOB_ID", "CUDA_DEVICE_ORDER")
 
 # Claims a device, says so, and holds it until its standard input ends.
 HOLDER = """
 import signal, sys
-from ftd import device
+from ftd.runtime import device
 signal.alarm(120)  # a test that fails must not wait for ever
 device.RETRY = 0.05
 print(device.claim(), flush=True)
@@ -41,9 +42,9 @@ def holders(tmp_path):
     """A function that starts a process which claims a device; all are gone afterwards."""
     started = []
 
-    def begin(**variables: str) -> subprocess.Popen:
+    def begin(code: str = HOLDER, **variables: str) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER],
+            [sys.executable, "-c", code],
             env=environment(tmp_path, **variables),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -89,10 +90,23 @@ def test_a_killed_process_frees_its_device(holders):
     assert waiting.stdout.readline() == "5\n"
 
 
+def test_a_forked_child_that_ends_leaves_its_parent_the_device(holders):
+    forking = HOLDER.replace("flush=True)", "flush=True)\nif not os.fork(): sys.exit()\nos.wait()")
+    forking = forking.replace("import signal", "import os, signal")
+    parent = holders(forking + "print('alone')", CUDA_VISIBLE_DEVICES="6")
+    assert parent.stdout.readline() == "6\n"
+    waiting = holders(CUDA_VISIBLE_DEVICES="6")
+    assert "waiting" in waiting.stderr.readline()
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(1)
+    assert parent.communicate("")[0] == "alone\n"
+    assert waiting.stdout.readline() == "6\n"
+
+
 def test_many_processes_take_turns(tmp_path):
     """Each writes when it had which device; no two intervals of one device overlap."""
     code = (
-        "import json, time; from ftd import device; device.RETRY = 0.02;"
+        "import json, time; from ftd.runtime import device; device.RETRY = 0.02;"
         "name = device.claim(); began = time.monotonic(); time.sleep(0.2);"
         "print(json.dumps([name, began, time.monotonic()]))"
     )
@@ -113,7 +127,7 @@ def test_many_processes_take_turns(tmp_path):
 def test_a_claim_is_made_once_and_shared_with_child_processes(clean):
     clean.setenv(device.VISIBLE, "2,3")
     assert device.claim() == device.claim() == os.environ[device.VISIBLE] == "2"
-    code = "from ftd import device; print(device.claim())"
+    code = "from ftd.runtime import device; print(device.claim())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert child.stdout == "2\n"
 
@@ -180,7 +194,7 @@ def test_a_file_system_without_locks_is_said(clean):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     clean.setenv(device.VISIBLE, "0")
-    clean.setattr(device.fcntl, "flock", flock)
+    clean.setattr(fcntl, "flock", flock)
     with pytest.raises(UserError, match=r"cannot be locked .* on a local disk"):
         device.claim()
 

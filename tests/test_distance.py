@@ -1,185 +1,112 @@
-"""Distances: the formula and its properties; columns, the pair store, the joined table."""
+"""Columns of measures, the pair store, the joined table."""
 
-import dataclasses
+import functools
 import math
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from conftest import experiment_of
 
-from ftd import artifacts, distance, fisher, networks, probe, training, versions
-from ftd.config import Distance, Fisher, Probe
-from ftd.distance import WHOLE, on_common_ground, squared_distance
+from ftd import parts, store
+from ftd.config import Fisher
 from ftd.errors import UserError
-from ftd.resume import Resume
-
-NOTHING = Resume(None, {})
-
-values = arrays(np.int64, 12, elements=st.integers(0, 10**9)).map(lambda a: a / 1000)
-nonzero = values.filter(lambda a: a.sum() > 0)
-
-
-def distance_between(a, b, what):
-    return squared_distance(*on_common_ground(a, b, what))
-
-
-def diagonal(array: np.ndarray, outputs: int = 3) -> dict[str, torch.Tensor]:
-    """Twelve numbers as a body of 12 − 2·outputs weights and a head of ``outputs`` rows."""
-    body = torch.from_numpy(array[: 12 - 2 * outputs])
-    rest = torch.from_numpy(array[12 - 2 * outputs :])
-    return {"body": body, "head.bias": rest[:outputs], "head.weight": rest[outputs:, None]}
-
-
-@settings(deadline=None)
-@given(nonzero, nonzero)
-def test_formula_and_range(a, b):
-    found = distance_between(diagonal(a), diagonal(b), "x")
-    expected = 0.5 * np.sum((np.sqrt(a / a.sum()) - np.sqrt(b / b.sum())) ** 2)
-    assert found == pytest.approx(expected, abs=1e-12)
-    assert 0 <= found <= 1
-
-
-@settings(deadline=None)
-@given(nonzero, st.floats(1e-6, 1e6))
-def test_identity_and_scale(a, scale):
-    assert distance_between(diagonal(a), diagonal(a * scale), "x") == pytest.approx(0, abs=1e-12)
-
-
-def test_disjoint_supports_are_at_distance_one():
-    a, b = np.zeros(12), np.zeros(12)
-    a[:3], b[3:6] = 1, 7
-    assert distance_between(diagonal(a), diagonal(b), "x") == pytest.approx(1)
-
-
-@settings(deadline=None, max_examples=25)
-@given(nonzero)
-def test_equals_the_matrix_formula(a):
-    """d² = ½ Tr(A + B − 2 (A^½ B A^½)^½) with SciPy's matrix roots."""
-    from scipy.linalg import sqrtm
-
-    a = a + 1  # SciPy's root wants regular matrices
-    b = np.roll(a, 1)
-    first, second = np.diag(a / a.sum()), np.diag(b / b.sum())
-    root = sqrtm(first)
-    full = 0.5 * np.trace(first + second - 2 * sqrtm(root @ second @ root)).real
-    assert distance_between(diagonal(a), diagonal(b), "x") == pytest.approx(full, abs=1e-6)
-
-
-def test_a_smaller_head_is_padded_with_zeros():
-    small = {"body": torch.ones(4), "head.weight": torch.ones(2, 3), "head.bias": torch.ones(2)}
-    large = {"body": torch.ones(4), "head.weight": torch.ones(5, 3), "head.bias": torch.ones(5)}
-    expected = 0.5 * (
-        12 * (12**-0.5 - 24**-0.5) ** 2 + 12 * (1 / 24)
-    )  # common entries, and those that only the larger head has
-    for a, b in ((small, large), (large, small)):
-        assert distance_between(a, b, "x") == pytest.approx(expected)
-
-
-@settings(deadline=None)
-@given(nonzero)
-def test_padding_a_head_with_zero_rows_changes_nothing(a):
-    two, three = diagonal(a, 2), diagonal(a, 2)
-    three["head.bias"] = torch.cat([three["head.bias"], torch.zeros(1).double()])
-    three["head.weight"] = torch.cat([three["head.weight"], torch.zeros(1, 1).double()])
-    assert distance_between(two, three, "x") == pytest.approx(0, abs=1e-12)
-
-
-# Columns ----------------------------------------------------------------------------------------
+from ftd.layout import LAYOUT
+from ftd.measures import FISHER, Combination, Measure, fisher_task
+from ftd.measures.columns import read_columns, write_column
+from ftd.stages import distance, fisher, probe, task
+from ftd.stages.checking import Library
+from ftd.stages.distance import WHOLE
+from ftd.stages.sides import Things
+from ftd.store import provenance
+from ftd.tasks.data import TaskData
+from ftd.tasks.slices import read_slice
 
 TASKS = {
     "zero": {"other": "rest", "zero": [0]},
     "six": {"other": "rest", "six": [6]},
     "ten": "all",
 }
+PLACE = {"network": "small-cnn", "trial": 0}
 
 
 class Trial:
     """Probes and diagonals of three tasks in a folder, and a column of them."""
 
-    def __init__(self, folder, images, slices):
-        self.folder, self.images, self.slices = folder, images, slices
-        for task in TASKS:
-            self.train(task)
+    def __init__(self, folder, base):
+        self.folder, self.base = folder, base
+        for name in TASKS:
+            task.run(self.of(), task=name)
+            self.train(name)
         self.fisher("ten")
         self.list()
 
-    def train(self, task, trial=0):
-        probe.run(
-            self.slices[task],
-            self.images,
-            network="small-cnn",
-            trial=trial,
-            seed=0,
-            settings=Probe(epochs=1),
-            weights_out=self.folder / f"{task}.safetensors",
-            facts_out=self.folder / f"{task}.json",
-        )
+    def of(self, tasks=tuple(TASKS), **sections):
+        """The experiment with some of the tasks."""
+        listed = {name: {"dataset": "digits", "labels": TASKS[name]} for name in tasks}
+        given = {"tasks": listed, "fisher": {"samples": 50}, "networks": ["small-cnn"]}
+        return experiment_of(self.folder, self.base, **given | sections)
 
-    def fisher(self, task):
-        fisher.run(
-            self.folder / f"{task}.safetensors",
-            self.slices[task],
-            self.images,
-            settings=Fisher(samples=50),
-            out=self.folder / "fisher" / f"{task}.safetensors",
-        )
+    def path(self, artifact, **names):
+        given = {"measure": "fisher", "task": "ten"} | PLACE | names
+        return artifact.path(self.folder, **given)
 
-    def list(self, tasks=tuple(TASKS)):
-        distance.index(
-            [self.folder / f"{task}.safetensors" for task in tasks], self.folder / "index.json"
-        )
+    def train(self, name, epochs=1):
+        probe.run(self.of(probe={"epochs": epochs}), task=name, **PLACE)
 
-    def column(self, target="ten", out="column.parquet", **settings):
-        return distance.run(
-            self.folder / "index.json",
-            self.folder / "fisher" / f"{target}.safetensors",
-            self.slices[target],
-            self.images,
-            settings=Distance(**settings),
-            store=self.store,
-            out=self.folder / out,
-        )
+    def fisher(self, name, **sections):
+        fisher.run(self.of(**sections), task=name, **PLACE)
+
+    def list(self, tasks=tuple(TASKS), measure="fisher"):
+        distance.index(self.of(tasks, measures=[measure]), measure=measure, **PLACE)
+
+    def column(self, target="ten", measure="fisher", fisher=None, **settings):
+        sections = {"fisher": fisher or {"samples": 50}, "measures": [measure]}
+        experiment = self.of(distance=settings, **sections)
+        return distance.run(experiment, measure=measure, task=target, **PLACE)
 
     @property
     def store(self):
-        return self.folder / "pairs" / "ten.pairs"
+        return self.path(LAYOUT.pairs)
 
-    def tables(self):
+    def tables(self, measure="fisher"):
         """The column's pairs, by source, and their contributions."""
-        read = distance.read_columns(self.folder / "index.json", [self.folder / "column.parquet"])
-        pairs, layers, _ = next(read)
+        index, column = (self.path(a, measure=measure) for a in (LAYOUT.index, LAYOUT.column))
+        pairs, layers, _ = next(read_columns(index, [column], parts.MEASURES.get(measure)))
         return pairs.to_pandas().set_index("source"), layers.to_pandas()
 
-    def table(self):
-        return self.tables()[0]
+    def table(self, measure="fisher"):
+        return self.tables(measure)[0]
 
 
 @pytest.fixture
-def trial(tmp_path, make_slice, digits):
-    slices = {name: make_slice(name, labels) for name, labels in TASKS.items()}
-    return Trial(tmp_path, digits / "digits.safetensors", slices)
+def trial(tmp_path, digits):
+    return Trial(tmp_path, digits.parent)
 
 
 def test_a_column_is_the_formula_on_the_target_s_ground(trial):
     assert trial.column() == 2
     table, by_layer = trial.tables()
-    assert list(table.columns) == ["network", "trial", "target", "distance", "squared_distance"]
+    assert list(table.columns) == [
+        *("measure", "network", "trial", "target", "distance", "squared_distance")
+    ]
     assert set(by_layer["source"]) == {"zero", "six"}  # none of the task itself
     assert table.loc["ten", "distance"] == 0
-    from ftd.slice import TaskData, read
-
-    data = TaskData(read(trial.slices["ten"]), trial.images, {"fisher": 50})
-    f_bb, facts = artifacts.read_tensors(trial.folder / "fisher" / "ten.safetensors")
+    images = trial.base / "datasets" / "digits.safetensors"
+    data = TaskData(read_slice(trial.path(LAYOUT.slice)), images, {"fisher": 50})
+    f_bb, facts = store.read_tensors(trial.path(LAYOUT.fisher))
     assert facts["samples"] == 50
     for source in ("zero", "six"):
-        model, _ = probe.load(trial.folder / f"{source}.safetensors")
-        f_ab = fisher.on_task(model, data, Fisher(samples=50))
-        assert f_ab["head.bias"].shape == (10,) and (f_ab["head.bias"][2:] == 0).all()
+        model, _ = probe.load(trial.path(LAYOUT.probe, task=source))
+        f_ab = fisher_task.on_task(model, data, Fisher(samples=50))
+        bias = f_ab["head.linear.bias"]
+        assert bias.shape == (10,) and (bias[2:] == 0).all()
         a = np.concatenate([f_ab[name].flatten() for name in sorted(f_ab)])
         b = np.concatenate([f_bb[name].flatten() for name in sorted(f_bb)])
         expected = 0.5 * np.sum((np.sqrt(a / a.sum()) - np.sqrt(b / b.sum())) ** 2)
@@ -187,47 +114,22 @@ def test_a_column_is_the_formula_on_the_target_s_ground(trial):
         assert table.loc[source, "distance"] == pytest.approx(math.sqrt(expected), rel=1e-6)
         layers = by_layer[by_layer["source"] == source]
         layers = layers.set_index("layer")["contribution"].to_dict()
-        assert list(layers) == ["body.0", "body.3", "head"]
+        assert list(layers) == ["body.0", "body.3", "head.linear"]
         assert sum(layers.values()) == pytest.approx(expected, rel=1e-9)
-
-
-def test_micro_batches_mix_the_classes_of_sorted_files(trial):
-    from dataclasses import replace
-
-    from ftd.slice import TaskData, read
-
-    ten = read(trial.slices["ten"])
-    rows = np.argsort(ten.label, kind="stable")
-    by_class = replace(ten, index=ten.index[rows], label=ten.label[rows], part=ten.part[rows])
-    model, _ = probe.load(trial.folder / "ten.safetensors")
-    traces = []
-    for task in (ten, by_class):
-        data = TaskData(task, trial.images, {"fisher": None})
-        found = fisher.on_task(model, data, Fisher(microbatch=20))
-        traces.append(sum(float(value.sum()) for value in found.values()))
-    assert traces[1] == pytest.approx(traces[0], rel=0.5)  # of one class only: many times as much
-
-
-@pytest.mark.parametrize(("size", "images"), [(8, 256), (32, 256), (224, 5), (1000, 1)])
-def test_batches_of_large_images_are_small(size, images):
-    data = SimpleNamespace(
-        device=torch.device("cpu"), task=SimpleNamespace(image_shape=(3, size, size))
-    )
-    assert fisher._batch_size(data) == images
 
 
 def test_finished_pairs_are_not_computed_again(trial, monkeypatch):
     trial.column()
-    first = (trial.folder / "column.parquet").read_bytes()
-    monkeypatch.setattr(distance, "_contributions", None)  # calling it would fail
+    first = trial.path(LAYOUT.column).read_bytes()
+    monkeypatch.setattr(distance, "_compute", None)  # calling it would fail
     assert trial.column() == 0
-    assert (trial.folder / "column.parquet").read_bytes() == first
+    assert trial.path(LAYOUT.column).read_bytes() == first
 
 
 def test_a_retrained_probe_invalidates_its_pair_only(trial):
     trial.column()
     before = trial.table()["squared_distance"]
-    trial.train("six", trial=1)
+    trial.train("six", epochs=2)
     trial.list()
     assert trial.column() == 1
     after = trial.table()["squared_distance"]
@@ -244,7 +146,7 @@ def test_a_removed_task_leaves_the_column(trial):
 @pytest.mark.parametrize("layers", [True, False])
 def test_a_torn_or_damaged_record_costs_one_pair(trial, layers):
     trial.column(layers=layers)
-    first = (trial.folder / "column.parquet").read_bytes()
+    first = trial.path(LAYOUT.column).read_bytes()
     whole = trial.store.read_bytes()
     assert len(whole) == 16 * 2 * (3 if layers else 1)
     damaged = bytearray(whole)
@@ -252,7 +154,7 @@ def test_a_torn_or_damaged_record_costs_one_pair(trial, layers):
     for content in (whole[:-7], bytes(damaged)):
         trial.store.write_bytes(content)
         assert trial.column(layers=layers) == 1
-        assert (trial.folder / "column.parquet").read_bytes() == first
+        assert trial.path(LAYOUT.column).read_bytes() == first
 
 
 def test_without_layers_the_distance_is_the_same(trial):
@@ -266,251 +168,473 @@ def test_without_layers_the_distance_is_the_same(trial):
     assert trial.table().equals(before)
 
 
-def test_a_column_of_another_list_of_probes_is_refused(trial):
+def test_a_column_of_another_list_of_sources_is_refused(trial):
     trial.column()
     trial.list(("zero", "ten"))
-    with pytest.raises(UserError, match=r"column\.parquet: made from another list of probes"):
+    with pytest.raises(UserError, match=r"ten\.parquet: made from another list of sources"):
         trial.table()
 
 
 def test_a_diverged_probe_is_named(trial):
-    weights, facts = artifacts.read_tensors(trial.folder / "six.safetensors")
+    path = trial.path(LAYOUT.probe, task="six")
+    weights, facts = store.read_tensors(path)
     broken = {name: value * float("inf") for name, value in weights.items()}
-    artifacts.write_tensors(trial.folder / "six.safetensors", broken, facts)
+    store.write_tensors(path, broken, facts)
     trial.list()
-    with pytest.raises(UserError, match=r"distance from six to ten, probe .*trace is"):
+    with pytest.raises(UserError, match=r"distance from six to ten, probe six, .*trace is"):
         trial.column()
 
 
-def joined(trial, folder, indexes):
-    distance.assemble(
-        indexes, trial.folder / "columns", folder / "distances.parquet", folder / "layers.parquet"
-    )
-    return artifacts.read_table(folder / "distances.parquet").to_pandas()
+def joined(experiment):
+    distance.assemble(experiment)
+    return store.read_table(experiment.output(LAYOUT.distances)).to_pandas()
 
 
 @pytest.fixture
 def two_columns(trial):
     trial.list(("six", "ten"))
-    (trial.folder / "index" / "small-cnn").mkdir(parents=True)
     trial.fisher("six")
     for target in ("six", "ten"):
-        trial.column(target, f"columns/small-cnn/0/{target}.parquet")
+        trial.column(target)
     return trial
 
 
 def test_the_joined_table_and_its_layers(two_columns):
-    index = two_columns.folder / "index" / "small-cnn" / "0.json"
-    index.write_bytes((two_columns.folder / "index.json").read_bytes())
-    table = joined(two_columns, two_columns.folder, [index])
+    experiment = two_columns.of(("ten", "six"))  # in order of arrival
+    table = joined(experiment)
     assert list(table.target) == ["six", "six", "ten", "ten"] and list(table.columns)[-1] == (
         "squared_distance"
     )
+    assert set(table.measure) == {"fisher"}
     assert (table[table.source == table.target].distance == 0).all()
     pair = table.set_index(["source", "target"])["squared_distance"]
     assert pair["six", "ten"] != pair["ten", "six"]  # not symmetric
-    layers = artifacts.read_table(two_columns.folder / "layers.parquet").to_pandas()
+    layers = store.read_table(experiment.output(LAYOUT.layers)).to_pandas()
     assert list(layers.columns) == [
-        *("network", "trial", "source", "target", "layer", "contribution")
+        *("measure", "network", "trial", "source", "target", "layer", "contribution")
     ]
     sums = layers.groupby(["source", "target"])["contribution"].sum()
     assert sums.to_dict() == pytest.approx(pair[pair > 0].to_dict())
 
 
-FACTS = {"samples": 5, "fisher_settings": {}} | {"stage": "distance", "version": 1, "packages": {}}
+FACTS = {"measure": "fisher", "measure_version": 1, "samples": 5, "fisher_settings": {}}
+FACTS |= {"stage": "distance", "version": 1, "settings": {}, "packages": {}}
 
 
 def made_up(folder, networks, trials, tasks, parts):
-    """Columns of made-up numbers: indexes, and ``(network, trial, target, source)`` to numbers."""
-    rng = np.random.default_rng(0)
-    indexes, numbers = [], {}
+    """Columns of made-up numbers: the experiment, and ``(network, trial, target, source)`` → them.
+
+    Numbers are a list, one for each of the ``parts``.
+    """
+    listed = {name: {"dataset": "digits", "labels": "all"} for name in tasks}
+    experiment = experiment_of(folder, tasks=listed, networks=networks, trials=trials)
+    rng, numbers = np.random.default_rng(0), {}
     for network in networks:
-        for trial in trials:
-            index = folder / "index" / network / f"{trial}.json"
-            indexes.append(index)
-            artifacts.write_json(index, {task: {"path": "", "sha256": ""} for task in tasks})
+        for trial in range(trials):
+            place = {"measure": "fisher", "network": network, "trial": trial}
+            index = experiment.output(LAYOUT.index, **place)
+            store.write_json(index, {name: {} for name in tasks}, {"stage": "index"})
             for target in tasks:
                 rows = {s: rng.uniform(0, 0.2, len(parts)).tolist() for s in tasks}
                 rows[target] = [0.0] * len(parts)
-                facts = {"network": network, "trial": trial, "task": target}
-                facts |= {
-                    "inputs": {"index": artifacts.digest(index)},
-                    "settings": {"layers": parts != [WHOLE]},
-                }
-                path = folder / "columns" / network / str(trial) / f"{target}.parquet"
-                distance.write_column(path, rows, parts, FACTS | facts)
+                facts = place | {"task": target, "layered": parts != [WHOLE]}
+                facts |= {"inputs": {"index": store.checksum(index)}}
+                path = experiment.output(LAYOUT.column, task=target, **place)
+                write_column(path, rows, parts, FACTS | facts)
                 numbers |= {(network, trial, target, source): rows[source] for source in tasks}
-    return indexes, numbers
+    return experiment, numbers
 
 
 @pytest.mark.parametrize("parts", [[WHOLE], ["b.1", "a", "head"]])
 def test_the_joined_table_is_the_plain_join(tmp_path, parts):
-    cases = (["n2", "n1"], [10, 2], ["b", "c", "B", "a-1", "a"], parts)
-    indexes, numbers = made_up(tmp_path, *cases)
-    folder = tmp_path / "out"
-    distance.assemble(
-        indexes, tmp_path / "columns", folder / "distances.parquet", folder / "layers.parquet"
-    )
+    cases = (["vgg16", "resnet18"], 11, ["b", "c", "B2", "a-1", "a"], parts)
+    experiment, numbers = made_up(tmp_path, *cases)
+    distance.assemble(experiment)
     squared = {key: math.fsum(values) for key, values in sorted(numbers.items())}
-    table = artifacts.read_table(folder / "distances.parquet")
+    table = store.read_table(experiment.output(LAYOUT.distances))
+    place = {"measure": "fisher"}
     assert table.to_pylist() == [
-        {"network": n, "trial": t, "source": s, "target": to, "distance": np.float32(d**0.5)}
+        place
+        | {"network": n, "trial": t, "source": s, "target": to, "distance": np.float32(d**0.5)}
         | {"squared_distance": d}
         for (n, t, to, s), d in squared.items()
     ]
-    layers = artifacts.read_table(folder / "layers.parquet")
+    layers = store.read_table(experiment.output(LAYOUT.layers))
     assert layers.to_pylist() == [
-        {"network": n, "trial": t, "source": s, "target": to, "layer": part, "contribution": value}
+        place
+        | {"network": n, "trial": t, "source": s, "target": to}
+        | {"layer": part, "contribution": value}
         for n, t, to, s in squared
         if s != to and parts != [WHOLE]
         for part, value in zip(parts, numbers[n, t, to, s], strict=True)
     ]
     for read in (table, layers):
-        assert [field.type for field in read.schema][1:3] == [pa.int64(), pa.string()]
+        assert [field.type for field in read.schema][2:4] == [pa.int64(), pa.string()]
 
 
 def test_a_pair_takes_few_bytes(tmp_path):
     tasks = [f"task-{number:03}" for number in range(200)]
-    indexes, _ = made_up(tmp_path, ["n"], [0], tasks, [WHOLE])
-    out = tmp_path / "distances.parquet"
-    distance.assemble(indexes, tmp_path / "columns", out, tmp_path / "layers.parquet")
-    assert out.stat().st_size < 16 * 200**2  # two numbers, and little else
+    experiment, _ = made_up(tmp_path, ["small-cnn"], 1, tasks, [WHOLE])
+    distance.assemble(experiment)
+    size = experiment.output(LAYOUT.distances).stat().st_size
+    assert size < 16 * 200**2  # two numbers, and little else
     rows = {
         f"task-{n:04}": [value] for n, value in enumerate(np.random.default_rng(0).random(1000))
     }
     facts = (
         FACTS
-        | {"inputs": dict.fromkeys(("index", "fisher", "slice"), 64 * "a")}
-        | versions.record("distance", Distance())
+        | {"inputs": dict.fromkeys(("index", "fisher", "data"), 64 * "a")}
+        | provenance.record("distance", 1, FISHER.settings())
     )
-    distance.write_column(tmp_path / "column.parquet", rows, [WHOLE], facts)
+    write_column(tmp_path / "column.parquet", rows, [WHOLE], facts)
     assert (tmp_path / "column.parquet").stat().st_size <= 2 * 4096  # blocks
 
 
 def test_columns_of_different_settings_are_not_joined(two_columns):
-    index = two_columns.folder / "index" / "small-cnn" / "0.json"
-    index.write_bytes((two_columns.folder / "index.json").read_bytes())
-    two_columns.column("ten", "columns/small-cnn/0/ten.parquet", layers=False)
+    two_columns.column("ten", layers=False)
     with pytest.raises(UserError, match=r"ten\.parquet: made with other settings"):
-        joined(two_columns, two_columns.folder, [index])
+        joined(two_columns.of(("six", "ten")))
 
 
-def test_no_columns(trial):
-    with pytest.raises(UserError, match="no column"):
-        joined(trial, trial.folder, [])
+def test_a_missing_column_is_named(trial):
+    with pytest.raises(UserError, match=r"columns/.*six\.parquet: no such file; make it by: ftd"):
+        joined(trial.of())
 
 
 def test_a_probe_that_changed_since_it_was_listed_is_refused(trial):
-    trial.train("six", trial=1)
+    trial.train("six", epochs=2)
     with pytest.raises(UserError, match=r"six\.safetensors: changed since this job or its list"):
         trial.column()
-    assert not (trial.folder / "column.parquet").exists()
+    assert not trial.path(LAYOUT.column).exists()
 
 
 def test_a_probe_that_changes_while_a_column_is_computed_gives_no_pair(trial, monkeypatch):
     """A job that outlived its run must not keep new probes' distances under old keys."""
-    load = probe.load
+    network_of = probe.network_of
 
-    def changing(path):
-        if path.stem == "zero":
-            trial.train("zero", trial=1)
-        return load(path)
+    def changing(file):
+        if file.path.stem == "zero":
+            trial.train("zero", epochs=2)
+        return network_of(file)
 
-    monkeypatch.setattr(probe, "load", changing)
+    monkeypatch.setattr(probe, "network_of", changing)
     with pytest.raises(UserError, match=r"zero\.safetensors: changed since this job"):
         trial.column()
-    assert not (trial.folder / "column.parquet").exists()
+    assert not trial.path(LAYOUT.column).exists()
     assert trial.store.stat().st_size == 3 * 16  # six, which came before: one for each layer
 
 
 def test_a_diagonal_that_changes_before_it_is_loaded_gives_no_pair(trial, monkeypatch):
-    read = artifacts.read_tensors
+    read = store.TensorFile.tensors
 
-    def changing(path, **keys):
-        if path.parent.name == "fisher":
-            trial.train("ten", trial=1)
+    def changing(self):
+        if self.path.parts[-4] == "fisher":
+            trial.train("ten", epochs=2)
             trial.fisher("ten")
-        return read(path, **keys)
+        return read(self)
 
-    monkeypatch.setattr(artifacts, "read_tensors", changing)
-    with pytest.raises(UserError, match=r"fisher/ten\.safetensors: changed since this job"):
+    monkeypatch.setattr(store.TensorFile, "tensors", changing)
+    with pytest.raises(UserError, match=r"fisher/.*ten\.safetensors: changed since this job"):
         trial.column()
     assert trial.store.stat().st_size == 0
 
 
 def test_columns_of_different_packages_are_joined(two_columns, monkeypatch):
     """An update of a package in between is no reason to compute all columns again."""
-    index = two_columns.folder / "index" / "small-cnn" / "0.json"
-    index.write_bytes((two_columns.folder / "index.json").read_bytes())
-    monkeypatch.setattr(versions, "packages", lambda: {"pandas": "another"})
-    two_columns.column("ten", "columns/small-cnn/0/ten.parquet")
-    joined(two_columns, two_columns.folder, [index])
+    monkeypatch.setattr(provenance, "packages", lambda: {"pandas": "another"})
+    two_columns.column("ten")
+    joined(two_columns.of(("six", "ten")))
 
 
 def test_a_diagonal_of_another_probe_or_slice_is_refused(trial):
-    trial.train("ten", trial=1)
+    trial.train("ten", epochs=2)
     trial.list()
     with pytest.raises(UserError, match="made from another probe"):
         trial.column()
+    trial.train("ten")
+    trial.list()
+    sliced = trial.path(LAYOUT.slice)
+    table = store.read_table(sliced)
+    store.write_table(sliced, table.slice(0, len(table) - 1), store.table_facts(table))
+    with pytest.raises(UserError, match="made from another slice"):
+        trial.column()
 
 
-# Label spaces -----------------------------------------------------------------------------------
+# Each input once ----------------------------------------------------------------------------------
+
+_opened: list[str] = []
 
 
-def permuted(model, order):
-    """A probe whose output *l* is the old output ``order[l]``."""
-    copy = networks.build("small-cnn", channels=1, size=8, labels=len(order), seed=0)
-    weights = model.state_dict()
-    for name in ("head.weight", "head.bias"):
-        weights[name] = weights[name][order]
-    copy.load_state_dict(weights)
-    return copy.eval()
-
-
-@pytest.mark.parametrize("estimator", ["empirical", "expected"])
-@pytest.mark.parametrize("source", ["zero", "ten"])
-@settings(deadline=None, max_examples=5)
-@given(data=st.data())
-def test_matching_does_not_see_the_order_of_labels(column_parts, source, estimator, data):
-    models, task_data = column_parts
-    labels = data.draw(st.permutations(range(10)))
-    outputs = data.draw(st.permutations(range(models[source].head.out_features)))
-
-    def distance_of(a, b, order):
-        relabelled = task_data(order)
-        f_ab = fisher.on_task(a, relabelled, Fisher(estimator=estimator), "matching")
-        return distance_between(
-            f_ab, fisher.on_task(b, relabelled, Fisher(estimator=estimator)), "x"
-        )
-
-    plain = distance_of(models[source], models["ten"], list(range(10)))
-    changed = distance_of(
-        permuted(models[source], outputs), permuted(models["ten"], labels), labels
-    )
-    assert changed == pytest.approx(plain, rel=1e-4)
+def _note(event, arguments):
+    if event == "open" and str(arguments[1]).startswith("r"):
+        _opened.append(os.path.normpath(str(arguments[0])))
 
 
 @pytest.fixture(scope="module")
-def column_parts(make_slice, digits):
-    """Probes on two and ten labels, and the ten digits with labels in any order."""
-    from ftd.slice import TaskData, read
+def listening():
+    """Files that Python opens to read; what hashes a file does it by Python."""
+    sys.addaudithook(_note)
 
-    task = read(make_slice("ten", "all"))
-    images = digits / "digits.safetensors"
-    models = {}
-    for name, labels in (("zero", TASKS["zero"]), ("ten", "all")):
-        own = TaskData(read(make_slice(name, labels)), images, {"train": None})
-        model = networks.build(
-            "small-cnn", channels=1, size=8, labels=own.task.target.outputs, seed=1
-        )
-        training.fit(
-            model, own, epochs=3, batch_size=32, learning_rate=3e-3, seed=0, what="", resume=NOTHING
-        )
-        models[name] = model
 
-    def relabelled(order):
-        """Label *l* of the new task is label ``order[l]`` of the old one."""
-        label = np.argsort(order)[task.label]
-        return TaskData(dataclasses.replace(task, label=label), images, {"fisher": None})
+def opened_by(job, *roots):
+    """The inputs below some folders that a job opens, and how often."""
+    _opened.clear()
+    job()
+    found = [
+        path.relative_to(root).as_posix()
+        for path in map(Path, _opened)
+        for root in roots
+        if path.is_relative_to(root) and not path.name.startswith(".")  # those are written
+    ]
+    return {path: found.count(path) for path in found}
 
-    return models, relabelled
+
+def test_a_column_reads_and_hashes_each_input_once(trial, listening):
+    inputs = {
+        "index/fisher/small-cnn/0.json": 1,
+        "fisher/small-cnn/0/ten.safetensors": 1,
+        "tasks/ten.parquet": 1,
+    }
+    of_pairs = {
+        "probes/small-cnn/0/six.safetensors": 1,
+        "probes/small-cnn/0/zero.safetensors": 1,
+        "datasets/digits.safetensors": 1,
+    }
+    assert opened_by(trial.column, trial.folder, trial.base) == inputs | of_pairs
+    assert opened_by(trial.column, trial.folder, trial.base) == inputs  # no pair is missing
+
+
+# Any measure --------------------------------------------------------------------------------------
+
+
+class OnFacts:
+    """Of accuracies: not symmetric, below 0, not 0 to itself; of one whole."""
+
+    def prepare(self, target, settings):
+        return target.facts["val_accuracy"] + 1
+
+    def compare(self, source, prepared):
+        with pytest.raises(AttributeError, match="does not declare that it needs weights"):
+            source.weights  # noqa: B018
+        return {"difference": source.facts["val_accuracy"] - 2 * prepared}
+
+
+class OnFeatures:
+    """Of what both bodies make of their own images, by their means; and of both starts."""
+
+    def prepare(self, target, settings):
+        width = target.weights.body(torch.zeros(1, 1, 8, 8)).numel()
+        assert target.features.shape == (target.fisher_settings.samples, width)
+        return target
+
+    def compare(self, source, prepared):
+        starts = source.start.body.state_dict(), prepared.start.body.state_dict()
+        assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+        assert source.data.count("fisher") == prepared.fisher_settings.samples
+        pair = source.features.mean(0), prepared.features.mean(0)
+        return {"whole": 1 - float(torch.cosine_similarity(*pair, dim=0))}
+
+
+ON_FACTS = Measure(OnFacts, ("facts",), ("facts",), -math.inf, 0.0)
+ALL = ("weights", "start", "data", "features")
+ON_FEATURES = Measure(OnFeatures, ALL, ALL, 0.0, 2.0, zero_to_itself=True)
+
+
+def test_a_measure_of_facts_without_range_and_symmetry(trial, registered):
+    registered(parts.MEASURES, "facts", ON_FACTS)
+    trial.list(measure="facts")
+    assert trial.column(measure="facts") == 3  # itself included
+    table, by_layer = trial.tables("facts")
+    accuracy = {
+        name: store.read_json(trial.path(LAYOUT.probe_facts, task=name))["val_accuracy"]
+        for name in TASKS
+    }
+    for name in TASKS:
+        expected = accuracy[name] - 2 * (accuracy["ten"] + 1)
+        assert table.loc[name, "distance"] == pytest.approx(expected) and expected < -1
+    assert table["squared_distance"].isna().all() and len(by_layer) == 0
+    assert trial.column(measure="facts") == 0
+
+
+def test_a_measure_of_facts_does_not_depend_on_what_it_does_not_declare(trial, registered):
+    registered(parts.MEASURES, "facts", ON_FACTS)
+    trial.list(measure="facts")
+    trial.column(measure="facts")
+    first = trial.path(LAYOUT.column, measure="facts").read_bytes()
+    weights, facts = store.read_tensors(trial.path(LAYOUT.probe))
+    store.write_tensors(trial.path(LAYOUT.probe), weights, facts | {"more": 1})
+    trial.fisher("ten", fisher={"samples": 10})
+    trial.list(measure="facts")
+    assert trial.column(measure="facts", fisher={"samples": 10}) == 0
+    assert trial.path(LAYOUT.column, measure="facts").read_bytes() == first
+
+
+def test_a_measure_of_features_and_starts_reads_images_once(trial, registered, listening):
+    registered(parts.MEASURES, "features", ON_FEATURES)
+    trial.list(measure="features")
+    column = functools.partial(trial.column, measure="features")
+    found = opened_by(column, trial.folder, trial.base)
+    assert set(found.values()) == {1} and "datasets/digits.safetensors" in found
+    assert {f"probes/small-cnn/0/{name}.safetensors" for name in TASKS} < set(found)
+    assert {f"tasks/{name}.parquet" for name in TASKS} < set(found)
+    table = trial.table("features")
+    assert table.loc["ten", "distance"] == 0 and 0 < table.loc["zero", "distance"] < 2
+    index = functools.partial(trial.list, measure="features")
+    assert set(opened_by(index, trial.folder, trial.base).values()) == {1}
+    assert column() == 0 and column(fisher={"samples": 40}) == 2
+
+
+def test_a_start_of_other_weights_is_refused(trial, registered):
+    registered(parts.MEASURES, "features", ON_FEATURES)
+    path = trial.path(LAYOUT.probe, task="zero")
+    weights, facts = store.read_tensors(path)
+    store.write_tensors(path, weights, facts | {"pretrained": 64 * "a"})
+    trial.list(measure="features")
+    with pytest.raises(UserError, match=r"zero\.safetensors: was not trained from the trial's"):
+        trial.column(measure="features")
+
+
+def test_a_number_out_of_the_measure_s_range_is_refused(trial, registered):
+    registered(parts.MEASURES, "facts", replace(ON_FACTS, lowest=0.0, highest=1.0))
+    trial.list(measure="facts")
+    with pytest.raises(UserError, match=r"measure facts, probe six, .* on ten: -\d.* from 0 to 1"):
+        trial.column(measure="facts")
+
+
+def test_another_version_of_a_measure_is_another_number(trial, registered):
+    for version in (1, 2):
+        registered(parts.MEASURES, "facts", replace(ON_FACTS, version=version))
+        trial.list(measure="facts")
+        assert trial.column(measure="facts") == 3
+
+
+def test_a_combination_is_made_of_finished_columns(trial, registered):
+    """One baseline, and one of two measures; rows are in the configuration's order."""
+    registered(parts.MEASURES, "facts", ON_FACTS)
+    mean = Combination(
+        ("fisher",), lambda of: np.broadcast_to(of["fisher"].mean(1)[:, None], (3, 3)), 0.0, 1.0
+    )
+    both = Combination(("fisher", "facts"), lambda of: of["fisher"] + of["facts"], -math.inf, 1.0)
+    registered(parts.MEASURES, "mean", mean)
+    registered(parts.MEASURES, "both", both)
+    for name in TASKS:
+        trial.fisher(name)
+    for measure in ("fisher", "facts"):
+        trial.list(measure=measure)
+        for name in TASKS:
+            trial.column(name, measure)
+    experiment = trial.of(measures=["mean", "fisher", "both", "facts"])
+    table = joined(experiment).set_index(["source", "target"])
+    assert list(dict.fromkeys(table["measure"])) == ["mean", "fisher", "both", "facts"]
+    of = dict(iter(table.groupby("measure")))
+    for place, row in of["both"].iterrows():
+        expected = of["fisher"].loc[place, "squared_distance"] + of["facts"].loc[place, "distance"]
+        assert row["distance"] == pytest.approx(expected) and math.isnan(row["squared_distance"])
+    averages = of["fisher"].groupby("source")["squared_distance"].mean()
+    for (source, _), row in of["mean"].iterrows():
+        assert row["distance"] == pytest.approx(averages[source])
+
+
+class Large:
+    """Numbers that float32 cannot tell apart."""
+
+    def prepare(self, target, settings):
+        return None
+
+    def compare(self, source, prepared):
+        return {"whole": 1e8 + list(TASKS).index(source.name)}
+
+
+@pytest.mark.parametrize("highest", [1e8 + 2, math.nextafter(1e8 + 2, 0)])  # within rounding
+def test_numbers_that_are_no_squares_are_kept_as_they_are(trial, registered, highest):
+    registered(parts.MEASURES, "large", Measure(Large, ("facts",), (), 0.0, highest))
+    both = Combination(("large",), lambda of: of["large"], 0.0, highest)
+    registered(parts.MEASURES, "both", both)
+    for name in TASKS:
+        trial.fisher(name)
+        trial.column(name)
+    trial.list(measure="large")
+    for name in TASKS:
+        trial.column(name, "large")
+    experiment = trial.of(measures=["fisher", "large", "both"])
+    table = joined(experiment)
+    for measure in ("large", "both"):
+        rows = table[table["measure"] == measure]
+        found = rows.set_index(["source", "target"])["distance"]
+        assert found["zero", "ten"] == 1e8 and found["six", "ten"] == 1e8 + 1
+        assert found["ten", "ten"] == highest
+    squares = table[table["measure"] == "fisher"]
+    assert (squares["distance"] == squares["distance"].astype(np.float32)).all()
+    path, library = experiment.output(LAYOUT.distances), Library(trial.folder, experiment)
+    assert list(distance._check_distances(path, {}, library)) == []
+
+
+def test_a_start_depends_on_all_that_it_follows_from(trial):
+    path = trial.path(LAYOUT.probe, task="six")
+    weights, facts = store.read_tensors(path)
+    digests = set()
+    for changes in ({}, {"seed": 9}, {"version": 99}, {"parts": {"network x": 64 * "a"}}):
+        store.write_tensors(path, weights, facts | changes)
+        digests.add(Things({"probe": path}, {}).digest("start"))
+    store.write_tensors(path, {name: value + 1 for name, value in weights.items()}, facts)
+    assert len(digests) == 4 and Things({"probe": path}, {}).digest("start") in digests
+
+
+def test_a_combination_has_no_columns(trial, registered):
+    registered(parts.MEASURES, "mean", Combination(("fisher",), max, 0.0, 1.0))
+    experiment = trial.of(measures=["fisher", "mean"])
+    message = "measure 'mean' combines numbers of others: .* make those of fisher, then run dist"
+    with pytest.raises(UserError, match=message):
+        distance.index(experiment, measure="mean", **PLACE)
+    with pytest.raises(UserError, match=message):
+        distance.run(experiment, measure="mean", task="ten", **PLACE)
+
+
+def test_a_list_of_other_things_than_the_measure_needs_is_refused(trial, registered):
+    registered(parts.MEASURES, "facts", replace(ON_FACTS, source=("start",)))
+    trial.list(measure="facts")
+    before = distance.declares("facts")
+    registered(parts.MEASURES, "facts", replace(ON_FACTS, source=("weights",)))
+    assert distance.declares("facts") != before
+    with pytest.raises(
+        UserError, match=r"0\.json: lists start of each source, the measure needs w"
+    ):
+        trial.column(measure="facts")
+
+
+def giving(found):
+    """A measure whose ``compare`` gives this."""
+    return lambda: SimpleNamespace(prepare=lambda *_: None, compare=lambda *_: found)
+
+
+WRONG = {
+    "nothing": (giving(None), {}, "measure x, probe six, .* on ten: compare gave None; expected a"),
+    "a number": (giving(0.5), {}, "measure x, probe six, .*: compare gave 0.5; expected a mapping"),
+    "texts": (giving({"whole": "much"}), {}, "measure x, .*: compare gave {'whole': 'much'}; "),
+    "no parts": (giving({}), {}, "measure x, .*: compare gave {}; expected a mapping of numbers"),
+    "vectors": (
+        giving({"whole": torch.ones(2)}),
+        {},
+        "measure x, .*: compare gave .*expected a ma",
+    ),
+    "other layers": (
+        giving({"body.0": 0.1, "tail": 0.2}),
+        {"layers": True, "target": ("fisher",)},
+        r"measure x, .*: compare gave the parts body\.0, tail; expected the layers body\.0,",
+    ),
+    "an object without methods": (dict, {}, "measure 'x': makes {}, which has no method 'prepare'"),
+    "half an object": (
+        lambda: SimpleNamespace(prepare=max),
+        {},
+        "measure 'x': makes .*, which has no method 'compare'",
+    ),
+    "no such place": ("nowhere:Thing", {}, "nowhere:Thing: cannot be found"),
+}
+
+
+@pytest.mark.parametrize(("make", "keys", "message"), WRONG.values(), ids=WRONG)
+def test_a_measure_that_does_not_do_as_told_is_named(make, keys, message, trial, registered):
+    registered(parts.MEASURES, "x", replace(ON_FACTS, make=make, highest=1.0, **keys))
+    trial.list(measure="x")
+    with pytest.raises(UserError, match=f"^{message}"):
+        trial.column(measure="x")

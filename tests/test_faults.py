@@ -19,7 +19,8 @@ import pytest
 from conftest import TINY, Workflow, jobs, write_images
 from test_verify import KINDS
 
-from ftd import artifacts, verify
+from ftd import store
+from ftd.library import verify
 
 faults = pytest.mark.faults
 QUIET = "Nothing to be done (all requested files are present and up to date)"
@@ -35,13 +36,14 @@ def results_of(workflow: Workflow) -> dict[str, object]:
         if path.suffix in (".safetensors", ".svg"):
             found[name] = path.read_bytes()
         elif path.suffix == ".parquet":
-            table = artifacts.read_table(path)
-            facts = artifacts.table_facts(table)
-            facts.pop("metrics", None)  # of files with wall times
+            table = store.read_table(path)
+            facts = store.table_facts(table)
+            for key in ("metrics", "sha256"):  # of files with wall times, or with own ones
+                facts.pop(key, None)
             kept = [column for column in table.column_names if column not in TIMES]
             found[name] = table.select(kept).to_pydict(), facts
         elif path.suffix == ".json":
-            value = artifacts.read_json(path)
+            value = store.read_json(path)
             found[name] = {key: value[key] for key in value if key not in TIMES}
         elif path.suffix == ".pairs":
             records = path.read_bytes()  # added in any order
@@ -84,7 +86,7 @@ def running(workflow: Workflow) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            is_job = any(Path(word).name == "ftd" for word in process.cmdline()[:3])
+            is_job = any(Path(word).name == "ftd" for word in process.cmdline()[:4])
             if is_job and Path(process.cwd()) == workflow.folder:
                 found.append(process)
     return found
@@ -166,7 +168,7 @@ def test_twenty_kills(finished, tmp_path):
 @faults
 def test_an_orphaned_job_that_ends_last_changes_nothing(finished, tmp_path):
     workflow = Workflow(tmp_path / "work", TINY)
-    workflow.run("slices")
+    workflow.run("tasks")
     snakemake = start(workflow, "probes")
     wait_for(lambda: running(workflow))
     snakemake.kill()
@@ -206,7 +208,7 @@ def test_a_configuration_edited_during_a_run_counts_from_the_next_one(finished, 
     assert first.wait() == 0
     assert_as_undisturbed(workflow, finished, "distances")
     done = jobs(workflow.run("distances"))
-    assert done["probe"] == done["fisher"] == done["distance"] == 3 and "slice" not in done
+    assert done["probe"] == done["fisher"] == done["distance"] == 3 and "task" not in done
     other = Workflow(tmp_path / "other", changed)
     other.run("distances")
     assert_as_undisturbed(workflow, other, "distances")
@@ -276,11 +278,11 @@ def test_a_damaged_raw_image_is_named_and_a_whole_one_is_enough(tmp_path):
     image = tmp_path / "data" / "mine" / "dog" / "7.png"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
-    output = workflow.run("slices", ok=False)
+    output = workflow.run("tasks", ok=False)
     assert "mine/dog/7.png: image file is truncated" in output
     assert "Traceback" not in output and not list(workflow.results.glob("datasets/*"))
     image.write_bytes(whole)
-    workflow.run("slices")
+    workflow.run("tasks")
 
 
 # Disks ------------------------------------------------------------------------------------------
@@ -324,7 +326,7 @@ def test_a_first_run_in_a_read_only_folder_says_so(tmp_path):
     folder = workflow.folder / "results"
     with mounted(folder, "--bind", str(folder)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
-        output = workflow.run("slices", ok=False)
+        output = workflow.run("tasks", ok=False)
     assert "Failed to create output directory results/tiny/datasets" in output
     assert "Read-only file system" in output and "Traceback" not in output
 
@@ -340,7 +342,7 @@ def test_a_disk_that_fills_anywhere(size, finished, tmp_path):
         output = workflow.run("distances", ok=False)
         assert "No space left on device" in output or "no room for" in output
         for path in workflow.results.rglob("*.safetensors"):
-            artifacts.read_tensors(path)  # whole
+            store.read_tensors(path)  # whole
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         workflow.run("distances")
         assert_as_undisturbed(workflow, finished, "distances")

@@ -13,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ftd import fisher, networks
+from ftd import fisher
+from ftd.config.search_keys import SpaceSettings
 from ftd.errors import UserError
-from ftd.fisher import diagonal as engine
-from ftd.search.cells import build as build_cells
+from ftd.fisher import Formula, engine, layers
+from ftd.measures.fisher_task import unit_trace
+from ftd.models import cells, networks
 from ftd.search.space import Space
+from ftd.tasks.targets.alignment import InOrder, index_order
+from ftd.tasks.targets.classes import Classes
 
 
 def oracle(model, inputs, targets, loss=F.cross_entropy):
@@ -505,14 +509,14 @@ def darts_cell():
 
     space = Space.full(FULL)
     genotype = space.sample(1, random.Random(3), without=[])[0]
-    return build_cells(genotype, channels=3, labels=10, seed=0)
+    return cells.build(genotype, image_shape=(3, 32, 32), target=Classes(10), seed=0)
 
-
-from ftd.config import SpaceSettings  # noqa: E402
 
 FULL = SpaceSettings(nodes=[3], channels=[4])
 NETWORKS = {
-    name: (lambda name=name: networks.build(name, channels=3, size=32, labels=10, seed=0))
+    name: (
+        lambda name=name: networks.build(name, image_shape=(3, 32, 32), target=Classes(10), seed=0)
+    )
     for name in ("vgg16", "resnet18", "densenet121", "small-cnn")
 } | {"cell of DARTS operations": darts_cell}
 
@@ -565,7 +569,7 @@ def test_equals_backpack(recwarn):
 
 def case():
     torch.manual_seed(0)
-    model = networks.build("small-cnn", channels=1, size=8, labels=4, seed=0).eval()
+    model = networks.build("small-cnn", image_shape=(1, 8, 8), target=Classes(4), seed=0).eval()
     return model, torch.randn(23, 1, 8, 8), torch.randint(4, (23,))
 
 
@@ -593,7 +597,9 @@ def test_sampled_draws_from_the_model_and_tends_to_the_expectation():
 
     first, again = run("sampled"), run("sampled")
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(run("sampled")["head.bias"], run("sampled", 1)["head.bias"])
+    assert not torch.equal(
+        run("sampled")["head.linear.bias"], run("sampled", 1)["head.linear.bias"]
+    )
     many, expected = run("sampled", repeats=200), run("expected")
     for name, value in expected.items():
         assert (many[name] - value).abs().max() < 0.1 * value.max(), name
@@ -618,16 +624,221 @@ def test_microbatches_are_squares_of_mean_gradients(make, capfd):
     assert "a last micro-batch of 3 instead of 5 is dropped" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("make", [image_layers, batch_statistics], ids=["formulas", "general"])
+def test_pooling_as_the_released_code_does(make):
+    """Its loop: backward on each mini-batch's mean loss, squares, mean(0), mean over batches."""
+    torch.manual_seed(0)
+    model = settled(make())
+    size = 8 if make is image_layers else 4
+    inputs, targets = torch.randn(20, 1, size, size), torch.randint(4, (20,))
+    twin = copy.deepcopy(model).double()
+    expected = [torch.zeros_like(value) for value in twin.parameters()]
+    loader = list(zip(inputs.double().split(5), targets.split(5), strict=True))
+    for x, y in loader:
+        twin.zero_grad()
+        F.cross_entropy(twin(x), y).backward()
+        for index, value in enumerate(twin.parameters()):
+            expected[index] += torch.zeros_like(value) + (value.grad**2).mean(0)
+    names = [name for name, _ in twin.named_parameters()]
+    expected = {name: value / len(loader) for name, value in zip(names, expected, strict=True)}
+    same = {"loss": F.cross_entropy, "microbatch": 5}
+    batches = list(zip(inputs.split(7), targets.split(7), strict=True))
+    found = fisher.fisher_diagonal(model, batches, **same, pool_first_dimension=True)
+    agree(found, expected)
+    plain = fisher.fisher_diagonal(model, batches, **same)
+    for name, value in plain.items():
+        torch.testing.assert_close(found[name].sum(), value.sum())
+        assert (found[name] == found[name][:1]).all() and (value != value[:1]).any()
+
+
+DENSE = {
+    "maps": (
+        lambda: nn.Conv2d(1, 3, 3, padding=1),
+        lambda: torch.randn(4, 1, 5, 5),
+        lambda: torch.randint(3, (4, 5, 5)),
+    ),
+    "sequences": (
+        lambda: nn.Linear(6, 7),
+        lambda: torch.randn(4, 5, 6),
+        lambda: torch.randint(5, (4, 7)),
+    ),
+    "general": (
+        lambda: nn.ConvTranspose2d(1, 3, 2),
+        lambda: torch.randn(4, 1, 4, 4),
+        lambda: torch.randint(3, (4, 5, 5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("estimator", ["sampled", "expected"])
+@pytest.mark.parametrize(("make", "inputs", "targets"), DENSE.values(), ids=DENSE)
+def test_dense_outputs_have_no_labels_of_their_own(make, inputs, targets, estimator):
+    model, batch = make().eval(), (inputs(), targets())
+    assert model(batch[0]).dim() > 2
+    with pytest.raises(
+        UserError, match=rf"'{estimator}': expected outputs \[B, classes\], got \[4"
+    ):
+        fisher.fisher_diagonal(model, [batch], loss=F.cross_entropy, estimator=estimator)
+    fisher.fisher_diagonal(model, [batch], loss=F.cross_entropy)
+
+
+def test_outputs_that_are_no_tensor_have_none_either():
+    class Named(nn.Linear):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    loss = lambda outputs, y: F.cross_entropy(outputs["logits"], y)  # noqa: E731
+    batch = (torch.randn(6, 4), torch.arange(6) % 5)
+    with pytest.raises(UserError, match="expected a model whose output is a tensor, got dict"):
+        fisher.fisher_diagonal(Named(4, 5).eval(), [batch], loss=loss, estimator="sampled")
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Conv2d(1, 2, 3, padding=1), DENSE["general"][0]])
+def test_labels_of_one_s_own(make):
+    """Two answers to every map, of weights that depend on the outputs."""
+
+    def labels_of(outputs, targets, estimator, generator):
+        assert estimator == "expected" and not outputs.requires_grad
+        share = outputs.double().mean((1, 2, 3)).sigmoid()
+        return [(targets, share), (1 - targets, 1 - share)]
+
+    torch.manual_seed(0)
+    model = make().eval()
+    inputs, targets = torch.randn(6, 1, 4, 4), torch.randint(2, (6, 4, 4))
+    targets = F.pad(targets, (0, 1, 0, 1)) if isinstance(model, nn.ConvTranspose2d) else targets
+    share = copy.deepcopy(model).double()(inputs.double()).mean((1, 2, 3)).sigmoid().detach()
+    expected = dict.fromkeys(dict(model.named_parameters()), 0.0)
+    for answers, weights in ((targets, share), (1 - targets, 1 - share)):
+        for x, y, weight in zip(inputs, answers, weights, strict=True):
+            for name, value in oracle(model, x[None], y[None]).items():
+                expected[name] = expected[name] + weight * value / 6
+    batches = list(zip(inputs.split(4), targets.split(4), strict=True))
+    same = {"loss": F.cross_entropy, "estimator": "expected", "labels_of": labels_of}
+    agree(fisher.fisher_diagonal(model, batches, **same), expected)
+
+
+def test_weighted_labels_do_not_go_with_micro_batches():
+    model, inputs, targets = case()
+    labels_of = lambda outputs, y, *_: [(y, torch.ones(len(y)))]  # noqa: E731
+    with pytest.raises(UserError, match="microbatch 5 with labels that have weights"):
+        fisher.fisher_diagonal(
+            model, [(inputs, targets)], loss=F.cross_entropy,
+            estimator="sampled", labels_of=labels_of, microbatch=5,
+        )  # fmt: skip
+
+
+# Formulas of one's own --------------------------------------------------------------------------
+
+
+class Scale(nn.Module):
+    """A layer of one's own, whose parameter has a name of its own."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.factor = nn.Parameter(torch.randn(width))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+class Block(Scale):
+    """One that holds another layer, and uses its own parameter after it."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, x):
+        return super().forward(self.inner(x).tanh())
+
+
+def scale(layer, x, g, units, budget):
+    return {"factor": (x * g).view(units, -1, x.shape[1]).sum(1).square().sum(0)}
+
+
+def test_a_formula_for_a_layer_of_one_s_own_is_used(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), Scale(6), nn.Tanh(), nn.Linear(6, 5)).eval()
+    inputs, targets = torch.randn(9, 4), torch.arange(9) % 5
+    expected = oracle(model, inputs, targets)
+    batches = list(zip(inputs.split(4), targets.split(4), strict=True))
+    agree(fisher.fisher_diagonal(model, batches, loss=F.cross_entropy), expected)
+    only_formulas(monkeypatch)
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments[0])
+        return scale(*arguments)
+
+    for formula in (counted, Formula(counted), Formula(counted, dimensions=(2,))):
+        own = {Scale: formula}
+        found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, formulas=own)
+        agree(found, expected)
+    assert len(calls) == 9 and set(calls) == {model[1]}
+
+
+@pytest.mark.parametrize("refused", [{"dimensions": (4,)}, {"accepts": lambda layer: False}])
+def test_a_layer_that_a_formula_does_not_hold_for_takes_the_general_path(refused):
+    torch.manual_seed(0)
+    model = nn.Sequential(Scale(4), nn.Linear(4, 5)).eval()
+    inputs, targets = torch.randn(6, 4), torch.arange(6) % 5
+    own = {Scale: Formula(lambda *_: pytest.fail("used"), **refused)}
+    batches = [(inputs, targets)]
+    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, formulas=own)
+    agree(found, oracle(model, inputs, targets))
+
+
+def test_a_formula_for_a_layer_that_holds_others(monkeypatch):
+    only_formulas(monkeypatch)
+    torch.manual_seed(0)
+
+    def block(layer, x, g, units, budget):
+        return scale(layer, layer.inner(x).tanh(), g, units, budget)
+
+    model = nn.Sequential(Block(4), nn.Linear(4, 5)).eval()
+    inputs, targets = torch.randn(6, 4), torch.arange(6) % 5
+    batches = [(inputs, targets)]
+    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, formulas={Block: block})
+    agree(found, oracle(model, inputs, targets))
+
+
+def test_a_formula_in_place_of_a_built_in_one_is_used():
+    model, inputs, targets = case()
+
+    def twice(*arguments):
+        found = layers.linear(*arguments)
+        return {name: 2 * value for name, value in found.items()} | {"rows": arguments[2].sum(0)}
+
+    batches = [(inputs, targets)]
+    plain = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
+    own = {nn.Linear: twice}
+    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, formulas=own)
+    assert found.pop("head.linear:rows").shape == (4,)
+    for name, value in plain.items():
+        assert torch.equal(found[name], 2 * value if "head" in name else value)
+    again = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
+    assert all(torch.equal(again[name], value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("found", [{}, {"factor": torch.zeros(2)}, {"weight": torch.zeros(4)}])
+def test_a_formula_that_leaves_out_a_parameter_is_an_error(found):
+    model = nn.Sequential(Scale(4), nn.Linear(4, 5)).eval()
+    batch = (torch.randn(6, 4), torch.arange(6) % 5)
+    own = {Scale: lambda *_: dict(found)}
+    with pytest.raises(UserError, match=r"formula of Scale gives no squares of its 'factor'"):
+        fisher.fisher_diagonal(model, [batch], loss=F.cross_entropy, formulas=own)
+
+
 # Promises ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("labels", [2, 4, 7])
 def test_other_label_counts_pad_or_keep_the_logits(labels):
     model, inputs, _ = case()
-    order = fisher.index_order(4, labels)
-    check(fisher.InOrder(model, order), inputs, torch.arange(23) % labels)
+    order = index_order(4, labels)
+    check(InOrder(model, order), inputs, torch.arange(23) % labels)
     expected = F.pad(model(inputs), (0, max(0, labels - 4)))
-    assert torch.equal(fisher.InOrder(model, order)(inputs), expected)
+    assert torch.equal(InOrder(model, order)(inputs), expected)
 
 
 @pytest.mark.parametrize("budget", [1, 3_000, 10**9])
@@ -714,7 +925,7 @@ def test_nan_is_kept_for_the_trace_to_name():
     inputs[3, 0, 0, 0] = float("nan")
     found = fisher.fisher_diagonal(model, [(inputs, targets)], loss=F.cross_entropy)
     with pytest.raises(UserError, match="trace is nan"):
-        fisher.unit_trace(found, "probe a on task b")
+        unit_trace(found, "probe a on task b")
 
 
 @pytest.mark.parametrize(
@@ -741,20 +952,22 @@ def test_inputs_of_any_layout():
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_degenerate_trace_names_probe_and_task(value):
     with pytest.raises(UserError, match=r"probe a on task b: .*trace"):
-        fisher.unit_trace({"w": torch.full((3,), value)}, "probe a on task b")
+        unit_trace({"w": torch.full((3,), value)}, "probe a on task b")
 
 
 MEMORY = """
 import sys
 import torch
 import torch.nn.functional as F
-from ftd import fisher, networks
-from ftd.bench.fisher import peak_of, reset_peak
-from ftd.fisher.diagonal import CPU_BUDGET
+from evidence.fisher_speed import peak_of, reset_peak
+from ftd import fisher
+from ftd.fisher.engine import CPU_BUDGET
+from ftd.models import networks
+from ftd.tasks.targets.classes import Classes
 
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
-model = networks.build("densenet121", channels=3, size=32, labels=10, seed=0).eval()
+model = networks.build("densenet121", image_shape=(3, 32, 32), target=Classes(10), seed=0).eval()
 batch = [(torch.randn(32, 3, 32, 32), torch.arange(32) % 10)]
 if sys.argv[1] == "ordinary":  # forward and backward to the images
     model.requires_grad_(False)

@@ -2,17 +2,21 @@
 
 import pytest
 import torch
+from torch import nn
 from torchvision import models
 
-from ftd import networks
+from ftd.config.network_names import split_network
 from ftd.errors import UserError
-from ftd.names import split_network
+from ftd.models import networks
+from ftd.parts import NETWORKS, Network
+from ftd.tasks.targets.classes import Classes
 
 SMALL = ["small-cnn", "vgg16-x0.125", "resnet18-x0.125", "densenet121-x0.25", "small-cnn-x2"]
 
 
 def start(network, labels=10, channels=3, size=32, seed=5):
-    return networks.build(network, channels=channels, size=size, labels=labels, seed=seed)
+    shape = channels, size, size
+    return networks.build(network, image_shape=shape, target=Classes(labels), seed=seed)
 
 
 def count(model):
@@ -30,7 +34,7 @@ def test_common_start_across_head_sizes(network):
             assert torch.equal(two[name], ten[name]), name
     other = start(network, 2, seed=6).state_dict()
     changed = [name for name in two if not torch.equal(two[name], other[name])]
-    assert any(name.startswith("body.") for name in changed) and "head.weight" in changed
+    assert any(name.startswith("body.") for name in changed) and "head.linear.weight" in changed
 
 
 @pytest.mark.parametrize("network", SMALL)
@@ -57,7 +61,7 @@ def test_resnet18_computes_what_torchvision_s_does():
     weights = [v for k, v in reference.state_dict().items() if not k.startswith("fc.")]
     body = model.body.state_dict()
     model.body.load_state_dict(dict(zip(body, weights, strict=True)))
-    model.head.load_state_dict(reference.fc.state_dict())
+    model.head.linear.load_state_dict(reference.fc.state_dict())
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model(images), reference(images))
 
@@ -92,10 +96,63 @@ def test_torchvision_models_take_colour_images():
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("small-cnn", ("own", "small-cnn", 1.0)),
-        ("resnet18-x0.25", ("own", "resnet18", 0.25)),
-        ("torchvision-resnet50", ("torchvision", "resnet50", 1.0)),
+        ("small-cnn", ("small-cnn", 1.0)),
+        ("resnet18-x0.25", ("resnet18", 0.25)),
+        ("torchvision-resnet50", ("torchvision-resnet50", 1.0)),
     ],
 )
 def test_names(name, parts):
     assert split_network(name) == parts
+
+
+@pytest.mark.parametrize("network", SMALL)
+def test_bodies_give_feature_maps(network):
+    model = start(network, channels=1, size=8)
+    features = model.body(torch.zeros(2, 1, 8, 8))
+    assert features.ndim == 4
+    averaged = network.partition("-x")[0] != "small-cnn"
+    assert (
+        model.head.linear.in_features == (features[0, :, 0, 0] if averaged else features[0]).numel()
+    )
+
+
+def mine(monkeypatch, build, **more):
+    monkeypatch.setitem(NETWORKS._entries, "mine", Network(build, **more))
+
+
+def test_a_network_of_ones_own(monkeypatch):
+    seen = []
+
+    def build(channels, size, width):
+        seen.append((channels, size, width))
+        return nn.Sequential(nn.Conv2d(channels, 6, 3, 2), nn.BatchNorm2d(6), nn.Dropout(0.5))
+
+    mine(monkeypatch, build)
+    torch.manual_seed(0)
+    model = start("mine-x0.5", labels=4, channels=1, size=9)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert drawn == torch.rand(1) and seen == [(1, 9, 0.5)]
+    assert model.head.linear.in_features == 6
+    norm = model.body[1]
+    assert model.training and norm.training  # the look at its features left nothing behind
+    assert not norm.num_batches_tracked and not norm.running_mean.any()
+    mine(monkeypatch, build, pooled=False)
+    assert start("mine", size=9).head.linear.in_features == 6 * 4 * 4
+    mine(monkeypatch, lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(3 * 81, 5)))
+    assert start("mine", size=9).head.linear.in_features == 5
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: None, r"cannot be built \(TypeError: "),
+        (lambda *_: nn.Conv2d(3, 4, 64), r"no images of 32×32 \(RuntimeError: "),
+        (lambda *_: None, r"no images of 32×32 \(AttributeError: "),
+        (lambda *_: nn.Flatten(0), r"its body makes \(3072,\) of one image; expected feature maps"),
+    ],
+)
+def test_a_network_of_ones_own_that_fails_is_named(build, message, monkeypatch):
+    mine(monkeypatch, build)
+    with pytest.raises(UserError, match=f"^network mine: {message}"):
+        start("mine")

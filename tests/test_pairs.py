@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftd import pairs
-from ftd.pairs import open_store, pair_key
+from ftd.store import pairs
+from ftd.store.pairs import open_store, pair_key
 
 RECORD = 16
 # torch flushes subnormal numbers to zero in this process, which Hypothesis refuses to overlook

@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT, TINY, Workflow
 
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
-GPU_RULES = ("probe", "fisher", "distance", "search_task", "train")
+GPU_RULES = ("probe", "fisher", "distance", "search", "training")
 NO_GPU = [f"{rule}:gpu=0" for rule in GPU_RULES]
 
 
@@ -39,11 +39,11 @@ def resources(output: str) -> dict[str, str]:
 def test_a_profile_plans_the_whole_workflow(workflow, name):
     output = workflow.run("--dry-run", *with_profile(name))
     planned = resources(output)
-    assert {"dataset", "slice", "probe", "fisher", "distance", "select", "all"} <= planned.keys()
+    assert {"dataset", "task", "probe", "fisher", "distance", "selection", "all"} <= planned.keys()
     for rule in set(GPU_RULES) & planned.keys():
         assert "gpu=1" in planned[rule] and "mem_mb=4000" in planned[rule]
     assert "runtime=240" in planned["probe"]
-    assert not any("gpu=" in planned[rule] for rule in ("dataset", "slice", "select"))
+    assert not any("gpu=" in planned[rule] for rule in ("dataset", "task", "selection"))
 
 
 def test_the_kubernetes_profile_gives_what_the_plugin_asks_for(workflow):

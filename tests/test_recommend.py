@@ -4,11 +4,18 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
+from conftest import experiment_of
 
-from ftd import artifacts, recommend
+from ftd import store
 from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.library import recommend
+from ftd.measures import Combination, Measure
+from ftd.parts import MEASURES
+from ftd.stages import dataset
 
 NEW = {"seven": {"dataset": "digits", "labels": {"other": "rest", "seven": [7]}}}
 
@@ -40,7 +47,7 @@ def test_a_new_task_is_placed_and_the_library_left_alone(finished, task_file, tm
     assert list(found.nearest["mean"]) == sorted(found.nearest["mean"])
     best = found.nearest["source"].iloc[0]
     assert found.architecture == finished.results / f"search/ftd-nas/{best}/0/genotype.json"
-    genotype, metrics = map(artifacts.read_json, found.found)
+    genotype, metrics = map(store.read_json, found.found)
     assert genotype["donors"] == [best] and metrics["task"] == "seven"
     assert found.found[0].parent == task_file.parent
     text = found.text()
@@ -55,12 +62,12 @@ def test_it_is_what_the_workflow_finds(finished, task_file, tmp_path):
     added = recommend.run(library, task_file, data_root=tmp_path, searching=True, add=True)
     workflow = Workflow(tmp_path / "all", TINY | {"tasks": TINY["tasks"] | NEW})
     workflow.run("comparison")
-    table = artifacts.read_table(workflow.results / "nearest.parquet").to_pandas()
+    table = store.read_table(workflow.results / "nearest.parquet").to_pandas()
     expected = table[table["target"] == "seven"].set_index("source")["mean"]
     for row in added.nearest.itertuples():
         assert row.mean == pytest.approx(expected[row.source], rel=1e-12)
     path = "search/ftd-nas/seven/0/genotype.json"
-    ours, theirs = (artifacts.read_json(root / path) for root in (library, workflow.results))
+    ours, theirs = (store.read_json(root / path) for root in (library, workflow.results))
     assert ours["genotype"] == theirs["genotype"] and ours["donors"] == theirs["donors"]
 
     record = json.loads((library / "config.json").read_text())
@@ -111,7 +118,136 @@ def test_a_search_starts_from_the_nearest_task_that_was_searched(finished, task_
     found = recommend.run(library, another, data_root=tmp_path, searching=True)
     assert found.nearest["source"].iloc[0] == "seven"  # the same labels
     assert found.architecture == library / f"search/ftd-nas/{nearest}/0/genotype.json"
-    assert artifacts.read_json(found.found[0])["donors"] == [nearest]
+    assert store.read_json(found.found[0])["donors"] == [nearest]
+
+
+# A library of other settings ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def library(finished, tmp_path):
+    """A copy of the library; ``change``: other sections of its record."""
+
+    class Copy:
+        root = finished.copy(tmp_path / "library").results
+
+        def change(self, **sections):
+            path = LAYOUT.config.path(self.root)
+            store.write_json(path, store.read_json(path) | sections, sort_keys=False)
+
+    return Copy()
+
+
+@pytest.fixture
+def on_own_data(tmp_path):
+    """A task file with a data set of its own, ``extra``."""
+    path = tmp_path / "own.yaml"
+    tasks = {"seven": NEW["seven"] | {"dataset": "extra"}}
+    datasets = {"extra": {"loader": "sklearn-digits", "parts": {"val": 0.2}}}
+    path.write_text(yaml.safe_dump({"tasks": tasks, "datasets": datasets}))
+    return path
+
+
+def left_behind(library, **keys):
+    """What a data set of the same name has left in the library."""
+    datasets = {"extra": {"loader": "sklearn-digits"} | keys}
+    tasks = {"any": {"dataset": "extra", "labels": "all"}}
+    experiment = experiment_of(library.root, datasets=datasets, tasks=tasks)
+    dataset.run(experiment, dataset="extra")
+    return experiment.output(LAYOUT.cut, dataset="extra")
+
+
+def test_a_leftover_of_other_settings_is_not_taken(library, on_own_data, tmp_path):
+    cut = left_behind(library, parts={"val": 0.3})
+    before = cut.read_bytes()
+    recommend.run(library.root, on_own_data, data_root=tmp_path)
+    assert cut.read_bytes() == before
+    recommend.run(library.root, on_own_data, data_root=tmp_path, add=True)
+    facts = store.table_facts(store.read_table(cut))
+    assert facts["settings"]["parts"]["val"] == 0.2
+    sliced = store.table_facts(store.read_table(LAYOUT.slice.path(library.root, task="seven")))
+    assert sliced["cut"] == facts["sha256"] and sliced["images"] == facts["images"]
+
+
+def test_a_leftover_of_equal_settings_is_taken(library, on_own_data, tmp_path, monkeypatch):
+    left_behind(library, parts={"val": 0.2})
+    monkeypatch.setattr(dataset, "run", None)  # calling it would fail
+    recommend.run(library.root, on_own_data, data_root=tmp_path)
+
+
+def test_a_damaged_leftover_is_not_taken(library, on_own_data, tmp_path):
+    cut = left_behind(library, parts={"val": 0.2})
+    cut.write_bytes(cut.read_bytes()[:-9])
+    recommend.run(library.root, on_own_data, data_root=tmp_path)
+
+
+def test_probes_go_to_the_cache_and_come_from_it(library, task_file, tmp_path, capfd):
+    library.change(cache=str(tmp_path / "cache"))
+    first = recommend.run(library.root, task_file, data_root=tmp_path)
+    assert "taken from" not in capfd.readouterr().err
+    second = recommend.run(library.root, task_file, data_root=tmp_path)
+    assert capfd.readouterr().err.count(f"taken from {tmp_path / 'cache'}") == 1
+    assert second.nearest.equals(first.nearest)
+
+
+def test_data_sets_of_loaders_with_keys_of_their_own(library, task_file, tmp_path):
+    """They are the library's, however often they are read."""
+    own = {"photos": {"loader": "imagefolder", "train": "photos"}}
+    library.change(datasets={"digits": {"loader": "sklearn-digits"}} | own)
+    assert len(recommend.run(library.root, task_file, data_root=tmp_path).nearest) == 3
+
+
+def test_a_combination_that_comes_first_decides(library, task_file, tmp_path, registered):
+    """Here: farther is nearer. Of the new task as a source there is no number."""
+    plain = recommend.run(library.root, task_file, data_root=tmp_path)
+    seen = []
+
+    def turned(of):
+        seen.append(of["fisher"])
+        return 1 - of["fisher"]
+
+    registered(MEASURES, "turned", Combination(("fisher",), turned, 0.0, 1.0))
+    library.change(measures=["turned", "fisher"])
+    found = recommend.run(library.root, task_file, data_root=tmp_path)
+    assert list(found.nearest["source"]) == list(plain.nearest["source"])[::-1]
+    expected = 1 - plain.nearest["mean"].to_numpy()[::-1]
+    np.testing.assert_allclose(found.nearest["mean"], expected, rtol=1e-6)
+    assert "nearest learned tasks of seven (turned, mean over trials" in found.text()
+    known = np.isfinite(seen[0])
+    assert seen[0].shape == (4, 4) and known.sum(axis=1).tolist() == [0, 4, 4, 4]  # seven is first
+
+
+def test_a_combination_that_needs_more_says_so(library, task_file, tmp_path, registered):
+    symmetric = Combination(("fisher",), lambda of: (of["fisher"] + of["fisher"].T) / 2, 0.0, 1.0)
+    registered(MEASURES, "symmetric", symmetric)
+    library.change(measures=["symmetric", "fisher"])
+    with pytest.raises(UserError, match="measure 'symmetric': gave an array"):
+        recommend.run(library.root, task_file, data_root=tmp_path)
+    registered(MEASURES, "symmetric", Combination(("fisher",), lambda of: of["x"], 0.0, 1.0))
+    with pytest.raises(UserError, match="measure 'symmetric': KeyError: 'x'"):
+        recommend.run(library.root, task_file, data_root=tmp_path)
+
+
+class Accuracies:
+    """How much better a source's network is on its own task: below 0, not 0 to itself."""
+
+    def prepare(self, target, settings):
+        return target.facts["val_accuracy"]
+
+    def compare(self, source, prepared):
+        return {"whole": prepared - source.facts["val_accuracy"] - 3}
+
+
+def test_a_measure_without_fisher_information_needs_none(
+    library, task_file, tmp_path, registered, monkeypatch
+):
+    own = Measure(Accuracies, ("facts",), ("facts",), -float("inf"), 0.0)
+    registered(MEASURES, "accuracies", own)
+    library.change(measures=["accuracies"])
+    monkeypatch.setattr(recommend.fisher, "run", None)  # calling it would fail
+    found = recommend.run(library.root, task_file, data_root=tmp_path)
+    assert list(found.nearest["mean"]) == sorted(found.nearest["mean"])
+    assert found.nearest["mean"].max() < -1 and len(found.nearest) == 3
 
 
 def test_no_library(tmp_path, task_file):

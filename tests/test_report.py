@@ -1,121 +1,340 @@
 """Figures, and the report in a real browser."""
 
+import base64
+import io
+import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from conftest import ROOT, TINY
+from PIL import Image
 
-from ftd import artifacts, figure, select
+from ftd import config, store
+from ftd.drawing import heatmaps, pages, searches
 from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.stages import figures
+from ftd.stages.experiment import Experiment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SVG = "{http://www.w3.org/2000/svg}"
+GREY = [204, 204, 204]
+ORDER = ["zero", "six", "three"]
+MATRIX = {"measure": "fisher", "network": "small-cnn", "statistic": "mean"}
 
 
 def words(path) -> list[str]:
     root = ElementTree.parse(path).getroot()
-    return [node.text for node in root.iter("{http://www.w3.org/2000/svg}text") if node.text]
+    return [node.text for node in root.iter(f"{SVG}text") if node.text]
+
+
+def colours(path, size: int) -> np.ndarray:
+    """The colours [size, size, 3] in the middle of a heat map's cells."""
+    root = ElementTree.parse(path).getroot()
+    link = next(root.iter(f"{SVG}image")).get("{http://www.w3.org/1999/xlink}href")
+    picture = Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))).convert("RGB")
+    middles = ((np.arange(size) + 0.5) * picture.width / size).astype(int)
+    return np.asarray(picture)[::-1][np.ix_(middles, middles)]  # SVG's pictures hang upside down
+
+
+def square(values) -> pd.DataFrame:
+    names = [f"task-{number:02}" for number in range(len(values))]
+    return pd.DataFrame(values, names, names)
 
 
 def test_the_heat_map_prints_every_value(finished):
-    text = words(finished.results / "figures" / "small-cnn-mean.svg")
+    text = words(finished.results / "figures" / "fisher-small-cnn-mean.svg")
     table = pd.read_parquet(finished.results / "distances.parquet")
     for value in table["squared_distance"]:
         assert f"{value:.2f}" in text
     assert "source task" in text and "target task" in text
     assert text.count("zero") == text.count("six") == text.count("three") == 2
+    assert "Squared distance, mean" in text
 
 
 def test_a_heat_map_of_many_tasks_has_colours_only(tmp_path):
-    order = [f"task-{number:02}" for number in range(61)]
-    pairs = pd.DataFrame(
-        [
-            {"network": "n", "trial": 0, "source": source, "target": target}
-            | {"squared_distance": float(source != target)}
-            for source in order
-            for target in order
-        ]
-    )
-    files = [tmp_path / name for name in ("distances.parquet", "nearest.parquet", "x.svg")]
-    artifacts.write_table(files[0], pa.Table.from_pandas(pairs))
-    ranks = pa.Table.from_pandas(select.nearest(pairs, order))
-    artifacts.write_table(files[1], ranks, {"order": order})
-    figure.matrix(files[0], files[1], network="n", statistic="mean", out=files[2])
-    text = words(files[2])
+    heatmaps.matrix(square(1.0 - np.eye(61)), tmp_path / "x.svg", title="t")
+    text = words(tmp_path / "x.svg")
     assert "1.00" not in text and text.count("task-00") == text.count("task-60") == 2
     assert "task-01" not in text and len(text) < 100
 
 
+def test_a_heat_map_of_any_values(tmp_path):
+    values = square([[-1.0, -3.0, np.nan], [4.0, np.nan, 0.5], [0.0, 1.25, 1e4]])
+    heatmaps.matrix(values.clip(upper=4.0), tmp_path / "x.svg", title="t", digits=".3g")
+    text, found = words(tmp_path / "x.svg"), colours(tmp_path / "x.svg", 3)
+    assert {"-1", "-3", "0.5", "1.25"} <= set(text) and "nan" not in text
+    assert found[0, 2].tolist() == found[1, 1].tolist() == GREY
+    brightness = found.sum(2).astype(int)  # paler: smaller, thus nearer
+    assert brightness[0, 1] > brightness[0, 0] > brightness[2, 0] > brightness[2, 1]
+    assert found[1, 0].tolist() == found[2, 2].tolist() == np.array(found).min((0, 1)).tolist()
+
+
+@pytest.mark.parametrize("value", [0.0, -2.0, np.nan])
+def test_a_heat_map_of_equal_or_no_values(tmp_path, value):
+    heatmaps.matrix(square(np.full((2, 2), value)), tmp_path / "x.svg", title="t")
+    found = colours(tmp_path / "x.svg", 2)
+    assert (found == GREY).all() == np.isnan(value) and (found == found[0, 0]).all()
+
+
+def test_mean_and_deviation_over_trials():
+    rows = [("a", "b", 1.0), ("a", "b", 3.0), ("b", "a", 5.0), ("b", "b", np.nan)]
+    pairs = pd.DataFrame(rows, columns=["source", "target", "value"])
+    mean, std = heatmaps.matrices(pairs, pairs["value"], ["b", "a"])
+    np.testing.assert_array_equal(mean, [[np.nan, 5.0], [2.0, np.nan]])
+    np.testing.assert_array_equal(std, [[np.nan, 0.0], [2**0.5, np.nan]])
+
+
+@pytest.mark.parametrize(("first", "below"), [(3.0, False), (-3.0, True)])
+def test_shares_may_be_below_zero(tmp_path, first, below):
+    pair = {"source": "a", "target": "b"}
+    values = {"l0": first, "l1": 1.0, "l2": 2.0}
+    parts = [pair | {"layer": layer, "contribution": v} for layer, v in values.items()]
+    heatmaps.shares(pd.DataFrame(parts), {"b": ["a"]}, tmp_path / "x.svg", of="overlap")
+    text = words(tmp_path / "x.svg")
+    assert {"to b", "l0", "l2", "share of overlap"} <= set(text)
+    assert any(word.startswith("\N{MINUS SIGN}") for word in text) is below
+
+
+DRAWS = """
+import sys
+from pathlib import Path
+import pandas as pd
+from ftd.drawing import heatmaps
+heatmaps.matrix(pd.DataFrame({"a": [0.25]}, ["a"]), Path(sys.argv[1]), title="t")
+"""
+
+
+def test_the_user_s_style_changes_no_picture(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: path\nbackend: agg\n")
+    for name, own in (("plain", {}), ("own", {"MATPLOTLIBRC": tmp_path, "MPLBACKEND": "pdf"})):
+        environment = os.environ | {key: str(value) for key, value in own.items()}
+        command = [sys.executable, "-c", DRAWS, str(tmp_path / f"{name}.svg")]
+        subprocess.run(command, check=True, env=environment, cwd=ROOT)
+    assert (tmp_path / "own.svg").read_bytes() == (tmp_path / "plain.svg").read_bytes()
+
+
+def test_drawing_leaves_the_user_s_style(tmp_path, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)
+    before = dict(matplotlib.rcParams)
+    heatmaps.matrix(square([[0.5]]), tmp_path / "x.svg", title="t")
+    assert dict(matplotlib.rcParams) == before
+
+
 def test_the_page_of_ranks_lists_each_target_s_first(tmp_path):
-    blank = dict.fromkeys(select.COLUMNS, 0)
-    rows = [blank | {"target": t, "rank": rank} for t in "ab" for rank in range(1, 1000)]
-    artifacts.write_table(tmp_path / "nearest.parquet", pa.Table.from_pylist(rows))
-    figure.nearest_table(tmp_path / "nearest.parquet", tmp_path / "page.html")
+    rows = [{"target": t, "rank": rank} for t in "ab" for rank in range(1, 1000)]
+    pages.nearest(pd.DataFrame(rows), tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().count("<td>b</td>") == 20
 
 
 def test_figures_are_equal_files(finished, tmp_path):
-    root = finished.results
-    figure.matrix(
-        root / "distances.parquet",
-        root / "nearest.parquet",
-        network="small-cnn",
-        statistic="mean",
-        out=tmp_path / "again.svg",
+    settings = config.load(finished.folder / "tiny.yaml")
+    experiment = Experiment(settings, tmp_path, base=finished.results)
+    for name, names in (("matrix", MATRIX), ("trace", {"method": "ftd-nas", "seed": 0})):
+        again = figures.run(experiment, name, **names)
+        first = finished.results / again.relative_to(tmp_path)
+        assert again.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("figure", "names", "message"),
+    [
+        ("matrix", MATRIX | {"network": "vgg"}, "no network 'vgg' in this experiment"),
+        ("matrix", MATRIX | {"statistic": "median"}, "no statistic 'median'"),
+        ("matrix", MATRIX | {"measure": "fish"}, "no measure 'fish'.*did you mean 'fisher'"),
+        ("shares", MATRIX, "figure shares: expected measure, network, got measure, network, stat"),
+        ("trace", {"method": "ftd-nas"}, "figure trace: expected method, seed, got method"),
+        ("probes", {"seed": 0}, "figure probes: expected no names, got seed"),
+        ("matrices", MATRIX, "no figure 'matrices'; did you mean 'matrix'"),
+        ("nearest", {}, "nearest.parquet"),
+    ],
+)
+def test_figures_that_cannot_be_drawn(tmp_path, figure, names, message):
+    with pytest.raises(UserError, match=message):
+        figures.run(Experiment.of(config.parse(TINY), tmp_path), figure, **names)
+    assert not list(tmp_path.iterdir())
+
+
+SIGNED = """
+from ftd.measures import Measure
+from ftd.parts import register_measure
+
+needs = {"source": (), "target": ("facts",)}
+register_measure("signed-for-figures", Measure(None, **needs, lowest=-9, highest=9))
+"""
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory) -> str:
+    """A plugin with a measure of any sign."""
+    path = tmp_path_factory.mktemp("plugin") / "signed.py"
+    path.write_text(SIGNED)
+    return str(path)
+
+
+@pytest.fixture
+def measured(tmp_path, signed) -> Experiment:
+    """Distances by two measures, one of them without some of its values."""
+    measures = ["fisher", "signed-for-figures"]
+    raw = TINY | {"plugins": [signed], "measures": measures}
+    experiment = Experiment.of(config.parse(raw), tmp_path)
+    rows, layers, ranks = [], [], []
+    for measure in measures:
+        for number, (source, target) in enumerate((s, t) for t in ORDER for s in ORDER):
+            value = number / 10 if measure == "fisher" else number - 4.5
+            pair = {"measure": measure, "network": "small-cnn", "trial": 0}
+            pair |= {"source": source, "target": target}
+            squared = value**2 if measure == "fisher" else None
+            rows.append(pair | {"distance": value, "squared_distance": squared})
+            layers.append(pair | {"layer": "head", "contribution": value})
+            rank = {"rank": number % 3 + 1, "mean": value, "std": 0.0, "agreement": 1.0}
+            ranks.append({**pair, **rank, "learned": False})
+    rows[-2]["distance"] = None
+    store.write_table(experiment.output(LAYOUT.distances), pa.Table.from_pylist(rows))
+    store.write_table(experiment.output(LAYOUT.layers), pa.Table.from_pylist(layers))
+    table = pa.Table.from_pylist(ranks)
+    store.write_table(experiment.output(LAYOUT.nearest), table, {"order": ORDER})
+    return experiment
+
+
+def test_heat_maps_of_two_measures(measured):
+    text = words(figures.run(measured, "matrix", **MATRIX))
+    assert {"0.00", "0.01", "0.64", "Squared distance, mean", "small-cnn, 1 trial(s)"} <= set(text)
+    signed = MATRIX | {"measure": "signed-for-figures"}
+    out = figures.run(measured, "matrix", **signed)
+    assert out == measured.root / "figures" / "signed-for-figures-small-cnn-mean.svg"
+    text = words(out)
+    assert "signed-for-figures, mean (smaller: nearer)" in text
+    assert {"-4.5", "-0.5", "0.5"} <= set(text) and "nan" not in text
+    assert colours(out, 3)[1, 2].tolist() == GREY
+    text = words(figures.run(measured, "matrix", **signed | {"statistic": "std"}))
+    assert "signed-for-figures, standard deviation" in text
+
+
+def test_shares_are_one_measure_s(measured):
+    text = words(figures.run(measured, "shares", measure="fisher", network="small-cnn"))
+    assert "share of the squared distance" in text and not any("\N{MINUS SIGN}" in w for w in text)
+    names = {"measure": "signed-for-figures", "network": "small-cnn"}
+    text = words(figures.run(measured, "shares", **names))
+    assert "share of signed-for-figures" in text and any("\N{MINUS SIGN}" in w for w in text)
+
+
+def test_the_page_of_ranks_tells_measures_apart(measured):
+    text = figures.run(measured, "nearest").read_text()
+    assert text.count("<td>fisher</td>") == text.count("<td>signed-for-figures</td>") == 9
+
+
+def test_tables_without_a_measure_s_rows(measured):
+    path = measured.output(LAYOUT.distances)
+    table = store.read_table(path)
+    store.write_table(path, table.slice(0, 9))
+    names = MATRIX | {"measure": "signed-for-figures"}
+    with pytest.raises(UserError, match=r"no distances by 'signed-for-figures' of network 'small"):
+        figures.run(measured, "matrix", **names)
+    store.write_table(path, table.slice(0, 6))
+    with pytest.raises(UserError, match=r"no distances to three, a task of .*nearest\.parquet"):
+        figures.run(measured, "matrix", **MATRIX)
+
+
+def test_what_decides_a_figure():
+    listed = TINY | {"search": TINY["search"] | {"tasks": ["six", "zero"]}}
+    for raw, tasks in ((TINY, ["six", "three", "zero"]), (listed, ["six", "zero"])):
+        experiment = Experiment.of(config.parse(raw), Path("x"))
+        for figure in ("trace", "cells"):
+            wanted = {"version": figures.VERSION, "tasks": tasks}
+            assert figures.decides(experiment, figure) == wanted
+        assert figures.decides(experiment, "matrix") == {"version": figures.VERSION}
+
+
+def test_naming_the_stage_draws_nothing():
+    lines = "import sys, ftd.stages.figures; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", lines], check=True, capture_output=True, text=True, cwd=ROOT
     )
-    again = (tmp_path / "again.svg").read_bytes()
-    assert again == (root / "figures" / "small-cnn-mean.svg").read_bytes()
-
-
-@pytest.mark.parametrize(("network", "statistic"), [("vgg", "mean"), ("small-cnn", "median")])
-def test_unknown_network_or_statistic(finished, tmp_path, network, statistic):
-    root = finished.results
-    with pytest.raises(UserError, match=r"vgg|median"):
-        figure.matrix(
-            root / "distances.parquet",
-            root / "nearest.parquet",
-            network=network,
-            statistic=statistic,
-            out=tmp_path / "x.svg",
-        )
+    assert not {"torch", "matplotlib", "pandas", "pyarrow"} & set(done.stdout.split())
 
 
 def test_pages_hold_their_tables(finished):
     probes = (finished.results / "figures" / "probes.html").read_text()
     assert probes.count("<tr>") == 3 and "val_accuracy" in probes and "False" in probes
+    assert "val_most_frequent" in probes
     nearest = (finished.results / "figures" / "nearest.html").read_text()
     assert len(re.findall("<tr>", nearest)) == 6 and "agreement" in nearest
     comparison = (finished.results / "figures" / "comparison.html").read_text()
     assert comparison.count("ftd-nas") == 3 and "search MACs" in comparison
+    assert "most frequent %" in comparison
 
 
-def test_a_comparison_over_seeds_as_the_paper_has_it():
+def test_the_page_of_probes_has_the_most_frequent_label_s_share(tmp_path):
+    facts = {"network": "n", "trial": 0, "epochs": 1, "seconds": 1.0, "seed": 0, "other": "unseen"}
+    rows = [
+        facts | {"task": "a", "val_accuracy": 0.9, "val_most_frequent": 0.625, "reached": True},
+        facts | {"task": "b", "val_accuracy": 0.6, "val_most_frequent": 0.5, "reached": False},
+    ]
+    pages.probes(rows, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert text.index("<td>b</td>") < text.index("<td>a</td>") and "unseen" not in text
+    heads, cells = (re.findall(rf"<{tag}>(.*)</{tag}>", text) for tag in ("th", "td"))
+    assert cells[heads.index("val_most_frequent") :: len(heads)] == ["0.5", "0.625"]
+
+
+def compared(seeds: int) -> pd.DataFrame:
     rows = [
         {
             **{"task": "t", "method": "m", "seed": seed, "accuracy": 0.9 + 0.01 * seed},
             **{"parameters": 10 * (seed + 1), "macs": 5, "search_macs": 100, "search_seconds": 2.0},
-            "space_log10": 3.0,
+            **{"space_log10": 3.0, "most_frequent": 0.7},
         }
-        for seed in range(3)
+        for seed in range(seeds)
     ]
-    row = figure.summary(pd.DataFrame(rows)).iloc[0]
+    return pd.DataFrame(rows)
+
+
+def test_a_comparison_over_seeds_as_the_paper_has_it():
+    row = pages.summary(compared(3)).iloc[0]
     assert row["accuracy %"] == "91.00 ± 1.00" and row["parameters"] == 20 and row["seeds"] == 3
-    assert figure.summary(pd.DataFrame(rows[:1])).iloc[0]["accuracy %"] == "90.00"
+    assert row["most frequent %"] == "70.00"
+    assert pages.summary(compared(1)).iloc[0]["accuracy %"] == "90.00"
+
+
+def test_scatter_panels_have_a_line_at_the_most_frequent_label_s_share(tmp_path):
+    searches.scatter(compared(3), tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    assert text.count("stroke-dasharray") == 2
+    assert "0.70" in words(tmp_path / "x.svg")  # the axis reaches down to it
+
+
+def test_a_scatter_of_methods_that_cost_no_search(tmp_path):
+    searches.scatter(compared(2).assign(search_macs=0), tmp_path / "x.svg")
+    assert "multiply-accumulates of the search" in words(tmp_path / "x.svg")
 
 
 def test_the_pareto_front_holds_what_nothing_beats():
     cost, value = np.array([1.0, 2, 3, 3, 2]), np.array([0.5, 0.7, 0.6, 0.9, 0.7])
-    assert figure.pareto(cost, value).tolist() == [True, True, False, True, True]
+    assert searches.pareto(cost, value).tolist() == [True, True, False, True, True]
 
 
-def test_seeds_page(finished, tmp_path):
-    figure.seeds_page([finished.results], tmp_path / "seeds.md")
-    text = (tmp_path / "seeds.md").read_text()
-    assert "## Base seed 0, small-cnn" in text and "| **nearest source** |" in text
+def test_markdown_of_distances():
+    mean = pd.DataFrame([[0.0, 0.25], [0.5, 0.0]], ["a", "b"], ["a", "b"])
+    ranks = [{"target": "a", "source": "b", "rank": 1, "agreement": 0.8}]
+    ranks += [{"target": "b", "source": "a", "rank": 1, "agreement": 1.0}]
+    assert pages.markdown_matrix(mean, mean / 10, pd.DataFrame(ranks)) == [
+        "| | a | b |",
+        "|---|---|---|",
+        "| a | 0.0000 ± 0.0000 | 0.2500 ± 0.0250 |",
+        "| b | 0.5000 ± 0.0500 | 0.0000 ± 0.0000 |",
+        "| **nearest source** | b (80% of trials) | a (100% of trials) |",
+        "",
+    ]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

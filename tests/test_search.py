@@ -1,42 +1,58 @@
 """Searchers: what they find, count and resume; each on its own; the stages search and train."""
 
 import random
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import experiment_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ftd import artifacts, resume, search, slice, train
-from ftd.config import Search, SpaceSettings, Train
+import ftd
+from ftd import store
+from ftd.config.search_keys import DARTS_OPERATIONS, SearchSettings, SpaceSettings
 from ftd.errors import UserError
-from ftd.macs import forward_macs
-from ftd.names import METHODS, OPERATIONS
-from ftd.resume import Resume
-from ftd.search import cells, darts, enas, fuse, supernet
-from ftd.search.ledger import Ledger, Start, trace_table
-from ftd.search.space import Skeleton, Space
-from ftd.seeds import seed_of
-from ftd.target import Classes
+from ftd.layout import LAYOUT
+from ftd.models import cells
+from ftd.models.genotype import Skeleton
+from ftd.models.macs import forward_macs
+from ftd.parts import OPERATIONS, SEARCHERS, Operation, Searcher, resolve
+from ftd.runtime.seeds import seed_of
+from ftd.search import supernet
+from ftd.search.darts import bilevel
+from ftd.search.enas import Enas, controller
+from ftd.search.fuse import generations
+from ftd.search.ledger import Ledger, SearchResult, Start, trace_table
+from ftd.search.space import Space
+from ftd.stages import search as search_stage
+from ftd.stages import task as task_stage
+from ftd.stages import training as training_stage
+from ftd.store import resume
+from ftd.store.resume import Resume
+from ftd.tasks.data import TaskData
+from ftd.tasks.slices import read_slice
+from ftd.tasks.targets.classes import Classes
 
-FAST = Search(
-    space=SpaceSettings(nodes=[1], channels=[4]),
-    samples=60,
-    fuse={"alternations": 2, "alpha_epochs": 3, "max_generations": 2},
-    random={"candidates": 4},
-    darts={"epochs": 3, "warm_up": 1},
-    enas={"epochs": 3, "controller_steps": 2, "candidates": 3},
-    te_nas={"ntk_images": 3, "region_images": 4},
-)
+FAST = SearchSettings(space=SpaceSettings(nodes=[1], channels=[4]), samples=60)
+OWN = {
+    "fuse": {"alternations": 2, "alpha_epochs": 3, "max_generations": 2},
+    "random": {"candidates": 4},
+    "darts": {"epochs": 3},
+    "pc_darts": {"epochs": 3, "warm_up": 1},
+    "enas": {"epochs": 3, "controller_steps": 2, "candidates": 3},
+    "te_nas": {"ntk_images": 3, "region_images": 4},
+}
 DISTINCT = ["fuse-full", "random", "darts-1st", "darts-2nd", "pc-darts-1st", "pc-darts-2nd"]
 DISTINCT += ["enas", "te-nas"]
 
 
-def changed(section, **values):
-    own = getattr(FAST, section).model_copy(update=values)
-    return FAST.model_copy(update={section: own})
+def settings_of(method, common=FAST, own=OWN, **changes):
+    kind = SEARCHERS.get(method)
+    return common.model_copy(update={"own": kind.settings(**own[kind.section] | changes)})
 
 
 @pytest.fixture
@@ -47,12 +63,14 @@ def task(make_slice):
 @pytest.fixture
 def data(task, digits):
     parts = {"train": 60, "val": 40}  # a search that asks for another part fails
-    return slice.TaskData(slice.read(task), digits / "digits.safetensors", parts)
+    return TaskData(read_slice(task), digits / "digits.safetensors", parts)
 
 
-def run(method, data, seed=0, space=None, settings=FAST, **more):
+def run(method, data, seed=0, space=None, settings=None, **more):
+    settings = settings or settings_of(method)
     space = space or Space.full(settings.space)
-    return search.SEARCHERS[method](space, data, settings, seed, **more)
+    kind = SEARCHERS.get(method)
+    return resolve(kind.search)(space, data, settings, seed, **kind.options, **more)
 
 
 def timeless(result):
@@ -64,7 +82,32 @@ def timeless(result):
 
 
 def test_every_method_has_its_searcher():
-    assert set(search.SEARCHERS) == set(METHODS)
+    assert set(DISTINCT) < set(SEARCHERS.names())
+    for name in SEARCHERS.names():
+        kind = SEARCHERS.get(name)
+        assert callable(resolve(kind.search))
+        assert (kind.source is None) is not name.startswith("ftd-nas")
+        assert kind.section in OWN and set(kind.unused) <= set(SearchSettings.model_fields)
+    starts = {name: SEARCHERS.get(name).start for name in SEARCHERS.names()}
+    assert {name for name, start in starts.items() if start == "weights"} == {"ftd-nas-weights"}
+    warm = {name for name, start in starts.items() if start == "genotype"}
+    assert warm == {name for name in starts if name.endswith("-warm")} and len(warm) == 3
+
+
+def test_registering_the_methods_imports_nothing_heavy():
+    code = "import sys, ftd.models, ftd.search; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("order", ["1st", "2nd"])
+def test_darts_does_not_depend_on_what_only_pc_darts_has(order):
+    plain, partial = SEARCHERS.get(f"darts-{order}"), SEARCHERS.get(f"pc-darts-{order}")
+    assert plain.section != partial.section
+    own = set(partial.settings.model_fields) - set(plain.settings.model_fields)
+    assert own == {"warm_up", "partial"}
+    assert plain.settings(epochs=1).epochs == 1  # no warm-up that it would have to outlast
+    with pytest.raises(ValueError, match="warm_up 2 leaves no epoch of 2 for alpha"):
+        partial.settings(epochs=2)
 
 
 class Blind(nn.Module):
@@ -89,7 +132,7 @@ class ToyData:
 
     def __init__(self):
         self.device = torch.device("cpu")
-        self.task = SimpleNamespace(image_shape=(1, 4, 8), target=Classes(2))
+        self.task, self.target = SimpleNamespace(image_shape=(1, 4, 8)), Classes(2)
         generator = torch.Generator().manual_seed(0)
         self.parts = {}
         for part, count in (("train", 96), ("val", 64)):
@@ -109,15 +152,15 @@ class ToyData:
             yield tuple(values[rows] for values in self.parts[part])
 
 
-TOY = Space(OPERATIONS, (Skeleton(1, 1, 4, ()),))
-LONGER = Search(
-    batch_size=16,
-    learning_rate=0.02,
-    fuse={"max_generations": 15, "patience": 15, "alternations": 1, "weight_epochs": 2},
-    random={"candidates": 10},
-    darts={"epochs": 10, "warm_up": 2, "alpha_learning_rate": 0.1, "partial": 2},
-    enas={"epochs": 8, "controller_steps": 20, "controller_learning_rate": 0.01},
-)
+TOY = Space(DARTS_OPERATIONS, (Skeleton(1, 1, 4, ()),))
+LONGER = SearchSettings(batch_size=16, learning_rate=0.02)
+LONGER_OWN = {
+    "fuse": {"max_generations": 15, "patience": 15, "alternations": 1, "weight_epochs": 2},
+    "random": {"candidates": 10},
+    "darts": {"epochs": 10, "alpha_learning_rate": 0.1},
+    "pc_darts": {"epochs": 10, "warm_up": 2, "alpha_learning_rate": 0.1, "partial": 2},
+    "enas": {"epochs": 8, "controller_steps": 20, "controller_learning_rate": 0.01},
+}
 
 
 @pytest.mark.parametrize("method", [name for name in DISTINCT if name != "te-nas"])
@@ -127,8 +170,9 @@ def test_a_planted_best_operation_is_found(method, monkeypatch):
     monkeypatch.setattr(cells, "operation", toy)
     monkeypatch.setattr(supernet, "operation", toy)
     data = ToyData()
+    rules = settings_of(method, LONGER, LONGER_OWN)
     found = [
-        run(method, data, seed, TOY, LONGER).genotype.operations == {planted} for seed in range(5)
+        run(method, data, seed, TOY, rules).genotype.operations == {planted} for seed in range(5)
     ]
     assert sum(found) >= 4
 
@@ -216,10 +260,9 @@ def test_the_cap_ends_a_search_resumed_or_not(method, data, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("method", ["fuse-full", "random", "darts-1st", "darts-2nd"])
 def test_a_search_that_diverges_says_so(method, data):
-    section = "darts" if "darts" in method else None
-    settings = changed(section, learning_rate=1e36) if section else FAST
-    settings = settings if section else FAST.model_copy(update={"learning_rate": 1e36})
-    settings = settings.model_copy(update={"batch_size": 10})
+    own = {"learning_rate": 1e36} if "darts" in method else {}
+    common = {"learning_rate": 1e36, "batch_size": 10}
+    settings = settings_of(method, FAST.model_copy(update=common), **own)
     with pytest.raises(UserError, match=r"^mine: .*lower its learning_rate"):
         run(method, data, settings=settings, ledger=Ledger("mine"))
 
@@ -243,7 +286,7 @@ def test_a_trace_keeps_what_only_some_rows_have(data):
 def test_second_order_is_taken_in_single_precision(data, monkeypatch):
     """Half precision would round the finite difference away."""
     seen, inside = [], []
-    loss, original = Classes.loss, darts.unrolled_gradient
+    loss, original = Classes.loss, bilevel.unrolled_gradient
 
     def watched(self, outputs, targets):
         seen.append(outputs.dtype)
@@ -256,8 +299,8 @@ def test_second_order_is_taken_in_single_precision(data, monkeypatch):
         return found
 
     monkeypatch.setattr(Classes, "loss", watched)
-    monkeypatch.setattr(darts, "unrolled_gradient", spied)
-    monkeypatch.setattr(darts, "mixed", lambda device: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(bilevel, "unrolled_gradient", spied)
+    monkeypatch.setattr(bilevel, "mixed", lambda device: torch.autocast("cpu", torch.bfloat16))
     run("darts-2nd", data)
     assert len(inside) > 0 and set(inside) == {torch.float32}
     assert set(seen) == {torch.float32, torch.bfloat16}  # the weights' own steps are mixed
@@ -267,7 +310,7 @@ def test_second_order_is_taken_in_single_precision(data, monkeypatch):
 
 
 def size_of(result):
-    model = cells.build(result.genotype, channels=1, labels=2, seed=0)
+    model = cells.build(result.genotype, image_shape=(1, 8, 8), target=Classes(2), seed=0)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -279,7 +322,7 @@ def smallest_as_good(row):
 
 
 def test_fuse_trace_and_accounting(data):
-    once = changed("fuse", max_generations=1, alternations=1, tie=0)
+    once = settings_of("fuse-full", max_generations=1, alternations=1, tie=0)
     result = run("fuse-full", data, settings=once)
     assert [row["phase"] for row in result.trace] == ["weights", *["alpha"] * 3, "winner"]
     assert all(sum(row["alpha"]) == pytest.approx(1) for row in result.trace)
@@ -287,7 +330,8 @@ def test_fuse_trace_and_accounting(data):
     assert len(set(result.trace[0]["candidates"])) == 3
     candidates = Space.full(FAST.space).sample(3, random.Random(seed_of("candidates", 0, 0)))
     forward = sum(
-        forward_macs(cells.build(g, channels=1, labels=2, seed=0), (1, 8, 8)) for g in candidates
+        forward_macs(cells.build(g, image_shape=(1, 8, 8), target=Classes(2), seed=0), (1, 8, 8))
+        for g in candidates
     )
     assert result.macs == forward * (60 * 3 + 40)
     last = result.trace[-1]
@@ -297,7 +341,7 @@ def test_fuse_trace_and_accounting(data):
 
 
 def test_the_incumbent_stays_and_others_are_new(data):
-    patient = changed("fuse", patience=9, max_generations=3, tie=0)
+    patient = settings_of("fuse-full", patience=9, max_generations=3, tie=0)
     result = run("fuse-full", data, settings=patient)
     for before, after in ((0, 1), (1, 2)):
         last = [row for row in result.trace if row["generation"] == before][-1]
@@ -307,13 +351,15 @@ def test_the_incumbent_stays_and_others_are_new(data):
 
 
 def test_patience_ends_the_search(data):
-    result = run("fuse-full", data, settings=changed("fuse", patience=1, max_generations=50))
+    result = run(
+        "fuse-full", data, settings=settings_of("fuse-full", patience=1, max_generations=50)
+    )
     assert result.facts["survived"] == 1 and result.facts["generations"] < 50
 
 
 def test_a_space_no_larger_than_the_candidates_needs_one_generation(data):
     one = Space(("skip_connect",), (Skeleton.usual(3, 1, 2),))
-    result = run("fuse-full", data, space=one, settings=changed("fuse", max_generations=5))
+    result = run("fuse-full", data, space=one, settings=settings_of("fuse-full", max_generations=5))
     assert result.facts["generations"] == 1 and [result.genotype] == list(one)
 
 
@@ -321,13 +367,14 @@ def test_a_warm_start_begins_with_the_learned_genotype_and_its_weights(data):
     genotype = Space.full(FAST.space).draw(random.Random(3))
     result = run("ftd-nas-warm", data, start=Start(genotype))
     assert result.trace[0]["candidates"][0] == genotype.name
-    learned = cells.build(genotype, channels=1, labels=5, seed=9)  # another head
+    other_head = Classes(5)
+    learned = cells.build(genotype, image_shape=(1, 8, 8), target=other_head, seed=9)
     start = Start(genotype, learned.state_dict())
-    models = fuse._models([genotype, genotype], data, 0, start)
+    models = generations._models([genotype, genotype], data, 0, start)
     own = dict(models[0].named_parameters())
     for name, value in learned.named_parameters():
         assert torch.equal(own[name], value) is not name.startswith("head")
-    assert own["head.weight"].shape == (2, own["head.weight"].shape[1])
+    assert own["head.linear.weight"].shape == (2, own["head.linear.weight"].shape[1])
     other = run("ftd-nas-weights", data, start=start)
     assert timeless(other) != timeless(result)
 
@@ -340,12 +387,12 @@ def test_alpha_learns_which_candidate_is_right():
     optimizer = torch.optim.Adam([alpha], 0.1)
     generator = torch.Generator().manual_seed(0)
     losses = [
-        fuse._alpha_epoch(alpha, logits, targets, Classes(3), 64, generator, optimizer)
+        generations._alpha_epoch(alpha, logits, targets, Classes(3), 64, generator, optimizer)
         for _ in range(20)
     ]
     assert losses[-1] < losses[0] and alpha.softmax(0)[1] > 0.7
     expected = sum(w * c for w, c in zip(alpha.softmax(0), logits, strict=True))
-    torch.testing.assert_close(fuse.fused(alpha, logits), expected)
+    torch.testing.assert_close(generations.fused(alpha, logits), expected)
 
 
 @pytest.mark.parametrize(
@@ -362,15 +409,15 @@ def test_alpha_learns_which_candidate_is_right():
 )
 def test_the_smallest_candidate_that_scores_as_well_as_alphas_choice_wins(right, tie, winner):
     scores = torch.tensor([[float(digit) for digit in row] for row in right])
-    assert fuse.best([0.6, 0.3, 0.1], scores, [30, 20, 10], tie) == winner
+    assert generations.best([0.6, 0.3, 0.1], scores, [30, 20, 10], tie) == winner
 
 
 def test_alpha_does_not_judge_by_running_statistics_that_lag_behind(data):
     """Logits are the batches' own: running statistics of whatever value change nothing."""
     genotype = Space.full(FAST.space).draw(random.Random(3))
-    models = fuse._models([genotype], data, 0, None)
+    models = generations._models([genotype], data, 0, None)
     generator = torch.Generator().manual_seed(0)
-    expected, targets = fuse._val_logits(models, data, generator)
+    expected, targets = generations._val_outputs(models, data, generator)
     images, labels = next(data.batches("val", 40, torch.Generator().manual_seed(0)))
     torch.testing.assert_close(expected[0], models[0].train()(images))
     assert torch.equal(targets, labels)
@@ -378,8 +425,56 @@ def test_alpha_does_not_judge_by_running_statistics_that_lag_behind(data):
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.fill_(7.0)
             part.running_var.fill_(0.01)
-    again, _ = fuse._val_logits(models, data, generator.manual_seed(0))
+    again, _ = generations._val_outputs(models, data, generator.manual_seed(0))
     assert torch.equal(expected, again)
+
+
+class Dense:
+    """Marks every pixel of the image: one logit a pixel."""
+
+    outputs = 1
+
+    def head(self, features, size, *, pooled=True):
+        self.told = features, size
+        return nn.Sequential(nn.Conv2d(features[0], 1, 1), nn.Upsample(size))
+
+    def loss(self, outputs, targets):
+        return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets)
+
+    def scores(self, outputs, targets):
+        return ((outputs[:, 0] > 0) == (targets > 0.5)).float().mean((1, 2))
+
+
+class DenseData(ToyData):
+    """The toy images, to be marked where they are bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.target = Dense()
+        self.parts = {
+            part: (images, (images[:, 0] > 0).float()) for part, (images, _) in self.parts.items()
+        }
+
+
+@pytest.mark.parametrize("method", DISTINCT)
+def test_outputs_of_any_shape_are_searched(method):
+    data = DenseData()
+    space = Space(("skip_connect", "sep_conv_3x3", "none"), (Skeleton(3, 1, 4, (1,)),))
+    result = run(method, data, space=space)
+    assert result.genotype in space
+    cells.build(result.genotype, image_shape=(1, 5, 7), target=data.target, seed=0)
+    assert data.target.told == ((8, 3, 4), (5, 7))
+    assert all(0 <= row["score"] <= 1 for row in result.trace if row["score"] is not None)
+
+
+def test_te_nas_says_for_which_layers_it_knows_no_kernel(monkeypatch):
+    normed = Operation(lambda c, stride: nn.Sequential(nn.AvgPool2d(stride), nn.GroupNorm(1, c)))
+    monkeypatch.setitem(OPERATIONS._entries, "normed", normed)
+    space = Space(("normed", "skip_connect"), (Skeleton(3, 1, 4, ()),))
+    with pytest.raises(
+        UserError, match=r"Conv2d and Linear only, not for cells\.0.*another method"
+    ):
+        run("te-nas", ToyData(), space=space)
 
 
 # Supernet, DARTS, ENAS --------------------------------------------------------------------------
@@ -388,7 +483,12 @@ def test_alpha_does_not_judge_by_running_statistics_that_lag_behind(data):
 def net_of(space, partial=1):
     skeleton = supernet.skeleton_of(space)
     return supernet.Supernet(
-        skeleton, space.operations, channels=1, labels=2, seed=0, partial=partial
+        skeleton,
+        space.operations,
+        image_shape=(1, 8, 8),
+        target=Classes(2),
+        seed=0,
+        partial=partial,
     )
 
 
@@ -425,14 +525,14 @@ def test_partial_channels_pass_and_mix_the_others():
     torch.testing.assert_close(out[:, 1], x[:, 2])  # shuffled: the next edge mixes another part
     halved = supernet.Edge(("avg_pool_3x3",), 8, 2, partial=2)(x, torch.ones(1))
     assert halved.shape == (2, 8, 3, 3)
-    with pytest.raises(UserError, match=r"8 channels .* search.darts.partial = 3"):
+    with pytest.raises(UserError, match=r"8 channels .* search.pc_darts.partial = 3"):
         supernet.Edge(("none",), 8, 1, partial=3)
 
 
 def test_edge_normalisation_weights_the_channels_that_pass_by_too():
     """Xu et al. 2020, equation 4: a node is the sum of β · PC(x) over its edges."""
     skeleton = Skeleton.usual(3, 3, 4)
-    relaxation = darts.Relaxation(skeleton, 2, 0, edges=True)
+    relaxation = bilevel.Relaxation(skeleton, 2, 0, edges=True)
     with torch.no_grad():
         relaxation.beta["normal"].copy_(torch.tensor([3.0, 1, -2, 0.5, 2, -1]))
         relaxation.alpha["normal"].normal_(generator=torch.Generator().manual_seed(0))
@@ -448,7 +548,7 @@ def test_edge_normalisation_weights_the_channels_that_pass_by_too():
 
 
 def test_edge_normalisation_shares_a_node_s_weight():
-    weights = darts.Relaxation(Skeleton.usual(3, 3, 4), 5, 0, edges=True)()
+    weights = bilevel.Relaxation(Skeleton.usual(3, 3, 4), 5, 0, edges=True)()
     nodes = torch.tensor([node for node, _ in supernet.edges_of(Skeleton.usual(3, 3, 4))])
     for value in weights.values():
         sums = [float(value.detach()[nodes == node].sum()) for node in range(3)]
@@ -488,7 +588,7 @@ def test_second_order_is_the_gradient_through_a_step():
     )
     exact = torch.autograd.grad(loss(b, stepped, alphas[0]), alphas[0])[0]
     before = weights[0].detach().clone()
-    value, found = darts.unrolled_gradient(
+    value, found = bilevel.unrolled_gradient(
         weights,
         alphas,
         lambda: loss(a, weights[0], alphas[0]),
@@ -506,14 +606,14 @@ def test_second_order_is_the_gradient_through_a_step():
 def test_a_controller_s_probabilities_are_those_of_its_draws():
     space = Space(("a", "b", "c"), (Skeleton(1, 1, 4, (), feeds=2, fan_in=1),))
     torch.manual_seed(0)
-    controller = enas.Controller(space)
+    writer = controller.Controller(space)
     with torch.no_grad():
-        controller.heads["operation"].weight.mul_(40)
+        writer.heads["operation"].weight.mul_(40)
     generator = torch.Generator().manual_seed(0)
     drawn, probability = {}, {}
     with torch.no_grad():
         for _ in range(2000):
-            genotype, log_probability, entropy = controller.sample(generator)
+            genotype, log_probability, entropy = writer.sample(generator)
             assert genotype in space and entropy >= 0
             drawn[genotype] = drawn.get(genotype, 0) + 1
             probability[genotype] = float(log_probability.exp())
@@ -525,102 +625,132 @@ def test_a_controller_s_probabilities_are_those_of_its_draws():
 def test_reinforce_prefers_what_is_rewarded():
     space = Space(("a", "b", "c", "d"), (Skeleton(1, 1, 4, ()),))
     torch.manual_seed(0)
-    controller = enas.Controller(space)
-    learner = enas.Reinforce(controller, LONGER.enas)
+    writer = controller.Controller(space)
+    learner = controller.Reinforce(writer, Enas(**LONGER_OWN["enas"]))
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         learner.step(lambda genotype: float("c" in genotype.operations), generator)
-    drawn = [controller.sample(generator)[0].operations for _ in range(50)]
+    drawn = [writer.sample(generator)[0].operations for _ in range(50)]
     assert drawn.count({"c"}) > 40
 
 
-# Stages -----------------------------------------------------------------------------------------
+# Through the stages -------------------------------------------------------------------------------
+
+METHODS = [*DISTINCT, "ftd-nas", "ftd-nas-weights", "ftd-nas-random", "resnet18-x0.05"]
 
 
-def run_stage(task, digits, folder, donors=(), method="ftd-nas", **more):
-    return search.run(
-        task,
-        digits / "digits.safetensors",
-        list(donors),
-        method=method,
-        seed=0,
-        search_seed=0,
-        settings=FAST.model_copy(update=more.pop("settings", {})),
-        genotype_out=folder / "genotype.json",
-        trace_out=folder / "trace.parquet",
-        **more,
-    )
+@pytest.fixture
+def searching(digits, tmp_path):
+    """A function of keys of ``search`` → the tiny experiment, its tasks sliced."""
+
+    def of(**keys):
+        common = {"space": {"nodes": [1], "channels": [4]}, "samples": 60, "methods": METHODS}
+        return experiment_of(
+            tmp_path, digits.parent, search=common | OWN | keys, train={"epochs": 2}
+        )
+
+    for name in of().config.tasks:
+        task_stage.run(of(), task=name)
+    return of
 
 
-def train_stage(task, digits, folder, settings=None):
-    return train.run(
-        folder / "genotype.json",
-        task,
-        digits / "digits.safetensors",
-        seed=0,
-        settings=settings or Train(epochs=2),
-        weights_out=folder / "weights.safetensors",
-        metrics_out=folder / "metrics.json",
-    )
+def searched(experiment, task="zero", method="ftd-nas", donors=()):
+    return search_stage.run(experiment, task=task, method=method, seed=0, donors=list(donors))
 
 
-def test_search_is_restricted_to_the_donors_and_the_winner_trains(task, digits, tmp_path):
-    first = run_stage(task, digits, tmp_path / "first")
+def place(artifact, experiment, task="zero", method="ftd-nas"):
+    return experiment.output(artifact, task=task, method=method, seed=0)
+
+
+def test_search_is_restricted_to_the_donors_and_the_winner_trains(searching, digits):
+    plain = searching()
+    first = searched(plain)
     assert first["space_log10"] == pytest.approx(2) and first["donors"] == []
-    donor = tmp_path / "first" / "genotype.json"
     used = {op for kind in ("normal", "reduction") for op, _ in first["genotype"][kind][0]}
-    used_only = {"restriction": "operations"}
-    second = run_stage(task, digits, tmp_path / "second", [donor], settings=used_only)
+    second = searched(searching(restriction="operations"), "six", donors=["zero"])
     assert second["donors"] == ["zero"] and set(second["space"]["operations"]) == used
-    assert not (tmp_path / "second" / "genotype.resume").exists()
+    genotype = place(LAYOUT.genotype, plain, "six")
+    assert genotype.exists() and not genotype.with_name("genotype.resume").exists()
+    trace = store.read_table(place(LAYOUT.trace, plain, "six"))
+    assert {"loss", "alpha", "macs", "seconds"} <= set(trace.column_names)
     near = {"restriction": "neighbourhood", "radius": 1}
-    third = run_stage(task, digits, tmp_path / "third", [donor], settings=near)
+    third = searched(searching(**near), "six", donors=["zero"])
     assert 10 ** third["space_log10"] == pytest.approx(1 + 2 * 9)
-    full = run_stage(task, digits, tmp_path / "full", method="random")
+    full = searched(plain, method="random")
     assert full["donors"] == [] and full["space_log10"] == first["space_log10"]
     with pytest.raises(UserError, match="random takes no learned tasks"):
-        run_stage(task, digits, tmp_path / "full", [donor], method="random")
-    trace = artifacts.read_table(tmp_path / "second" / "trace.parquet")
-    assert {"loss", "alpha", "macs", "seconds"} <= set(trace.column_names)
+        searched(plain, method="random", donors=["zero"])
 
-    metrics = train_stage(task, digits, tmp_path / "first")
-    model, facts = train.load(tmp_path / "first" / "weights.safetensors")
+    metrics = training_stage.run(plain, task="zero", method="ftd-nas", seed=0)
+    model, facts = training_stage.load(place(LAYOUT.weights, plain))
     assert metrics["parameters"] == sum(p.numel() for p in model.parameters())
     assert metrics["search_macs"] == first["search_macs"]
-    data = slice.TaskData(slice.read(task), digits / "digits.safetensors", {"test": None})
+    sliced = read_slice(plain.output(LAYOUT.slice, task="zero"))
+    data = TaskData(sliced, digits / "digits.safetensors", {"test": None})
     images, labels = next(data.batches("test", 10_000))
     with torch.no_grad():
         hits = (model(images).argmax(1) == labels).double().mean().item()
-    assert hits == pytest.approx(metrics["accuracy"])
+    assert hits == pytest.approx(metrics["accuracy"]) and metrics["most_frequent"] == 0.5
     assert facts["labels"] == ["other", "zero"] and facts["mean"]
+    shown = ftd.load(place(LAYOUT.weights, plain))
+    assert shown.labels == facts["labels"]
+    assert (shown.mean, shown.std) == (sliced.facts["mean"], sliced.facts["std"])
 
-    weights = tmp_path / "first" / "weights.safetensors"
-    warm = run_stage(
-        task, digits, tmp_path / "warm", [donor], method="ftd-nas-weights", weights=weights
-    )
+    warm = searched(plain, "three", "ftd-nas-weights", ["zero"])
     assert warm["donors"] == ["zero"]
-    with pytest.raises(UserError, match="starts from a learned task's trained weights"):
-        run_stage(task, digits, tmp_path / "cold", [donor], method="ftd-nas-weights")
+    assert warm["donor_weights"] == store.checksum(place(LAYOUT.weights, plain))
+    assert second["donor_weights"] is None
+    with pytest.raises(UserError, match=r"six/0/weights\.safetensors: no such file; make it by"):
+        searched(plain, "three", "ftd-nas-weights", ["six"])
 
 
-def test_a_hand_designed_network_is_trained_in_the_same_way(task, digits, tmp_path):
-    found = run_stage(task, digits, tmp_path, method="resnet18-x0.05")
+def test_a_search_starts_from_what_the_selection_says(searching):
+    plain = searching()
+    chosen = {"six": {"nearest": ["zero"], "farthest": []}}
+    store.write_json(plain.output(LAYOUT.selection), chosen, {"stage": "selection"})
+    searched(plain)
+    for method in ("ftd-nas", "ftd-nas-random"):  # of one task that arrived before
+        found = search_stage.run(plain, task="six", method=method, seed=0)
+        assert found["donors"] == ["zero"], method
+    assert search_stage.run(plain, task="six", method="random", seed=0)["donors"] == []
+    with pytest.raises(UserError, match="the selection has no task 'three'; run the stage sel"):
+        search_stage.run(plain, task="three", method="ftd-nas", seed=0)
+
+
+def test_only_what_follows_from_the_selection_reads_it(searching):
+    plain = searching()
+    assert search_stage.run(plain, task="six", method="random", seed=0)["donors"] == []
+    with pytest.raises(UserError, match=r"selection\.json: no such file"):
+        search_stage.run(plain, task="six", method="ftd-nas", seed=0)
+
+
+@pytest.mark.parametrize("result", [None, "genotype", SearchResult("genotype", [], 0, 0.0)])
+def test_a_method_that_gives_no_result_is_named(result, searching, registered):
+    registered(SEARCHERS, "random", Searcher(lambda *_, **__: result))
+    with pytest.raises(UserError, match=r"search zero, method random, seed 0: .*ledger\.result"):
+        searched(searching(), method="random")
+
+
+def test_a_hand_designed_network_is_trained_in_the_same_way(searching):
+    plain, network = searching(), "resnet18-x0.05"
+    found = searched(plain, method=network)
     assert found["search_macs"] == 0 and found["genotype"] is None
-    metrics = train_stage(task, digits, tmp_path)
-    model, _ = train.load(tmp_path / "weights.safetensors")
+    metrics = training_stage.run(plain, task="zero", method=network, seed=0)
+    model, _ = training_stage.load(place(LAYOUT.weights, plain, method=network))
     assert metrics["parameters"] == sum(p.numel() for p in model.parameters())
-    assert metrics["method"] == "resnet18-x0.05" and metrics["search_macs"] == 0
+    assert metrics["method"] == network and metrics["search_macs"] == 0
+    with pytest.raises(UserError, match="no method 'fuse' in this experiment; did you mean 'fuse-"):
+        searched(plain, method="fuse")
     with pytest.raises(UserError, match="unknown method 'fuse'; did you mean 'fuse-full'"):
-        run_stage(task, digits, tmp_path, method="fuse")
+        searching(methods=["fuse"])
 
 
 @pytest.mark.parametrize("method", DISTINCT)
-def test_search_never_loads_the_test_part(method, task, digits, tmp_path, monkeypatch):
-    loaded, whole = [], slice.TaskData
+def test_search_never_loads_the_test_part(method, searching, monkeypatch):
+    loaded, whole = [], TaskData
     monkeypatch.setattr(
-        slice,
-        "TaskData",
+        "ftd.tasks.data.TaskData",
         lambda task, images, parts: loaded.append(parts) or whole(task, images, parts),
     )
-    run_stage(task, digits, tmp_path, method=method)
+    searched(searching(), method=method)
     assert [set(parts) for parts in loaded] == [{"train", "val"}]

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ftd.config import SpaceSettings
+from ftd.config.search_keys import DARTS_OPERATIONS, SpaceSettings
 from ftd.errors import UserError
-from ftd.macs import forward_macs
-from ftd.names import OPERATIONS
-from ftd.search import cells
-from ftd.search.space import Genotype, Skeleton, Space, edges_changed, restrict
+from ftd.models import cells, operations
+from ftd.models.genotype import Genotype, Skeleton, edges_changed
+from ftd.models.macs import forward_macs
+from ftd.parts import OPERATIONS, Operation
+from ftd.search.space import Space, restrict
+from ftd.tasks.targets.classes import Classes
 
 SMALL = Space(
     ("none", "skip_connect", "sep_conv_3x3"),
@@ -45,7 +48,7 @@ def test_size_counts_distinct_genotypes(space, size):
 
 def test_sizes_of_large_spaces():
     assert Space.full(SpaceSettings()).size == 10**12  # six edges in each of two cells
-    darts = SpaceSettings(operations=list(OPERATIONS[:8]), nodes=[4], feeds=2, fan_in=2)
+    darts = SpaceSettings(operations=list(DARTS_OPERATIONS[:8]), nodes=[4], feeds=2, fan_in=2)
     pairs = math.prod(math.comb(inputs, 2) * 8**2 for inputs in (2, 3, 4, 5))
     assert Space.full(darts).size == pairs**2
 
@@ -161,16 +164,16 @@ def test_a_neighbourhood_is_what_differs_in_few_edges(space, numbers, radius):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", [op for op in OPERATIONS if op != "none"])
+@pytest.mark.parametrize("name", [op for op in DARTS_OPERATIONS if op != "none"])
 def test_operations_keep_channels_and_halve_maps(name, stride):
     for side in (8, 7, 3):
-        out = cells.operation(name, 4, stride)(torch.randn(2, 4, side, side))
+        out = operations.operation(name, 4, stride)(torch.randn(2, 4, side, side))
         assert out.shape == (2, 4, -(-side // stride), -(-side // stride))
 
 
 def test_parameter_counts_of_the_darts_operations():
     def count(name, stride=1, c=16):
-        return sum(p.numel() for p in cells.operation(name, c, stride).parameters())
+        return sum(p.numel() for p in operations.operation(name, c, stride).parameters())
 
     assert count("sep_conv_3x3") == 2 * (16 * 9 + 16 * 16 + 2 * 16)
     assert count("dil_conv_5x5") == 16 * 25 + 16 * 16 + 2 * 16
@@ -236,7 +239,7 @@ def published(normal: str, reduction: str) -> Genotype:
     ids=["DARTS_V2", "PC-DARTS"],
 )
 def test_published_genotypes_have_their_published_size(genotype, millions):
-    model = cells.build(genotype, channels=3, labels=10, seed=0).eval()
+    model = cells.build(genotype, image_shape=(3, 32, 32), target=Classes(10), seed=0).eval()
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count / 1e6 == pytest.approx(millions, rel=0.02)
     with torch.no_grad():
@@ -245,4 +248,43 @@ def test_published_genotypes_have_their_published_size(genotype, millions):
 
 def test_an_unknown_operation_is_named():
     with pytest.raises(UserError, match="'sep_conv_9x9'; did you mean 'sep_conv_"):
-        cells.operation("sep_conv_9x9", 4, 1)
+        operations.operation("sep_conv_9x9", 4, 1)
+
+
+def test_darts_operations_are_those_that_a_space_takes_by_default():
+    assert OPERATIONS.names()[:10] == list(DARTS_OPERATIONS) == SpaceSettings().operations
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda c, stride: nn.Conv2d(c, c, 3, 1, 1),
+            "of a map (1, 4, 7, 7); expected (1, 4, 4, 4)",
+        ),
+        (lambda c, stride: nn.Conv2d(c, 1, 3, stride, 1), "it makes (1, 1, 4, 4) of a map"),
+        (lambda c, stride: nn.Conv2d(2 * c, c, 3, stride, 1), "for 4 channels and stride 2 (Runt"),
+        (lambda c: nn.Identity(), "cannot be built for 4 channels and stride 2 (TypeError: "),
+    ],
+)
+def test_an_operation_of_ones_own_that_does_not_fit_is_named(build, message, monkeypatch):
+    monkeypatch.setitem(OPERATIONS._entries, "mine", Operation(build))
+    with pytest.raises(UserError, match="^operation mine: .*" + re.escape(message)):
+        operations.operation("mine", 4, 2)
+
+
+def test_an_operation_of_ones_own_stands_in_a_cell(monkeypatch):
+    def build(c, stride):
+        return nn.Sequential(nn.AvgPool2d(3, stride, 1), nn.BatchNorm2d(c), nn.Dropout(0.5))
+
+    monkeypatch.setitem(OPERATIONS._entries, "mine", Operation(build))
+    torch.manual_seed(0)
+    operations.operation("mine", 4, 1)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert drawn == torch.rand(1)  # looking at it draws nothing
+    genotype = Genotype.of(Skeleton(3, 1, 4, (1,)), [(("mine", 0),), (("mine", 0),)])
+    model = cells.build(genotype, image_shape=(1, 7, 5), target=Classes(2), seed=0)
+    norm = model.cells[1].edges["0_0"][1]
+    assert model.training and norm.training and not norm.num_batches_tracked
+    assert model(torch.randn(2, 1, 7, 5)).shape == (2, 2)

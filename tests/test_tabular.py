@@ -10,13 +10,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ftd import artifacts, cli
-from ftd.bench import tabular as bench
-from ftd.config import Enas
+from evidence import commands
+from evidence import nas_tables as tabular
+from evidence import tabular_search as bench
+from ftd import store
 from ftd.errors import UserError
-from ftd.search import tabular
-from ftd.search.enas import Controller
-from ftd.search.space import Space, edges_changed, restrict
+from ftd.models.genotype import edges_changed
+from ftd.search.enas import Enas
+from ftd.search.enas.controller import Controller
+from ftd.search.space import Space, restrict
 
 DIGITS = ["".join(digits) for digits in itertools.product("0123", repeat=6)]
 TASKS = ("one", "two", "far")
@@ -66,7 +68,7 @@ def results(folder):
             controller_seeds=2,
             page=folder / "page.md",
         )
-    return artifacts.read_table(folder / "bench-tabular-micro.parquet").to_pandas()
+    return store.read_table(folder / "bench-tabular-micro.parquet").to_pandas()
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -193,9 +195,16 @@ def test_other_errors_are_the_users(table, folder, tmp_path):
 
 
 def distances_of(pairs: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """By a measure of squares and one of others; what counts is the first rows'."""
     rows = [
-        {"network": network, "trial": trial, "source": s, "target": t, "squared_distance": d * sign}
-        for network, sign in (("zebra", 1), ("ant", -1))
+        {
+            **{"measure": measure, "network": network, "trial": trial, "source": s, "target": t},
+            **{"distance": -d * sign, "squared_distance": d * sign},
+        }
+        for measure, network, sign in (
+            *(("fisher", "zebra", 1), ("fisher", "ant", -1)),
+            ("another", "zebra", -1),
+        )
         for trial in range(2)
         for (s, t), d in pairs.items()
     ]
@@ -213,7 +222,7 @@ def test_sources_are_ranked_by_the_table_or_by_distances(table, tmp_path):
     pairs = {(s, t): 0.9 for s in (*TASKS, "more") for t in (*TASKS, "more") if s != t}
     pairs[("far", "one")] = 0.1
     path = write(distances_of(pairs), tmp_path / "distances.parquet")
-    ranked = tabular.ranked_sources(table, path)  # the file's first network
+    ranked = tabular.ranked_sources(table, path)  # the file's first measure and network
     spaces = {name: (source, space) for name, source, space in tabular.spaces(table, "one", ranked)}
     assert next(iter(spaces)) == "full" and len(spaces) == 5
     for name, source in (("nearest", "far"), ("farthest", "two")):
@@ -224,7 +233,7 @@ def test_sources_are_ranked_by_the_table_or_by_distances(table, tmp_path):
 
     del pairs[("two", "one")]
     path = write(distances_of(pairs), path)
-    with pytest.raises(UserError, match="pairs are missing for network zebra"):
+    with pytest.raises(UserError, match="pairs are missing for measure fisher, network zebra"):
         tabular.ranked_sources(table, path)
     path = write(distances_of({("a", "b"): 1.0}), path)
     with pytest.raises(UserError, match="no distances to one, two, far"):
@@ -345,16 +354,16 @@ def test_the_controller_learns_in_every_space(table, how):
 def test_the_page_shows_the_results(folder, results):
     page = (folder / "page.md").read_text()
     assert "TransNAS-Bench-101, micro level (Duan et al. 2021; data MIT)" in page
-    assert "ftd bench tabular --table micro.parquet --layout transnas-micro --out " in page
+    assert "python -m evidence tabular --table micro.parquet --layout transnas-micro --out " in page
     assert str(folder) not in page and page.endswith("|\n")
     assert all(f"### {task}\n" in page for task in TASKS)
     assert "| farthest neighbourhood | 0 | 0 better, 3 worse | 0 better, 3 worse |" in page
     for row in results[results["n"].isin([4, 16, 64, 256])].itertuples():
         assert row.method != "random" or f"{row.percentile:.3f} ± {row.percentile_ci95:.3f}" in page
-    facts = artifacts.table_facts(artifacts.read_table(folder / "bench-tabular-micro.parquet"))
+    facts = store.table_facts(store.read_table(folder / "bench-tabular-micro.parquet"))
     assert facts["table"] == {
         "name": "micro.parquet",
-        "sha256": artifacts.digest(folder / "micro.parquet"),
+        "sha256": store.digest(folder / "micro.parquet"),
     }
     assert (results["method"] == "controller").sum() == 3 * 5
 
@@ -362,21 +371,21 @@ def test_the_page_shows_the_results(folder, results):
 def test_the_command(folder, tmp_path):
     pairs = {(s, t): 0.1 if "far" in (s, t) else 0.9 for s in TASKS for t in TASKS if s != t}
     distances = write(distances_of(pairs), tmp_path / "distances.parquet")
-    command = ["bench", "tabular", "--table", str(folder / "micro.parquet")]
+    command = ["tabular", "--table", str(folder / "micro.parquet")]
     command += ["--repetitions", "2", "--controller-seeds", "0", "--distances", str(distances)]
     out = tmp_path / "bench-tabular-b.parquet"
     more = ["--layout", "transnas-micro", "--out", str(out), "--page", str(tmp_path / "b.md")]
-    done = CliRunner().invoke(cli.app, [*command, *more])
+    done = CliRunner().invoke(commands.app, [*command, *more])
     assert done.exit_code == 0, done.output
     assert done.output.split()[:4] == ["target", "space", "architectures", "4"]
     first = out.read_bytes()
-    results = artifacts.read_table(out).to_pandas()
+    results = store.read_table(out).to_pandas()
     sources = results.set_index(["target", "space"])["source"]
     assert set(sources["one", "nearest operations"]) == {"far"}
     assert "--distances distances.parquet --out docs/bench-tabular-b.parquet" in (
         (tmp_path / "b.md").read_text()
     )
-    CliRunner().invoke(cli.app, [*command, *more])
+    CliRunner().invoke(commands.app, [*command, *more])
     assert out.read_bytes() == first
-    done = CliRunner().invoke(cli.app, [*command, "--layout", "macro", "--out", str(out)])
+    done = CliRunner().invoke(commands.app, [*command, "--layout", "macro", "--out", str(out)])
     assert isinstance(done.exception, UserError) and "unknown layout 'macro'" in str(done.exception)

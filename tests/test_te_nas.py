@@ -9,35 +9,39 @@ from torch import nn
 from torch.func import functional_call, jacrev
 from torch.utils.flop_counter import FlopCounterMode
 
-from ftd import resume, slice
-from ftd.config import Search, TeNas
+from ftd.config.search_keys import SearchSettings
 from ftd.errors import UserError
-from ftd.resume import Resume
-from ftd.search import te_nas
+from ftd.models.genotype import Skeleton
+from ftd.runtime.seeds import seed_of
 from ftd.search.ledger import Ledger
-from ftd.search.space import Skeleton, Space, restrict
+from ftd.search.space import Space, restrict
 from ftd.search.supernet import Supernet
-from ftd.seeds import seed_of
+from ftd.search.te_nas import TeNas, measuring, pruning
+from ftd.store import resume
+from ftd.store.resume import Resume
+from ftd.tasks import slices
+from ftd.tasks.data import TaskData
+from ftd.tasks.targets.classes import Classes
 
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "sep_conv_3x3", "conv_7x1_1x7")
 SPACE = Space(OPERATIONS, (Skeleton.usual(3, 2, 2),))
-FAST = Search(te_nas=TeNas(ntk_images=4, region_images=8))
+FAST = SearchSettings(own=TeNas(ntk_images=4, region_images=8))
 
 
 @pytest.fixture(scope="module")
 def data(make_slice, digits):
-    task = slice.read(make_slice("zero", {"other": "rest", "zero": [0]}))
-    return slice.TaskData(task, digits / "digits.safetensors", {"train": 60})  # no other part
+    task = slices.read_slice(make_slice("zero", {"other": "rest", "zero": [0]}))
+    return TaskData(task, digits / "digits.safetensors", {"train": 60})  # no other part
 
 
 @pytest.fixture
 def draw(data):
-    return te_nas.drawing(SPACE.skeletons[0], SPACE, data, FAST.te_nas)(3)
+    return measuring.drawing(SPACE.skeletons[0], SPACE, data, FAST.own)(3)
 
 
 @pytest.fixture
 def path():
-    return te_nas.Pruning(SPACE, SPACE.skeletons[0]).path
+    return pruning.Pruning(SPACE, SPACE.skeletons[0]).path
 
 
 def timeless(result):
@@ -84,46 +88,46 @@ def test_ntk_condition_is_that_of_the_jacobian():
     net, images = Tiny(), torch.randn(5, 2, 7, 6)
     expected = condition_by_jacobian(net, images, None)
     assert 1 < expected < 1e5
-    assert te_nas.ntk_condition(net, images, None) == pytest.approx(expected, rel=1e-4)
+    assert measuring.ntk_condition(net, images, None) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_singular_kernel_has_no_finite_condition(draw):
     torch.manual_seed(0)
     image = torch.randn(1, 2, 7, 6)
-    assert te_nas.ntk_condition(Tiny(), image.repeat(3, 1, 1, 1), None) == math.inf
+    assert measuring.ntk_condition(Tiny(), image.repeat(3, 1, 1, 1), None) == math.inf
     nothing = {kind: [(("none", 0),)] * 2 for kind in ("normal", "reduction")}
-    assert te_nas.ntk_condition(draw.net, draw.images, nothing) == math.inf
+    assert measuring.ntk_condition(draw.net, draw.images, nothing) == math.inf
 
 
 def test_parameters_of_other_layers_are_refused():
     with pytest.raises(ValueError, match="Conv2d and Linear"):
-        te_nas.ntk_condition(nn.BatchNorm2d(2), torch.randn(3, 2, 4, 4), None)
+        measuring.ntk_condition(nn.BatchNorm2d(2), torch.randn(3, 2, 4, 4), None)
 
 
 @pytest.mark.parametrize("edge", [("normal", 1, 1), ("reduction", 0, 0)])
-@pytest.mark.parametrize("pixels", [te_nas.PIXELS, 2 * 4 * 64, 1])
+@pytest.mark.parametrize("pixels", [measuring.PIXELS, 2 * 4 * 64, 1])
 def test_conditions_are_those_of_the_supernet_without_each_operation(
     draw, path, edge, pixels, monkeypatch
 ):
-    monkeypatch.setattr(te_nas, "PIXELS", pixels)
-    found, _ = te_nas.measure([draw], path, edge, Ledger())
+    monkeypatch.setattr(measuring, "PIXELS", pixels)
+    found, _ = measuring.measure([draw], path, edge, Ledger())
     expected = [
-        condition_by_jacobian(draw.net, draw.images, te_nas.without(path, edge, name))
+        condition_by_jacobian(draw.net, draw.images, measuring.without(path, edge, name))
         for name in OPERATIONS
     ]
     assert len(set(expected)) == len(OPERATIONS)
     assert found == pytest.approx(expected, rel=1e-3)
-    whole, _ = te_nas.measure([draw], path, None, Ledger())
+    whole, _ = measuring.measure([draw], path, None, Ledger())
     assert whole == pytest.approx(expected[:1], rel=1e-3)  # none adds nothing
 
 
 def test_batch_norms_in_training_mode_would_make_the_kernel_singular(data, path):
     """Why ``FixedStatistics`` is: the outputs' sum over the images would have no gradient."""
-    net = Supernet(SPACE.skeletons[0], OPERATIONS, channels=1, labels=2, seed=0)
+    net = Supernet(SPACE.skeletons[0], OPERATIONS, image_shape=(1, 8, 8), target=Classes(2), seed=0)
     images, _ = next(data.batches("train", 4))
     logits = net(images, path)
     assert logits.std() > 0.1
-    torch.testing.assert_close(logits.mean(0), net.head.bias.detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits.mean(0), net.head.linear.bias.detach(), atol=1e-5, rtol=0)
 
 
 def test_fixed_statistics_are_those_of_the_batch_norm():
@@ -131,7 +135,7 @@ def test_fixed_statistics_are_those_of_the_batch_norm():
     x = 3 + 2 * torch.randn(6, 2, 4, 5)
     norm = nn.BatchNorm2d(2, affine=False)
     expected = torch.cat([norm(x[:3]), norm(x[3:])])
-    torch.testing.assert_close(te_nas.FixedStatistics(3, norm.eps)(x), expected)
+    torch.testing.assert_close(measuring.FixedStatistics(3, norm.eps)(x), expected)
 
 
 # Linear regions ---------------------------------------------------------------------------------
@@ -150,8 +154,8 @@ class Hidden(nn.Module):
 def test_regions_of_a_line_are_the_intervals_between_its_kinks(relu):
     net = Hidden(torch.ones(3, 1), -torch.tensor([0.0, 1.0, 2.0]), relu)
     at = torch.tensor([-3.0, -0.5, 0.5, 0.7, 1.5, 2.5, 9.0]).view(-1, 1, 1, 1)
-    assert te_nas.linear_regions(net, at, None) == 4
-    assert te_nas.linear_regions(net, at[:4], None) == 2
+    assert measuring.linear_regions(net, at, None) == 4
+    assert measuring.linear_regions(net, at[:4], None) == 2
 
 
 def test_regions_of_a_plane_by_brute_force():
@@ -163,11 +167,11 @@ def test_regions_of_a_plane_by_brute_force():
         for lines in [list(zip(weight.tolist(), bias.tolist(), strict=True))]
     }
     assert 20 < len(patterns) <= 1 + 9 + 9 * 8 // 2  # the most that nine lines can make
-    assert te_nas.linear_regions(Hidden(weight, bias, F.relu), images, None) == len(patterns)
+    assert measuring.linear_regions(Hidden(weight, bias, F.relu), images, None) == len(patterns)
 
 
 def test_all_relus_of_a_supernet_are_seen(draw, path):
-    with te_nas._Activations() as seen:
+    with measuring._Activations() as seen:
         draw.thin(draw.windows, path)
     # Cells of 1, 2 and 4 channels; maps of 9, 4 and 1 pixels; each but the first halves its input.
     units = 3 * 9 + 2 * 9 + 4 * 4  # before the cells
@@ -181,14 +185,14 @@ def test_all_relus_of_a_supernet_are_seen(draw, path):
 def test_windows_are_parts_of_the_images():
     images = torch.arange(2 * 3 * 5 * 6.0).view(2, 3, 5, 6)
     generator = torch.Generator().manual_seed(0)
-    windows = te_nas.windows_of(images, generator)
-    assert windows.shape == (2 * te_nas.WINDOWS, 1, 3, 3)
+    windows = measuring.windows_of(images, generator)
+    assert windows.shape == (2 * measuring.WINDOWS, 1, 3, 3)
     offsets = torch.arange(3)[:, None] * 6 + torch.arange(3)
     corners = windows[:, 0, 0, 0]
     assert torch.equal(windows[:, 0], corners[:, None, None] + offsets)
     assert len(corners.unique()) == len(windows)
     assert set((corners // 30 % 3).tolist()) == {0, 1, 2}
-    assert te_nas.windows_of(images[:, :1, :4, :3], generator).shape == (4, 1, 3, 3)
+    assert measuring.windows_of(images[:, :1, :4, :3], generator).shape == (4, 1, 3, 3)
 
 
 def test_an_unrolled_convolution_is_the_convolution():
@@ -196,19 +200,19 @@ def test_an_unrolled_convolution_is_the_convolution():
     for convolution in (nn.Conv2d(2, 4, 7, 2, 3, bias=False), nn.Conv2d(2, 2, 3, 1, 2, 2, 2)):
         convolution.bias = None
         x = torch.randn(5, 2, 3, 3)
-        unrolled = te_nas.Unrolled(convolution)
+        unrolled = measuring.Unrolled(convolution)
         for _ in range(2):
             torch.testing.assert_close(unrolled(x), convolution(x))
 
 
 def test_regions_depend_on_what_is_pruned(data):
     settings = TeNas(ntk_images=2, region_images=60)
-    draw = te_nas.drawing(SPACE.skeletons[0], SPACE, data, settings)(0)
+    draw = measuring.drawing(SPACE.skeletons[0], SPACE, data, settings)(0)
     path = {kind: [(("none", 0),)] * 2 for kind in ("normal", "reduction")}
-    none = te_nas.linear_regions(draw.thin, draw.windows, path)
+    none = measuring.linear_regions(draw.thin, draw.windows, path)
     path = {kind: [(("sep_conv_3x3", 0),)] * 2 for kind in ("normal", "reduction")}
-    some = te_nas.linear_regions(draw.thin, draw.windows, path)
-    assert none < some < len(draw.windows) == 60 * te_nas.WINDOWS
+    some = measuring.linear_regions(draw.thin, draw.windows, path)
+    assert none < some < len(draw.windows) == 60 * measuring.WINDOWS
 
 
 # Pruning ----------------------------------------------------------------------------------------
@@ -221,10 +225,10 @@ def stub(monkeypatch, kappa, regions, macs=0):
     def measure(draws, path, edge, ledger):
         edges.append(edge)
         ledger.spend(macs)
-        names = [None] if edge is None else te_nas.names_on(path, edge)
+        names = [None] if edge is None else measuring.names_on(path, edge)
         return [kappa(edge, name) for name in names], [regions(edge, name) for name in names]
 
-    monkeypatch.setattr(te_nas, "measure", measure)
+    monkeypatch.setattr(pruning, "measure", measure)
     return edges
 
 
@@ -239,14 +243,14 @@ def test_what_goes_leaves_a_small_condition_and_many_regions(data, monkeypatch):
         return -abs(OPERATIONS.index(name) - last) if name else 1.0
 
     stub(monkeypatch, kappa, lambda edge, name: 7)
-    assert chosen(te_nas.search(SPACE, data, FAST, 0).genotype) == {"sep_conv_3x3"}
+    assert chosen(pruning.search(SPACE, data, FAST, 0).genotype) == {"sep_conv_3x3"}
     stub(monkeypatch, lambda edge, name: 7, lambda edge, name: -kappa(edge, name))
-    assert chosen(te_nas.search(SPACE, data, FAST, 0).genotype) == {"sep_conv_3x3"}
+    assert chosen(pruning.search(SPACE, data, FAST, 0).genotype) == {"sep_conv_3x3"}
 
 
 def test_importance_is_the_sum_of_ranks_in_the_whole_network():
     space = Space(("none", "skip_connect", "sep_conv_3x3"), (Skeleton(3, 1, 2, (1,)),))
-    pruned = te_nas.Pruning(space, space.skeletons[0])
+    pruned = pruning.Pruning(space, space.skeletons[0])
     assert pruned.edges == [("normal", 0, 0), ("reduction", 0, 0)]
     # Ranks by κ: 10 → 0, 20 → 1, 30 → 2, inf → 3; by regions: 9 → 0, 8 → 1, 5 → 2, 4 → 3.
     pruned.prune([([20, 10, 30], [9, 4, 8]), ([math.inf, 20, 10], [4, 9, 5])])
@@ -267,7 +271,7 @@ def test_a_node_keeps_its_most_important_edges(data, monkeypatch, feeds):
     skeleton = Skeleton.usual(3, 3, 2, feeds=feeds, fan_in=2)
     space = Space(OPERATIONS[:3], (skeleton,))
     stub(monkeypatch, lambda edge, name: edge[2] % 3 if edge else 1, lambda edge, name: 7)
-    genotype = te_nas.search(space, data, FAST, 0).genotype
+    genotype = pruning.search(space, data, FAST, 0).genotype
     assert genotype in space
     sources = [tuple(source for _, source in node) for node in genotype.normal]
     # Of inputs 0, 1, 2, 3 with importance 0, 1, 2, 0.
@@ -281,13 +285,13 @@ def test_spaces_of_all_kinds_are_searched(data):
         Skeleton(2, 1, 2, ()),
     ):
         space = Space(("none", "max_pool_3x3", "dil_conv_3x3"), (skeleton,))
-        result = te_nas.search(space, data, FAST, 0)
+        result = pruning.search(space, data, FAST, 0)
         assert result.genotype in space and result.facts == {"rounds": 2}
 
 
 def test_a_space_of_one_operation_needs_no_round(data):
     space = Space(("skip_connect",), SPACE.skeletons)
-    result = te_nas.search(space, data, FAST, 0)
+    result = pruning.search(space, data, FAST, 0)
     assert result.genotype in space
     assert (result.macs, result.trace, result.facts) == (0, [], {"rounds": 0})
 
@@ -295,34 +299,34 @@ def test_a_space_of_one_operation_needs_no_round(data):
 def test_a_neighbourhood_is_refused(data):
     genotype = next(iter(SPACE))
     with pytest.raises(UserError, match="not a neighbourhood"):
-        te_nas.search(restrict(SPACE, [genotype], "neighbourhood"), data, FAST, 0)
+        pruning.search(restrict(SPACE, [genotype], "neighbourhood"), data, FAST, 0)
 
 
 def test_trace_and_equal_seeds(data):
-    first = te_nas.search(SPACE, data, FAST, 0)
-    assert timeless(te_nas.search(SPACE, data, FAST, 0)) == timeless(first)
-    other = te_nas.search(SPACE, data, FAST, 1)
+    first = pruning.search(SPACE, data, FAST, 0)
+    assert timeless(pruning.search(SPACE, data, FAST, 0)) == timeless(first)
+    other = pruning.search(SPACE, data, FAST, 1)
     assert [row["kappa"] for row in other.trace] != [row["kappa"] for row in first.trace]
     assert first.genotype in SPACE and first.facts == {"rounds": 4}
     edges = 2 * 3
     assert [row["left"] for row in first.trace] == [4 * edges, 3 * edges, 2 * edges, edges]
     assert {row["phase"] for row in first.trace} == {"prune"}
     assert first.trace[-1]["macs"] == first.macs
-    draw = te_nas.drawing(SPACE.skeletons[0], SPACE, data, FAST.te_nas)(seed_of(0, 3, 0))
+    draw = measuring.drawing(SPACE.skeletons[0], SPACE, data, FAST.own)(seed_of(0, 3, 0))
     path = {"normal": list(first.genotype.normal), "reduction": list(first.genotype.reduction)}
-    kappa = te_nas.ntk_condition(draw.net, draw.images, path)
+    kappa = measuring.ntk_condition(draw.net, draw.images, path)
     assert first.trace[-1]["kappa"] == pytest.approx(kappa)
-    assert first.trace[-1]["regions"] == te_nas.linear_regions(draw.thin, draw.windows, path)
+    assert first.trace[-1]["regions"] == measuring.linear_regions(draw.thin, draw.windows, path)
 
 
 def test_repeats_are_averaged(data):
     skeleton = SPACE.skeletons[0]
-    path = te_nas.Pruning(SPACE, skeleton).path
-    make = te_nas.drawing(skeleton, SPACE, data, FAST.te_nas)
+    path = pruning.Pruning(SPACE, skeleton).path
+    make = measuring.drawing(skeleton, SPACE, data, FAST.own)
     draws = [make(seed) for seed in (1, 2)]
     edge = ("normal", 0, 0)
-    both = te_nas.measure(draws, path, edge, Ledger())
-    single = [te_nas.measure([draw], path, edge, Ledger()) for draw in draws]
+    both = measuring.measure(draws, path, edge, Ledger())
+    single = [measuring.measure([draw], path, edge, Ledger()) for draw in draws]
     assert single[0] != single[1]
     for mean, one, two in zip(both, *single, strict=True):
         assert mean == pytest.approx([(a + b) / 2 for a, b in zip(one, two, strict=True)])
@@ -332,11 +336,11 @@ def test_macs_are_what_is_evaluated(draw, path):
     for edge in (("normal", 1, 0), None):
         ledger = Ledger()
         with FlopCounterMode(display=False) as counter:
-            te_nas.measure([draw], path, edge, ledger)
+            measuring.measure([draw], path, edge, ledger)
         assert ledger.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.02)
-    fewer = te_nas.without(path, ("normal", 1, 0), "conv_7x1_1x7")
+    fewer = measuring.without(path, ("normal", 1, 0), "conv_7x1_1x7")
     less = Ledger()
-    te_nas.measure([draw], fewer, None, less)
+    measuring.measure([draw], fewer, None, less)
     assert less.macs < ledger.macs
 
 
@@ -345,8 +349,8 @@ def test_macs_are_what_is_evaluated(draw, path):
 
 def test_a_killed_search_resumes(data, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "KEEP_EVERY", 0)
-    whole = te_nas.search(SPACE, data, FAST, 0)
-    measure, calls = te_nas.measure, []
+    whole = pruning.search(SPACE, data, FAST, 0)
+    measure, calls = measuring.measure, []
 
     def dying(*arguments):
         calls.append(1)
@@ -354,11 +358,11 @@ def test_a_killed_search_resumes(data, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(te_nas, "measure", dying)
+    monkeypatch.setattr(pruning, "measure", dying)
     state = tmp_path / "te_nas.resume"
     with pytest.raises(KeyboardInterrupt):
-        te_nas.search(SPACE, data, FAST, 0, ledger=Ledger(resume=Resume(state, {})))
-    again = te_nas.search(SPACE, data, FAST, 0, ledger=Ledger(resume=Resume(state, {})))
+        pruning.search(SPACE, data, FAST, 0, ledger=Ledger(resume=Resume(state, {})))
+    again = pruning.search(SPACE, data, FAST, 0, ledger=Ledger(resume=Resume(state, {})))
     assert len(calls) == 10 + 3 * 7  # the first round is not done again
     assert timeless(again) == timeless(whole)
 
@@ -367,7 +371,7 @@ def test_an_infinite_condition_is_kept(data, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "KEEP_EVERY", 0)
     stub(monkeypatch, lambda edge, name: math.inf, lambda edge, name: 7)
     ledger = Ledger(resume=Resume(tmp_path / "te_nas.resume", {}))
-    result = te_nas.search(SPACE, data, FAST, 0, ledger=ledger)
+    result = pruning.search(SPACE, data, FAST, 0, ledger=ledger)
     assert [row["kappa"] for row in result.trace] == [None] * 4
     assert result.genotype in SPACE
 
@@ -378,7 +382,7 @@ def test_the_cap_ends_a_search_with_what_is_known(data, monkeypatch):
 
     def capped(macs):
         edges = stub(monkeypatch, kappa, lambda edge, name: 7, macs=10)
-        result = te_nas.search(SPACE, data, FAST, 0, ledger=Ledger(max_macs=macs))
+        result = pruning.search(SPACE, data, FAST, 0, ledger=Ledger(max_macs=macs))
         return result, len(edges)
 
     result, measured = capped(1)  # before a whole round: the first that is not none

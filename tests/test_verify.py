@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,8 +11,11 @@ import pytest
 import torch
 from conftest import TINY
 
-from ftd import artifacts, config, verify, versions
+from ftd import store
 from ftd.errors import UserError
+from ftd.library import verify
+from ftd.stages import fisher
+from ftd.stages.experiment import Experiment
 
 KINDS = {
     "images": "datasets/digits.safetensors",
@@ -19,10 +23,10 @@ KINDS = {
     "slice": "tasks/six.parquet",
     "probe": "probes/small-cnn/0/six.safetensors",
     "probe's facts": "probes/small-cnn/0/six.json",
-    "list of probes": "index/small-cnn/0.json",
+    "list of sources": "index/fisher/small-cnn/0.json",
     "Fisher diagonal": "fisher/small-cnn/0/six.safetensors",
-    "column": "columns/small-cnn/0/six.parquet",
-    "pair store": "pairs/small-cnn/0/six.pairs",
+    "column": "columns/fisher/small-cnn/0/six.parquet",
+    "pair store": "pairs/fisher/small-cnn/0/six.pairs",
     "distances": "distances.parquet",
     "layers": "layers.parquet",
     "ranking": "nearest.parquet",
@@ -37,15 +41,15 @@ KINDS = {
 
 SEARCHED = ("slice", "seed", "experiment_seed")
 INPUTS_AND_SEEDS = {
-    "images": (),
+    "images": ("seed",),
     "cut": ("images", "seed"),
     "slice": ("cut", "images", "seed"),
     "probe": ("slice", "seed", "trial"),
     "probe's facts": ("slice", "seed", "trial"),
     "Fisher diagonal": ("probe", "slice"),
     "column": ("inputs", "fisher_settings"),
-    "distances": ("inputs", "fisher_settings"),
-    "layers": ("inputs", "fisher_settings"),
+    "distances": ("inputs",),
+    "layers": ("inputs",),
     "ranking": ("distances", "order"),
     "selection": ("distances", "order"),
     "genotype": ("donors", "donor_genotypes", *SEARCHED),
@@ -113,11 +117,11 @@ def test_a_problem_is_status_1_and_a_line_each(library):
 
 def rewrite(path, change) -> None:
     """Change a table's rows; its checksum is right."""
-    table = artifacts.read_table(path)
+    table = store.read_table(path)
     rows = table.to_pylist()
     change(rows)
     new = pa.Table.from_pylist(rows, schema=table.schema)
-    artifacts.write_table(path, new, artifacts.table_facts(table))
+    store.write_table(path, new, store.table_facts(table))
 
 
 @pytest.mark.parametrize(
@@ -125,14 +129,14 @@ def rewrite(path, change) -> None:
     [
         ("probe", {"epochs": 2}, {"probe": 6}),
         ("fisher", {"samples": 41}, {"fisher": 3}),
-        ("train", {"epochs": 2, "samples": 60}, {"train": 6}),
-        ("tasks", TINY["tasks"] | {"six": TINY["tasks"]["zero"]}, {"slice": 1}),
+        ("train", {"epochs": 2, "samples": 60}, {"training": 6}),
+        ("tasks", TINY["tasks"] | {"six": TINY["tasks"]["zero"]}, {"task": 1}),
     ],
 )
 def test_what_was_made_with_other_settings_is_found(library, key, value, stages):
     """A job that outlived its run can write after the next run's job did."""
-    recorded = artifacts.read_json(library / "config.json")
-    artifacts.write_json(library / "config.json", recorded | {key: value}, sort_keys=False)
+    recorded = store.read_json(library / "config.json")
+    store.write_json(library / "config.json", recorded | {key: value}, sort_keys=False)
     problems = verify.run(library).problems
     found = [line for line in problems if "made with other" in line]
     counts = {stage: sum(f"other {stage} settings" in line for line in found) for stage in stages}
@@ -141,12 +145,25 @@ def test_what_was_made_with_other_settings_is_found(library, key, value, stages)
 
 @pytest.mark.parametrize("narrowed", [{"seeds": [1]}, {"tasks": ["three"]}])
 def test_searches_that_are_no_longer_asked_for_are_leftovers(library, narrowed):
-    recorded = artifacts.read_json(library / "config.json")
+    recorded = store.read_json(library / "config.json")
     changed = recorded | {"search": recorded["search"] | narrowed, "train": {"epochs": 2}}
-    artifacts.write_json(library / "config.json", changed, sort_keys=False)
+    store.write_json(library / "config.json", changed, sort_keys=False)
     found = [line for line in verify.run(library).problems if "made with other" in line]
     assert len(found) == (0 if "seeds" in narrowed else 2)  # metrics and weights of one task
     assert all("final/ftd-nas/three/0" in line for line in found)
+
+
+@pytest.mark.parametrize("taken_away", ["measure", "trial"])
+def test_columns_of_what_is_no_longer_named_are_leftovers(library, taken_away):
+    if taken_away == "measure":
+        for folder in ("index", "columns", "pairs"):
+            shutil.copytree(library / folder / "fisher", library / folder / "old")
+    else:
+        one = "fisher/small-cnn"
+        shutil.copy(library / "index" / one / "0.json", library / "index" / one / "1.json")
+        for folder in ("columns", "pairs"):
+            shutil.copytree(library / folder / one / "0", library / folder / one / "1")
+    assert verify.run(library).problems == []
 
 
 def test_a_genotype_that_is_missing_is_said_to_be(library):
@@ -159,26 +176,25 @@ def test_a_genotype_that_is_missing_is_said_to_be(library):
 
 
 def test_what_is_expected_is_what_a_run_makes(finished):
-    expected = set(verify._expected(config.parse(config.recorded(finished.results))))
+    experiment = Experiment.load(finished.folder / "tiny.yaml", results=finished.results)
     others = ("figures/", "logs/", "pairs/", "report.html", "config.json")
     made = {
-        name
+        path
         for path in finished.results.rglob("*")
-        if path.is_file()
-        and not (name := str(path.relative_to(finished.results))).startswith(others)
+        if path.is_file() and not str(path.relative_to(finished.results)).startswith(others)
     }
-    assert made == expected
+    assert made == set(verify.expected(experiment))
 
 
 def test_another_seed_or_version_is_found_and_leftovers_are_not(library, monkeypatch):
-    recorded = artifacts.read_json(library / "config.json")
-    artifacts.write_json(library / "config.json", recorded | {"seed": 5}, sort_keys=False)
-    monkeypatch.setitem(versions.STAGES, "fisher", 99)
+    recorded = store.read_json(library / "config.json")
+    store.write_json(library / "config.json", recorded | {"seed": 5}, sort_keys=False)
+    monkeypatch.setattr(fisher, "VERSION", 99)
     problems = verify.run(library).problems
-    assert sum("made with the experiment's seed 0" in line for line in problems) == 22
+    assert sum("made with the experiment's seed 0" in line for line in problems) == 23
     assert sum("made by another version of the stage fisher" in line for line in problems) == 3
     fewer = {name: task for name, task in recorded["tasks"].items() if name != "six"}
-    artifacts.write_json(
+    store.write_json(
         library / "config.json", recorded | {"seed": 5, "tasks": fewer}, sort_keys=False
     )
     problems = verify.run(library).problems
@@ -190,12 +206,12 @@ def test_another_seed_or_version_is_found_and_leftovers_are_not(library, monkeyp
     [
         ("tasks/six.parquet", lambda rows: rows[0].update(label=7), "labels out of range"),
         ("tasks/six.parquet", lambda rows: rows[0].update(index=5000), "does not have"),
-        ("distances.parquet", lambda rows: rows[1].update(distance=0.5), "not the root"),
+        ("distances.parquet", lambda rows: rows[1].update(distance=0.5), "differs from .*parquet"),
         ("distances.parquet", lambda rows: rows.pop(), "8 rows, the columns have 9"),
         (
-            "columns/small-cnn/0/six.parquet",
+            "columns/fisher/small-cnn/0/six.parquet",
             lambda rows: rows[1].update(dict.fromkeys(rows[1], float("nan"))),
-            r"out of \[0, 1\]",
+            r"numbers out of \[0.0, 1.0\]",
         ),
         ("layers.parquet", lambda rows: rows[0].update(contribution=0.5), "differs from"),
         ("nearest.parquet", lambda rows: rows[0].update(mean=0.5), "does not follow from"),
@@ -210,22 +226,22 @@ def test_wrong_values_under_a_right_checksum_are_found(library, name, change, me
 
 def test_values_that_are_not_finite_are_found(library):
     path = library / "fisher/small-cnn/0/six.safetensors"
-    tensors, facts = artifacts.read_tensors(path)
+    tensors, facts = store.read_tensors(path)
     name = next(iter(tensors))
-    artifacts.write_tensors(path, tensors | {name: tensors[name] * torch.inf}, facts)
+    store.write_tensors(path, tensors | {name: tensors[name] * torch.inf}, facts)
     assert any(f"{name} holds values that" in line for line in verify.run(library).problems)
 
 
 def test_inputs_of_another_run_are_found(library):
     """A probe that is whole, but not the one that its Fisher diagonal was made from."""
     path = library / "probes/small-cnn/0/six.safetensors"
-    tensors, facts = artifacts.read_tensors(path)
-    artifacts.write_tensors(path, {name: value * 2 for name, value in tensors.items()}, facts)
+    tensors, facts = store.read_tensors(path)
+    store.write_tensors(path, {name: value * 2 for name, value in tensors.items()}, facts)
     found = verify.run(library).problems
     assert {line.split(": ")[0].removeprefix(f"{library}/") for line in found} == {
-        *("fisher/small-cnn/0/six.safetensors", "index/small-cnn/0.json")
+        *("fisher/small-cnn/0/six.safetensors", "index/fisher/small-cnn/0.json")
     }
-    assert all("made from another probe than" in line for line in found)
+    assert all(re.search("made from (another probe|other weights) than", line) for line in found)
 
 
 def test_a_folder_that_is_no_library(tmp_path):
@@ -240,14 +256,21 @@ def test_every_artifact_records_what_made_it(finished):
     for kind, name in KINDS.items():
         path = finished.results / name
         if path.suffix == ".parquet":
-            facts = artifacts.table_facts(artifacts.read_table(path))
+            facts = store.table_facts(store.read_table(path))
         elif path.suffix == ".safetensors":
-            facts = artifacts.read_tensor_facts(path)
+            facts = store.read_tensor_facts(path)
         elif name == "selection.json":
-            facts = artifacts.read_json_facts(path)
-        elif name in ("config.json", "index/small-cnn/0.json", "pairs/small-cnn/0/six.pairs"):
+            facts = store.read_json_facts(path)
+        elif name in (
+            "config.json",
+            "index/fisher/small-cnn/0.json",
+            "pairs/fisher/small-cnn/0/six.pairs",
+        ):
             continue  # the settings themselves; digests; keyed by all that decides
         else:
             facts = json.loads(path.read_text())
         wanted = {"stage", "settings", "version", "packages", *INPUTS_AND_SEEDS[kind]}
         assert wanted <= facts.keys(), name
+        if kind in ("distances", "layers"):  # of each measure
+            wanted = {"measure", "settings", "version", "fisher_settings"}
+            assert wanted <= facts["settings"]["fisher"].keys()

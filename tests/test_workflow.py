@@ -13,9 +13,10 @@ import yaml
 from conftest import ROOT, TINY, Workflow, jobs, write_images
 from test_faults import results_of
 
-from ftd import artifacts, leftovers, probe, train
-from ftd.config import DIGEST, expect_unchanged
-from ftd.search.space import Genotype, edges_changed
+from ftd import store
+from ftd.library import leftovers
+from ftd.models.genotype import Genotype, edges_changed
+from ftd.stages import probe, training
 
 QUIET = "Nothing to be done (all requested files are present and up to date)"
 
@@ -28,7 +29,7 @@ def digests(workflow: Workflow) -> dict[str, str]:
     """Digest of every artifact that carries no wall time."""
     kept = ("tasks", "fisher", "columns", "probes", "datasets", "final")
     return {
-        str(path.relative_to(workflow.results)): artifacts.digest(path)
+        str(path.relative_to(workflow.results)): store.digest(path)
         for path in sorted(workflow.results.rglob("*"))
         if path.suffix in (".parquet", ".safetensors")
         and path.relative_to(workflow.results).parts[0] in (*kept, "distances.parquet")
@@ -41,35 +42,37 @@ def digests(workflow: Workflow) -> dict[str, str]:
 def test_every_artifact_is_there_as_documented(finished):
     root = finished.results
     for task in ("zero", "six", "three"):
-        cut = artifacts.read_table(root / f"tasks/{task}.parquet")
+        cut = store.read_table(root / f"tasks/{task}.parquet")
         assert cut.column_names == ["index", "label", "part"]
-        assert artifacts.table_facts(cut)["dataset"] == "digits"
+        assert store.table_facts(cut)["dataset"] == "digits"
         model, _ = probe.load(root / f"probes/small-cnn/0/{task}.safetensors")
-        facts = artifacts.read_json(root / f"probes/small-cnn/0/{task}.json")
-        assert {"val_accuracy", "reached", "epochs", "seconds", "seed"} <= facts.keys()
-        fisher, facts = artifacts.read_tensors(root / f"fisher/small-cnn/0/{task}.safetensors")
+        facts = store.read_json(root / f"probes/small-cnn/0/{task}.json")
+        wanted = {"val_accuracy", "val_most_frequent", "reached", "epochs", "seconds", "seed"}
+        assert wanted <= facts.keys()
+        fisher, facts = store.read_tensors(root / f"fisher/small-cnn/0/{task}.safetensors")
         shapes = {name: value.shape for name, value in model.named_parameters()}
         assert {name: value.shape for name, value in fisher.items()} == shapes
         assert facts["samples"] == 40
-        found = artifacts.read_json(root / f"search/ftd-nas/{task}/0/genotype.json")
+        found = store.read_json(root / f"search/ftd-nas/{task}/0/genotype.json")
         assert Genotype.from_json(found["genotype"])
-        assert artifacts.read_table(root / f"search/ftd-nas/{task}/0/trace.parquet").num_rows > 0
-        metrics = artifacts.read_json(root / f"final/ftd-nas/{task}/0/metrics.json")
-        assert 0 <= metrics["accuracy"] <= 1
-        assert train.load(root / f"final/ftd-nas/{task}/0/weights.safetensors")
-    distances = artifacts.read_table(root / "distances.parquet").to_pandas()
+        assert store.read_table(root / f"search/ftd-nas/{task}/0/trace.parquet").num_rows > 0
+        metrics = store.read_json(root / f"final/ftd-nas/{task}/0/metrics.json")
+        assert 0 <= metrics["accuracy"] <= 1 and 0 < metrics["most_frequent"] < 1
+        assert training.load(root / f"final/ftd-nas/{task}/0/weights.safetensors")
+    distances = store.read_table(root / "distances.parquet").to_pandas()
     assert list(distances) == [
-        *("network", "trial", "source", "target", "distance", "squared_distance")
+        *("measure", "network", "trial", "source", "target", "distance", "squared_distance")
     ]
     assert len(distances) == 9 and distances["distance"].between(0, 1).all()
     assert (distances[distances.source == distances.target].distance == 0).all()
-    nearest = artifacts.read_table(root / "nearest.parquet").to_pandas()
+    nearest = store.read_table(root / "nearest.parquet").to_pandas()
     assert list(nearest) == [
-        *("network", "target", "source", "rank", "mean", "std", "agreement", "learned")
+        *("measure", "network", "target", "source"),
+        *("rank", "mean", "std", "agreement", "learned"),
     ]
-    comparison = artifacts.read_table(root / "comparison.parquet").to_pandas()
+    comparison = store.read_table(root / "comparison.parquet").to_pandas()
     assert list(comparison) == [
-        *("task", "method", "seed", "accuracy", "parameters", "macs"),
+        *("task", "method", "seed", "accuracy", "most_frequent", "parameters", "macs"),
         *("search_macs", "search_seconds", "space_log10"),
     ]
     assert sorted(comparison.task) == ["six", "three", "zero"]
@@ -78,14 +81,14 @@ def test_every_artifact_is_there_as_documented(finished):
 
 def test_each_later_task_is_searched_in_its_nearest_learned_task_s_space(finished):
     root = finished.results
-    nearest = artifacts.read_table(root / "nearest.parquet").to_pandas()
-    full = artifacts.read_json(root / "search/ftd-nas/zero/0/genotype.json")
+    nearest = store.read_table(root / "nearest.parquet").to_pandas()
+    full = store.read_json(root / "search/ftd-nas/zero/0/genotype.json")
     assert full["donors"] == [] and full["space_log10"] == pytest.approx(2)
     for task in ("six", "three"):
         rows = nearest[(nearest.target == task) & nearest.learned].sort_values("rank")
         donor = rows.source.iloc[0]
-        found = artifacts.read_json(root / f"search/ftd-nas/{task}/0/genotype.json")
-        learned = artifacts.read_json(root / f"search/ftd-nas/{donor}/0/genotype.json")
+        found = store.read_json(root / f"search/ftd-nas/{task}/0/genotype.json")
+        learned = store.read_json(root / f"search/ftd-nas/{donor}/0/genotype.json")
         assert found["donors"] == [donor]
         ours, theirs = (Genotype.from_json(facts["genotype"]) for facts in (found, learned))
         assert edges_changed(ours, theirs) <= 2
@@ -111,14 +114,14 @@ def test_methods_are_compared_on_the_chosen_task(finished, tmp_path):
     workflow.configure(tiny(search=TINY["search"] | search))
     done = jobs(workflow.run("compare"))
     # ftd-nas is there already, the learned tasks' searches and trainings too
-    assert done["search_task"] == 4 and done["train"] == 4 and "probe" not in done
+    assert done["search"] == 4 and done["training"] == 4 and "probe" not in done
     root = workflow.results
-    table = artifacts.read_table(root / "comparison.parquet").to_pandas().set_index("method")
+    table = store.read_table(root / "comparison.parquet").to_pandas().set_index("method")
     assert sorted(table.index) == sorted(methods) and set(table["task"]) == {"three"}
     assert table.loc["resnet18-x0.05", "search_macs"] == 0 < table.loc["random", "search_macs"]
-    selection = artifacts.read_json(root / "selection.json")["three"]
+    selection = store.read_json(root / "selection.json")["three"]
     for method, source in (("ftd-nas-farthest", "farthest"), ("ftd-nas-weights", "nearest")):
-        facts = artifacts.read_json(root / f"search/{method}/three/0/genotype.json")
+        facts = store.read_json(root / f"search/{method}/three/0/genotype.json")
         assert facts["donors"] == selection[source]
     for figure in ("scatter", "cells-random-0", "trace-ftd-nas-farthest-0"):
         assert (root / "figures" / f"{figure}.svg").exists()
@@ -142,13 +145,13 @@ def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
     config = tiny(search=TINY["search"] | {"fuse": TINY["search"]["fuse"] | {"alpha_epochs": 3}})
     # the searches further on follow from the first ones' genotypes
     planned = plan(finished, tmp_path, config)
-    assert planned.pop("search_task") == 3 and planned.pop("train") == 3
+    assert planned.pop("search") == 3 and planned.pop("training") == 3
     assert set(planned) == {"trace_figure", "cell_figure", *AFTER_TRAINING}
 
 
 def test_a_training_setting_reruns_training_only(finished, tmp_path):
     planned = plan(finished, tmp_path, tiny(train=TINY["train"] | {"epochs": 2}))
-    assert planned == {"train": 3, **dict.fromkeys(AFTER_TRAINING, 1)}
+    assert planned == {"training": 3, **dict.fromkeys(AFTER_TRAINING, 1)}
 
 
 def test_a_setting_of_another_method_reruns_nothing_but_the_report(finished, tmp_path):
@@ -169,7 +172,7 @@ def pair_stores(workflow: Workflow) -> dict[str, bytes]:
 
 def genotypes(workflow: Workflow) -> dict[str, dict]:
     root = workflow.results / "search" / "ftd-nas"
-    found = {path.parts[-3]: artifacts.read_json(path) for path in root.glob("*/0/genotype.json")}
+    found = {path.parts[-3]: store.read_json(path) for path in root.glob("*/0/genotype.json")}
     return {task: facts["genotype"] for task, facts in found.items()}
 
 
@@ -183,22 +186,23 @@ def genotypes(workflow: Workflow) -> dict[str, dict]:
 )
 def test_another_order_or_a_removed_task_changes_selections(order, restarted, finished, tmp_path):
     workflow = finished.copy(tmp_path / "copy")
-    start = artifacts.read_json(workflow.results / "selection.json")["three"]["nearest"]
+    start = store.read_json(workflow.results / "selection.json")["three"]["nearest"]
     before, pairs = genotypes(workflow), pair_stores(workflow)
     workflow.configure(tiny(tasks={name: TINY["tasks"][name] for name in order}))
     done = jobs(workflow.run())
-    assert not done.keys() & {"dataset", "slice", "probe", "fisher"}
+    assert not done.keys() & {"dataset", "task", "probe", "fisher"}
     assert pair_stores(workflow) == pairs  # none was computed
     after = genotypes(workflow)
-    chosen = artifacts.read_json(workflow.results / "selection.json")["three"]["nearest"]
+    chosen = store.read_json(workflow.results / "selection.json")["three"]["nearest"]
     moved = chosen != start or any(before[donor] != after[donor] for donor in start)
-    assert done["select"] == 1
-    assert done["search_task"] == done["train"] == len(restarted) + moved
+    assert done["selection"] == 1
+    assert done["search"] == done["training"] == len(restarted) + moved
+    assert list(store.read_json(workflow.results / "config.json")["tasks"]) == order
     assert QUIET in workflow.run()
 
 
 def test_a_raised_version_reruns_its_stage_and_what_follows(finished):
-    raised = "from ftd import versions; versions.STAGES['fisher'] += 1; "
+    raised = "from ftd.stages import fisher; fisher.VERSION += 1; "
     command = finished.command("--dry-run", "distances")
     command[1:3] = ["-c", raised + "from snakemake.cli import main; main()"]
     done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=True)
@@ -213,13 +217,20 @@ def test_relabelling_a_task_reruns_its_slice_and_what_follows(finished, tmp_path
     before = digests(workflow)
     done = jobs(workflow.run("selection"))
     assert done == {
-        **{"slice": 1, "probe": 1, "fisher": 1, "index": 1, "distance": 3, "distances": 1},
-        **{"select": 1},
+        **{"task": 1, "probe": 1, "fisher": 1, "index": 1, "distance": 3, "distances": 1},
+        **{"selection": 1},
     }
     assert missing_pairs(workflow) == {"six": 2, "zero": 1, "three": 1}
     after = digests(workflow)
     kept = {n for n in before if n.startswith(("probes", "fisher", "tasks")) and "six" not in n}
     assert all(before[name] == after[name] for name in kept)
+
+
+def test_another_order_of_labels_is_another_slice(finished, tmp_path):
+    config = tiny()
+    config["tasks"]["six"]["labels"] = {"six": [6], "other": "rest"}
+    planned = plan(finished, tmp_path, config)
+    assert planned["task"] == planned["probe"] == planned["record"] == 1
 
 
 def missing_pairs(workflow: Workflow) -> dict[str, int]:
@@ -236,21 +247,21 @@ def test_adding_a_task_computes_only_what_is_new(finished, tmp_path):
     workflow = finished.copy(tmp_path / "copy")
     workflow.configure(config)
     before = digests(workflow)
-    selection = artifacts.read_json(workflow.results / "selection.json")
+    selection = store.read_json(workflow.results / "selection.json")
     done = jobs(workflow.run())
-    new = ("slice", "probe", "fisher", "search_task", "train")
+    new = ("task", "probe", "fisher", "search", "training")
     assert {name: done[name] for name in new} == dict.fromkeys(new, 1)
     assert done["distance"] == 4 and "dataset" not in done
     assert missing_pairs(workflow) == {"nine": 3, "zero": 1, "six": 1, "three": 1}
     after = digests(workflow)
     old = {n for n in before if n.startswith(("probes", "fisher", "tasks", "final", "datasets"))}
     assert all(before[name] == after[name] for name in old)
-    assert artifacts.read_json(workflow.results / "selection.json").items() > selection.items()
+    assert store.read_json(workflow.results / "selection.json").items() > selection.items()
     assert QUIET in workflow.run()
     workflow.configure(TINY)  # and taking it away again computes no pair and no network
     done = jobs(workflow.run())
     assert set(missing_pairs(workflow).values()) <= {0, 3}  # nine's log is of before
-    assert not done.keys() & {"slice", "probe", "fisher", "search_task", "train"}
+    assert not done.keys() & {"task", "probe", "fisher", "search", "training"}
     # what it left is listed, and deleted on demand
     found = leftovers.find(workflow.results)
     assert {path.relative_to(workflow.results).parts[0] for path in found} == {
@@ -275,7 +286,7 @@ def test_each_trial_of_a_new_task_is_paired_both_ways(tmp_path):
     config["tasks"]["nine"] = {"dataset": "digits", "labels": {"other": "rest", "nine": [9]}}
     workflow.configure(config)
     done = jobs(workflow.run("distances"))
-    expected = {"slice": 1, "probe": 2, "fisher": 2, "index": 2, "distance": 8, "distances": 1}
+    expected = {"task": 1, "probe": 2, "fisher": 2, "index": 2, "distance": 8, "distances": 1}
     assert done == expected
     logs = [path.read_text() for path in (workflow.results / "logs" / "distance").rglob("*.log")]
     counts = [int(text.split(" pairs missing")[0].split()[-3]) for text in logs]
@@ -288,7 +299,7 @@ def test_renaming_a_task_is_a_new_task(finished, tmp_path):
     workflow = finished.copy(tmp_path / "copy")
     workflow.configure(tiny(tasks=tasks))
     done = jobs(workflow.run())
-    new = ("slice", "probe", "fisher", "search_task", "train")
+    new = ("task", "probe", "fisher", "search", "training")
     assert {name: done.get(name) for name in new} == dict.fromkeys(new, 1)
     counts = missing_pairs(workflow)
     assert {name: counts[name] for name in tasks} == {"zero": 1, "six": 1, "renamed": 2}
@@ -298,7 +309,7 @@ def test_a_probe_retrained_to_the_same_content_computes_no_pair(finished, tmp_pa
     workflow = finished.copy(tmp_path / "copy")
     before = digests(workflow)
     done = jobs(workflow.run("distances", "--forcerun", "results/tiny/probes/small-cnn/0/six.json"))
-    assert done["probe"] == done["fisher"] == 1 and "slice" not in done
+    assert done["probe"] == done["fisher"] == 1 and "task" not in done
     assert digests(workflow) == before
     assert set(missing_pairs(workflow).values()) == {0}
 
@@ -329,7 +340,7 @@ def test_a_fisher_setting_reruns_what_it_decides(finished, tmp_path):
 
 def test_touched_files_of_equal_content_rerun_nothing(finished, tmp_path):
     workflow = finished.copy(tmp_path / "copy")
-    for path in ("index/small-cnn/0.json", "probes/small-cnn/0/six.safetensors"):
+    for path in ("index/fisher/small-cnn/0.json", "probes/small-cnn/0/six.safetensors"):
         os.utime(workflow.results / path)
     assert QUIET in workflow.run()
 
@@ -401,7 +412,7 @@ def test_own_images_by_configuration_alone(tmp_path):
     )
     workflow = Workflow(tmp_path, config)
     workflow.run("distances")
-    assert artifacts.read_table(workflow.results / "distances.parquet").num_rows == 4
+    assert store.read_table(workflow.results / "distances.parquet").num_rows == 4
 
 
 # Bad input --------------------------------------------------------------------------------------
@@ -410,14 +421,15 @@ def test_own_images_by_configuration_alone(tmp_path):
 def test_a_job_that_reads_an_edited_configuration_stops(tmp_path, monkeypatch):
     """As jobs on a cluster do: they start a Snakemake of their own."""
     workflow = Workflow(tmp_path, TINY)
-    monkeypatch.setenv(DIGEST, "")  # restored afterwards
-    expect_unchanged(TINY, first=True)
-    assert jobs(workflow.run("--mode", "remote", "--dry-run", "slices"))["slice"] == 3
+    assert jobs(workflow.run("--dry-run", "tasks"))["task"] == 3
+    (handed_on,) = (tmp_path / ".snakemake" / "ftd").iterdir()
+    monkeypatch.setenv("FTD_CONFIG", str(handed_on.relative_to(tmp_path)))
+    assert jobs(workflow.run("--mode", "remote", "--dry-run", "tasks"))["task"] == 3
     workflow.configure(tiny(trials=2))
-    output = workflow.run("--mode", "remote", "--dry-run", "slices", ok=False)
+    output = workflow.run("--mode", "remote", "--dry-run", "tasks", ok=False)
     assert "the configuration was changed during the run; run again" in output
     assert "Traceback" not in output
-    assert jobs(workflow.run("--dry-run", "slices"))["slice"] == 3  # a new run
+    assert jobs(workflow.run("--dry-run", "tasks"))["task"] == 3  # a new run
 
 
 def test_configuration_errors_stop_before_any_job_all_at_once(finished, tmp_path):
@@ -437,11 +449,11 @@ def test_configuration_errors_stop_before_any_job_all_at_once(finished, tmp_path
 @pytest.mark.parametrize(
     ("change", "target", "message"),
     [
-        ({"tasks": {"x": {"dataset": "digits", "labels": {"a": [0], "b": [77]}}}}, "slices",
+        ({"tasks": {"x": {"dataset": "digits", "labels": {"a": [0], "b": [77]}}}}, "tasks",
          "tasks.x.labels.b: data set 'digits' has no class 77"),
-        ({"image": {"size": 28, "channels": 1}}, "slices",
+        ({"image": {"size": 28, "channels": 1}}, "tasks",
          "image 0: 8×8 pixels, but image.size is 28"),
-        ({"datasets": {"digits": {"loader": "imagefolder", "train": "none"}}}, "slices",
+        ({"datasets": {"digits": {"loader": "imagefolder", "train": "none"}}}, "tasks",
          "is no folder of class folders"),
         ({"probe": {"epochs": 1, "learning_rate": 1e-9, "on_miss": "error"}}, "probes",
          "wanted 0.9000; raise probe.epochs"),
@@ -484,7 +496,7 @@ def test_a_full_disk_is_said_and_what_was_finished_is_kept(tmp_path):
         assert "No space left on device" in output
         assert not [p for p in small.rglob(".*") if p.is_file()]
         for path in small.rglob("*.safetensors"):
-            artifacts.read_tensors(path)  # whole
+            store.read_tensors(path)  # whole
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         workflow.run("fishers")
     finally:

@@ -7,32 +7,38 @@ the layer's block, rescaled to the trace of its exact diagonal (KFAC-expand: Mar
 """
 
 import math
-from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ftd.fisher import layers
-from ftd.fisher.diagonal import FORMULAS, Diagonal, Loss, means_of_units
+from ftd.fisher.engine import Batches, Diagonal, LabelsOf, Loss, fisher_diagonal
 
 Information = dict[str, torch.Tensor]
 
 
 def information(
     model: nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    batches: Batches,
     *,
     loss: Loss,
     estimator: str = "empirical",
+    labels_of: LabelsOf | None = None,
 ) -> Information:
     """The Fisher diagonal, and ``<layer>:A`` [I, I] and ``<layer>:B`` [O, O] beside it, float64.
 
     Arguments and errors are those of ``fisher_diagonal``. Factors are sums over positions and
     means over samples; only their shape matters, their scale is that of the diagonal.
     """
-    formulas = FORMULAS | {nn.Linear: _linear, nn.Conv2d: _conv2d}
-    return means_of_units(model, batches, formulas, loss=loss, estimator=estimator, microbatch=1)
+    formulas = {
+        kind: replace(layers.FORMULAS[kind], squares=squares)
+        for kind, squares in ((nn.Linear, _linear), (nn.Conv2d, _conv2d))
+    }
+    return fisher_diagonal(
+        model, batches, loss=loss, estimator=estimator, labels_of=labels_of, formulas=formulas
+    )
 
 
 def _linear(
@@ -74,6 +80,11 @@ def layer_of(name: str) -> str:
     return name.partition(":")[0] if ":" in name else name.rpartition(".")[0] or name
 
 
+def layers_of(information: Information) -> list[str]:
+    """The layers that entries belong to, in the network's order."""
+    return list(dict.fromkeys(map(layer_of, information)))
+
+
 def contributions(f_ab: Information, f_bb: Information) -> dict[str, float]:
     """Each layer's share of d² = ½ Tr(F₁ + F₂ − 2 (F₁^½ F₂ F₁^½)^½), block by block.
 
@@ -82,7 +93,7 @@ def contributions(f_ab: Information, f_bb: Information) -> dict[str, float]:
     factors is a diagonal block: ½ Σ (√F₁ − √F₂)².
     """
     found: dict[str, float] = {}
-    for layer in dict.fromkeys(map(layer_of, f_ab)):  # in the network's order
+    for layer in layers_of(f_ab):
         names = [name for name in diagonal_of(f_ab) if layer_of(name) == layer]
         if f"{layer}:A" in f_bb:
             first, second = (float(sum(f[name].sum() for name in names)) for f in (f_ab, f_bb))

@@ -8,13 +8,31 @@ and returns Σ over units of each parameter's squared gradient, shaped as the pa
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 Squares = dict[str, torch.Tensor]
-Formula = Callable[[nn.Module, torch.Tensor, torch.Tensor, int, int], Squares]
+Function = Callable[[nn.Module, torch.Tensor, torch.Tensor, int, int], Squares]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula, and which layers of its type it holds for; the others take the general path.
+
+    Attributes:
+        squares: (layer, x, g, units, budget) → Σ over units of the squared gradient of each of
+            the layer's own parameters, by the name that it has in the layer. What it gives beside
+            them is averaged over units in the same way.
+        dimensions: of an input, the batch's included, that it understands; ``None``: all.
+        accepts: (layer) → whether it holds for this one; ``None``: it does for all.
+    """
+
+    squares: Function
+    dimensions: tuple[int, ...] | None = None
+    accepts: Callable[[nn.Module], bool] | None = None
 
 
 def add_outer_squares(total: torch.Tensor, g: torch.Tensor, x: torch.Tensor, budget: int) -> None:
@@ -192,3 +210,30 @@ def embedding(
     if layer.padding_idx is not None:
         weight[layer.padding_idx] = 0
     return {"weight": weight}
+
+
+def _plain(layer: nn.Module) -> bool:
+    """No parameters but those that the type comes with."""
+    return {name for name, _ in layer.named_parameters(recurse=False)} <= {"weight", "bias"}
+
+
+def _with_statistics(layer: nn.BatchNorm2d) -> bool:
+    """One that normalises by running statistics: the batch's own mix its samples."""
+    return _plain(layer) and layer.running_mean is not None
+
+
+def _looked_up(layer: nn.Embedding) -> bool:
+    """One that neither changes its rows when they are used nor scales their gradients."""
+    return _plain(layer) and not layer.max_norm and not layer.scale_grad_by_freq
+
+
+FORMULAS: dict[type[nn.Module], Formula] = {
+    nn.Linear: Formula(linear, accepts=_plain),
+    nn.Conv2d: Formula(conv2d, (4,), _plain),
+    nn.BatchNorm1d: Formula(batch_norm, (2, 3), _with_statistics),
+    nn.BatchNorm2d: Formula(batch_norm, (4,), _with_statistics),
+    nn.BatchNorm3d: Formula(batch_norm, (5,), _with_statistics),
+    nn.LayerNorm: Formula(layer_norm, accepts=_plain),
+    nn.GroupNorm: Formula(group_norm, accepts=_plain),
+    nn.Embedding: Formula(embedding, accepts=_looked_up),
+}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ftd.resume import Resume
-from ftd.search.space import Genotype
+from ftd.models.genotype import Genotype
+from ftd.store.resume import Resume
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ class SearchResult:
 
 def trace_table(rows: list[dict[str, Any]]) -> "pa.Table":
     """A trace as a table: the common columns, and all that any row has of its own."""
-    import pyarrow as pa
+    import pyarrow as pa  # here: a search itself needs no tables
 
     common = {"step": pa.int64(), "phase": pa.string(), "loss": pa.float64(), "score": pa.float64()}
     common |= {"macs": pa.int64(), "seconds": pa.float64()}

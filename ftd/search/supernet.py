@@ -8,8 +8,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ftd.errors import UserError
-from ftd.search.cells import Stack, inputs_of, operation, total
-from ftd.search.space import Genotype, Node, Skeleton, Space
+from ftd.models.cells import Stack, inputs_of, total
+from ftd.models.genotype import Genotype, Node, Skeleton
+from ftd.models.operations import operation
+from ftd.search.space import Space
+from ftd.tasks.targets import Target
 
 Weights = dict[str, torch.Tensor]
 """By kind of cell: a weight for every edge and operation [edges, operations]."""
@@ -41,7 +44,7 @@ class Edge(nn.Module):
     def __init__(self, operations: tuple[str, ...], c: int, stride: int, partial: int):
         super().__init__()
         if c % partial:
-            raise UserError(f"{c} channels cannot be split by search.darts.partial = {partial}")
+            raise UserError(f"{c} channels cannot be split by search.pc_darts.partial = {partial}")
         self.names, self.partial, self.stride = operations, partial, stride
         self.ops = nn.ModuleDict(
             {name: operation(name, c // partial, stride) for name in operations if name != "none"}
@@ -123,6 +126,7 @@ class Supernet(Stack):
     As in DARTS, its batch norms have no weights of their own: they would rescale the operations.
 
     Args:
+        image_shape: of the images, (channels, height, width).
         partial: see ``Edge``.
     """
 
@@ -131,8 +135,8 @@ class Supernet(Stack):
         skeleton: Skeleton,
         operations: tuple[str, ...],
         *,
-        channels: int,
-        labels: int,
+        image_shape: tuple[int, int, int],
+        target: Target,
         seed: int,
         partial: int = 1,
     ):
@@ -141,7 +145,7 @@ class Supernet(Stack):
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            super().__init__(skeleton, channels, labels, cell_of)
+            super().__init__(skeleton, image_shape, target, cell_of)
         self.skeleton, self.operations = skeleton, operations
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -154,21 +158,24 @@ class Supernet(Stack):
     def uniform(self) -> Weights:
         """Equal weights for all operations, e.g. to count the cost of a weighted pass."""
         edges, count = len(edges_of(self.skeleton)), len(self.operations)
-        device = self.head.weight.device
         return {
-            kind: torch.full((edges, count), 1 / count, device=device)
+            kind: torch.full((edges, count), 1 / count, device=self._device)
             for kind in self.skeleton.kinds
         }
 
     def path_macs(self, image_shape: tuple[int, int, int]) -> "PathMacs":
         """The cost of every path, from one pass."""
-        image = torch.zeros((1, *image_shape), device=self.head.weight.device)
+        image = torch.zeros((1, *image_shape), device=self._device)
         was_training = self.training
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             self.eval()(image, self.uniform())
         self.train(was_training)
         flops = {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}
         return PathMacs(self, flops)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
 
 class PathMacs:

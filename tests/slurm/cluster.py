@@ -78,12 +78,12 @@ def test_a_killed_job_is_retried_with_more_memory(runs):
 
 def test_short_equal_jobs_share_a_slurm_job(runs):
     submitted = sorted(job["rule"] for job in slurm_jobs())
-    short = [rule for rule in submitted if rule.startswith(("rule_slice", "rule_c", "rule_dist"))]
-    assert short == ["rule_columns_distance", "rule_slices_slice"]
+    short = [rule for rule in submitted if rule.startswith(("rule_task", "rule_c", "rule_dist"))]
+    assert short == ["rule_columns_distance", "rule_tasks_task"]
 
 
 def test_each_gpu_job_had_its_own_device(runs):
-    stages = ("probe", "fisher", "distance", "search", "train")
+    stages = ("probe", "fisher", "distance", "search", "training")
     logs = [log for name in stages for log in (runs[0].results / "logs" / name).rglob("*.log")]
     assert len(logs) == 5 * 3
     found = [re.search(r"^GPU (\d) of Slurm job (\d+)$", log.read_text(), re.M) for log in logs]

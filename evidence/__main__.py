@@ -1,0 +1,3 @@
+from ftd.cli import main
+
+main("evidence.commands")

@@ -1,0 +1,180 @@
+"""The verbs, each calling its module's function.
+
+Verbs import what they call when they are called: ``--help`` pays for none of it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="python -m evidence",
+    help="Measure speed and searches; run the published task sets and write docs/.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option(help="Output file.")]
+Cores = Annotated[int, typer.Option(min=1, help="Cores for the workflow.")]
+MoreConfig = Annotated[
+    list[Path] | None,
+    typer.Option("--config-file", help="Further configuration, e.g. another loader; again: more."),
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--setting", help="key=value, e.g. data_root=/data; again: more."),
+]
+
+
+# Benchmarks -------------------------------------------------------------------------------------
+
+
+@app.command("fisher-speed")
+def fisher_speed(
+    out: Out,
+    batches: Annotated[int, typer.Option(min=1, help="Batches of each call.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds of all methods.")] = 3,
+) -> None:
+    """Time the Fisher diagonal against the floor and other ways to it."""
+    from evidence import fisher_speed
+
+    table = fisher_speed.run(out, batches=batches, rounds=rounds)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
+@app.command("search-speed")
+def search_speed(
+    out: Out, rounds: Annotated[int, typer.Option(min=1, help="Rounds to time.")] = 3
+) -> None:
+    """Seconds per multiply-accumulate of every search method, beside ordinary training."""
+    from evidence import search_speed
+
+    table = search_speed.run(out, rounds=rounds)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+
+
+@app.command()
+def scale(
+    out: Out,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Number of tasks; again: more. If none: 10, 100, 1000."),
+    ] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Train and measure; else numbers are made up.")
+    ] = False,
+    cores: Annotated[int, typer.Option(min=1, help="CPU cores of a real run.")] = 2,
+) -> None:
+    """The workflow's own cost at many tasks: dry runs, tables, disk; or a real run's split."""
+    from evidence import scale
+
+    sizes = size or [10, 100, 1000]
+    table = scale.real(out, sizes=sizes, cores=cores) if real else scale.run(out, sizes=sizes)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", na_rep=""))
+
+
+@app.command()
+def tabular(
+    table: Annotated[Path, typer.Option(help="Every architecture's results (Parquet).")],
+    layout: Annotated[str, typer.Option(help="nas-bench-201 or transnas-micro.")],
+    out: Out,
+    distances: Annotated[
+        Path | None, typer.Option(help="Distances that say which task is near (Parquet).")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=2, help="Random searches of a space.")] = 1000,
+    controller_seeds: Annotated[
+        int, typer.Option(min=0, help="Searches by ENAS's controller of a target and space.")
+    ] = 5,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Page to write of every bench-tabular-*.parquet beside the output."),
+    ] = None,
+) -> None:
+    """Search a published table in the full space and in near and far tasks' spaces."""
+    from evidence import tabular_search
+
+    found = tabular_search.run(
+        out,
+        table=table,
+        layout=layout,
+        distances=distances,
+        repetitions=repetitions,
+        controller_seeds=controller_seeds,
+        page=page,
+    )
+    print(found.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+# The published task sets ------------------------------------------------------------------------
+
+
+@app.command()
+def distances(
+    dataset: Annotated[str, typer.Option(help="A file in config/, e.g. mnist or cifar10.")],
+    overlay: Annotated[
+        str | None,
+        typer.Option(help="What follows <dataset>- in config/overlays/, e.g. paper."),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Base seed; again: more. If none: 0.")
+    ] = None,
+    config_file: MoreConfig = None,
+    setting: Setting = None,
+    note: Annotated[
+        str, typer.Option(help="A sentence for the page, e.g. how these images differ.")
+    ] = "",
+    cores: Cores = 2,
+) -> None:
+    """Distances of a published task set beside the published ones."""
+    from evidence import distance_pages
+
+    distance_pages.distances(
+        dataset,
+        overlay=overlay,
+        seeds=seed or [0],
+        configs=config_file or [],
+        settings=setting or [],
+        cores=cores,
+        note=note,
+    )
+
+
+@app.command()
+def consistency(
+    dataset: Annotated[str, typer.Option(help="A file in config/: config or cifar10.")] = "config",
+    config_file: MoreConfig = None,
+    setting: Setting = None,
+    cores: Cores = 2,
+) -> None:
+    """Spread of the distances against training length, samples and averaging."""
+    from evidence import distance_pages
+
+    distance_pages.consistency(
+        dataset, configs=config_file or [], settings=setting or [], cores=cores
+    )
+
+
+@app.command()
+def comparison(
+    dataset: Annotated[str, typer.Option(help="digits, mnist or cifar10.")] = "digits",
+    config_file: MoreConfig = None,
+    setting: Setting = None,
+    cores: Cores = 2,
+) -> None:
+    """All search methods and ablations on a task, six seeds."""
+    from evidence import comparison_page
+
+    comparison_page.run(dataset, configs=config_file or [], settings=setting or [], cores=cores)
+
+
+@app.command()
+def seeds(
+    results: Annotated[list[Path], typer.Argument(help="Experiments' folders, one a base seed.")],
+    out: Out,
+) -> None:
+    """Distances of an experiment that was run with several base seeds, as a page."""
+    from evidence import seeds_page
+
+    seeds_page.write(results, out)

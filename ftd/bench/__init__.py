@@ -1,1 +1,0 @@
-"""Benchmarks: what is compared takes turns in one process, and every round is written."""

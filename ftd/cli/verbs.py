@@ -1,0 +1,259 @@
+"""The verbs of the stages, and of what is done with a finished library.
+
+Verbs import what they call when they are called: ``--help`` pays for none of it.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ftd.cli.options import (
+    Configs,
+    Dataset,
+    Measure,
+    Method,
+    Network,
+    Plugins,
+    Results,
+    Seed,
+    Settings,
+    Task,
+    Trial,
+    experiment,
+)
+
+if TYPE_CHECKING:
+    from ftd.stages.experiment import Experiment
+
+app = typer.Typer(
+    name="ftd",
+    help="Fisher task distance: nearest learned tasks, and the network to use for a new one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would take [default: …] for markup
+)
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A verb of an experiment: ``function(experiment, …)`` with the options that name it."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    kinds = {"config": Configs, "set": Settings, "results": Results}
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in kinds.items()
+    ]
+
+    @functools.wraps(function)
+    def command(config=None, set=None, results=None, **names) -> None:
+        function(experiment(config, set, results), **names)
+
+    command.__signature__ = inspect.Signature([*own, *common])
+    command.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
+    return app.command()(command)
+
+
+@verb
+def dataset(experiment: "Experiment", dataset: Dataset) -> None:
+    """Decode a data set once and cut it into train, fisher, val and test."""
+    from ftd.stages import dataset as stage
+
+    stage.run(experiment, dataset=dataset)
+
+
+@verb
+def task(experiment: "Experiment", task: Task) -> None:
+    """Slice a task out of its data set's cut: which images it has, and their labels."""
+    from ftd.stages import task as stage
+
+    stage.run(experiment, task=task)
+
+
+@verb
+def probe(experiment: "Experiment", task: Task, network: Network = None, trial: Trial = 0) -> None:
+    """Train a task's ε-approximation network."""
+    from ftd.stages import probe as stage
+
+    stage.run(experiment, network=network or experiment.network, trial=trial, task=task)
+
+
+@verb
+def fisher(experiment: "Experiment", task: Task, network: Network = None, trial: Trial = 0) -> None:
+    """Extract the Fisher diagonal of a probe on its own task."""
+    from ftd.stages import fisher as stage
+
+    stage.run(experiment, network=network or experiment.network, trial=trial, task=task)
+
+
+@verb
+def index(
+    experiment: "Experiment", measure: Measure = None, network: Network = None, trial: Trial = 0
+) -> None:
+    """List what a measure needs of one trial's sources, with digests."""
+    from ftd.stages import distance as stage
+
+    names = {"measure": measure or experiment.measures[0], "trial": trial}
+    stage.index(experiment, network=network or experiment.network, **names)
+
+
+@verb
+def distance(
+    experiment: "Experiment",
+    task: Task,
+    measure: Measure = None,
+    network: Network = None,
+    trial: Trial = 0,
+) -> None:
+    """Compute a column: what a measure says of every listed source and one target."""
+    from ftd.stages import distance as stage
+
+    names = {"measure": measure or experiment.measures[0], "trial": trial, "task": task}
+    stage.run(experiment, network=network or experiment.network, **names)
+
+
+@verb
+def distances(experiment: "Experiment") -> None:
+    """Join columns into the table of all distances."""
+    from ftd.stages import distance as stage
+
+    stage.assemble(experiment)
+
+
+@verb
+def selection(experiment: "Experiment") -> None:
+    """Rank each task's sources and choose its nearest learned tasks."""
+    from ftd.stages import selection as stage
+
+    stage.run(experiment)
+
+
+@verb
+def search(
+    experiment: "Experiment", task: Task, method: Method = "ftd-nas", seed: Seed = 0
+) -> None:
+    """Search an architecture for a task in the space of its nearest learned tasks'."""
+    from ftd.stages import search as stage
+
+    stage.run(experiment, method=method, task=task, seed=seed)
+
+
+@verb
+def training(
+    experiment: "Experiment", task: Task, method: Method = "ftd-nas", seed: Seed = 0
+) -> None:
+    """Train a found architecture from scratch and test it."""
+    from ftd.stages import training as stage
+
+    stage.run(experiment, method=method, task=task, seed=seed)
+
+
+@verb
+def comparison(experiment: "Experiment") -> None:
+    """Join the metrics of all trained networks into one table."""
+    from ftd.stages import comparison as stage
+
+    stage.run(experiment)
+
+
+@verb
+def figure(
+    experiment: "Experiment",
+    figure: Annotated[
+        str,
+        typer.Argument(
+            help="matrix, shares, trace, cells, scatter, or a page: probes, nearest, comparison."
+        ),
+    ],
+    measure: Annotated[str | None, typer.Option(help="Of matrix and shares.")] = None,
+    network: Annotated[str | None, typer.Option(help="Of matrix and shares.")] = None,
+    statistic: Annotated[
+        str | None, typer.Option(help="Of matrix: mean or std, over trials.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Of trace and cells.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of trace and cells.")] = None,
+) -> None:
+    """Draw a figure, or write a page."""
+    from ftd.stages import figures as stage
+
+    names = {"measure": measure, "network": network, "statistic": statistic}
+    names |= {"method": method, "seed": seed}
+    given = {name: value for name, value in names.items() if value is not None}
+    stage.run(experiment, figure, **given)
+
+
+@verb
+def record(experiment: "Experiment") -> None:
+    """Keep the configuration as it was run, overrides included, beside the artifacts."""
+    from ftd.stages import report as stage
+
+    stage.record(experiment)
+
+
+# What is done with a finished library -----------------------------------------------------------
+
+Library = Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")]
+
+
+@app.command()
+def recommend(
+    library: Annotated[Path, typer.Option(help="Folder of a finished experiment.")],
+    task: Annotated[Path, typer.Option(help="YAML: one task, in the configuration's form.")],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the raw data. [default: the library's]")
+    ] = None,
+    searching: Annotated[
+        bool, typer.Option("--search", help="Search and train an architecture as well.")
+    ] = False,
+    add: Annotated[bool, typer.Option("--add", help="Keep the task in the library.")] = False,
+    plugins: Plugins = False,
+) -> None:
+    """Place one new task among the learned tasks; name the architecture to start from."""
+    from ftd.library import recommend
+
+    done = recommend.run(
+        library, task, data_root=data_root, searching=searching, add=add, plugins=plugins
+    )
+    print(done.text())
+
+
+@app.command()
+def leftovers(
+    library: Library,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them.")] = False,
+    plugins: Plugins = False,
+) -> None:
+    """List the files of tasks, methods and seeds that the experiment names no more."""
+    from ftd.library import leftovers
+
+    found = leftovers.find(library, plugins=plugins)
+    if delete:
+        leftovers.delete(library, found)
+    print("".join(f"{path}\n" for path in found), end="")
+    print(f"{len(found)} files {'deleted' if delete else 'left over; --delete deletes them'}")
+
+
+@app.command()
+def show(library: Library) -> None:
+    """Print the nearest source of each task and where the report lies."""
+    from ftd.layout import LAYOUT
+    from ftd.stages import selection
+
+    print(selection.summary(LAYOUT.nearest.path(library)))
+    report = LAYOUT.report.path(library)
+    print(f"report: {report.resolve()}" if report.exists() else "report: not made yet")
+
+
+@app.command()
+def verify(library: Library, plugins: Plugins = False) -> None:
+    """Check every artifact of a library, and that they belong together; change nothing."""
+    from ftd.library import verify
+
+    report = verify.run(library, plugins=plugins)
+    print(report.text())
+    if report.problems:
+        sys.exit(1)

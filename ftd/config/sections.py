@@ -1,0 +1,89 @@
+"""The sections of the stages from the probe to the training, but for ``search``."""
+
+from typing import Literal
+
+from pydantic import Field, create_model, model_validator
+
+from ftd.config.base import Section
+from ftd.errors import UserError
+from ftd.parts import MEASURES
+
+
+class Probe(Section):
+    """Training of the ε-approximation networks: Adam on ``train``, measured on ``val``."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    epsilon: float = Field(0.1, gt=0, lt=1)
+    on_miss: Literal["record", "error"] = "record"
+    stop_early: bool = False
+    average: bool = False
+
+    @model_validator(mode="after")
+    def _one_end(self) -> "Probe":
+        if self.stop_early and self.average:
+            raise ValueError("stop_early and average exclude each other: the mean comes last")
+        return self
+
+
+class Fisher(Section):
+    """Fisher information: from at most ``samples`` images of the ``fisher`` part.
+
+    ``microbatch`` above 1 squares the gradients of micro-batches' mean losses, and
+    ``pool_first_dimension`` puts the mean over each tensor's first dimension in place of its
+    values; the paper's released code does both.
+    """
+
+    samples: int | None = Field(None, ge=1)
+    estimator: Literal["empirical", "sampled", "expected"] = "empirical"
+    microbatch: int = Field(1, ge=1)
+    pool_first_dimension: bool = False
+    structure: Literal["diagonal", "kronecker"] = "diagonal"
+
+    @model_validator(mode="after")
+    def _combination(self) -> "Fisher":
+        if self.microbatch > 1 and (self.estimator == "expected" or self.structure == "kronecker"):
+            raise ValueError("microbatch goes with neither expected nor kronecker")
+        if self.pool_first_dimension and self.structure == "kronecker":
+            raise ValueError("pool_first_dimension does not go with kronecker")
+        return self
+
+
+class Distance(Section):
+    """Whether contributions are kept by layer; every measure's settings are its part's."""
+
+    layers: bool = True
+
+    def of(self, measure: str) -> Section:
+        """A measure's own settings."""
+        return getattr(self, measure) if measure in type(self).model_fields else Section()
+
+
+def distance_schema() -> type[Distance]:
+    """The section with a section for every measure that has settings.
+
+    Raises:
+        UserError: a measure whose name is a key of all measures'.
+    """
+    for name in MEASURES.names():
+        if name in Distance.model_fields or hasattr(Distance, name):
+            raise UserError(f"measure {name!r}: distance.{name} means something else; rename it")
+    own = {name: getattr(MEASURES.get(name), "settings", Section) for name in MEASURES.names()}
+    fields = {name: (kind, kind()) for name, kind in own.items() if kind.model_fields}
+    return create_model("Distance", __base__=Distance, **fields)
+
+
+class Select(Section):
+    """How many of the nearest learned tasks a task's search starts from."""
+
+    nearest: int = Field(1, ge=1)
+
+
+class Train(Section):
+    """Final training of a found architecture from scratch, on at most ``samples`` of ``train``."""
+
+    samples: int | None = Field(None, ge=1)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)

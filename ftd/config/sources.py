@@ -1,0 +1,143 @@
+"""Where a configuration comes from: files over files, single settings, a library's record."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ftd import parts, store
+from ftd.config import messages
+from ftd.config.whole import Config, schema
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+
+RECORDED = store.JSON_KEY
+"""The key under which a recorded configuration, ``config.json``, carries its checksum."""
+
+
+def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
+    """Import a configuration's plugins and validate it; ``files`` are those it came from.
+
+    Raises:
+        UserError: with every error found, one line each: ``key: what is wrong``.
+    """
+    raw = {key: value for key, value in raw.items() if key != RECORDED}
+    errors = [line for path in files for line in messages.duplicate_keys(Path(path))]
+    plugins = raw.get("plugins") or []
+    if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
+        parts.load(plugins)  # anything wrong with them makes every name that they bring unknown
+    kind, config = schema(), None
+    try:
+        config = kind.model_validate(raw)
+    except ValidationError as error:
+        errors += [messages.describe(item, kind) for item in error.errors()]
+    errors += messages.bad_names(raw) + messages.unknown_datasets(raw)
+    if errors:
+        where = ", ".join(str(path) for path in files) or "configuration"
+        raise UserError(f"{where}: {len(errors)} error(s)\n  " + "\n  ".join(errors))
+    return config
+
+
+def load(*paths: Path, settings: Iterable[str] = ()) -> Config:
+    """Read YAML files, each over those before it, and ``key.key=value`` over all; validate.
+
+    Raises:
+        UserError: an unreadable file, a setting that is none, an invalid configuration, or a
+            library's record that is damaged or names plugins that the settings do not.
+    """
+    above: dict[str, Any] = {}
+    for setting in settings:
+        above = merged(above, _setting(setting))
+    raw: dict[str, Any] = {}
+    for path in paths:
+        check_recorded(path, above)
+        raw = merged(raw, read(path))
+    return parse(merged(raw, above), paths)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The keys of one file, YAML or JSON (``….json``, many times faster), as they stand there.
+
+    Raises:
+        UserError: unreadable file, or no mapping.
+    """
+    try:
+        text = Path(path).read_text()
+        raw = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
+    return raw
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """Mappings merged key by key, as Snakemake merges its files; anything else is replaced."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return base | {key: merged(base.get(key), value) for key, value in changes.items()}
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """``probe.epochs=3`` as the mapping that it stands for."""
+    keys, mark, value = text.partition("=")
+    shown = text if len(text) < 100 else f"{text[:100]}…"
+    try:
+        found = yaml.safe_load(value)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"--set {shown}: the value is no YAML") from error
+    if not mark or not all(keys.split(".")):
+        raise UserError(f"--set {shown}: expected key=value, as in probe.epochs=3")
+    for key in reversed(keys.split(".")):
+        found = {key: found}
+    return found
+
+
+def recorded(library: Path, *, plugins: bool = False) -> dict[str, Any]:
+    """The configuration that the last whole run of an experiment recorded in its folder.
+
+    Args:
+        plugins: whether the code that it names may be imported.
+
+    Raises:
+        UserError: none there, a damaged one, or one with plugins where they were not asked for.
+    """
+    path = LAYOUT.config.path(library)
+    if not path.exists():
+        raise UserError(f"{path}: no library; give the folder of a finished experiment")
+    raw = store.read_json(path)
+    if raw.get("plugins") and not plugins:
+        raise UserError(
+            f"{path}: names the plugins {raw['plugins']}, whose code would be run; if you trust "
+            "them, add --plugins"
+        )
+    return raw
+
+
+def check_recorded(path: Path, above: dict[str, Any]) -> None:
+    """Compare a library's ``config.json`` that is given as a configuration with its checksum.
+
+    Other files have none. Its plugins are imported only if ``above``, what was given besides,
+    names them.
+
+    Raises:
+        UserError: it is damaged, was edited, or names plugins that were not asked for.
+    """
+    raw = read(path)
+    if RECORDED not in raw:
+        return
+    try:
+        store.read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{path}: not as it was recorded: damaged, or edited; delete it and run again, or, to "
+            f"go on with an edited copy, take the key {RECORDED} out of it"
+        ) from error
+    if raw.get("plugins") and "plugins" not in above:
+        raise UserError(
+            f"{path}: names the plugins {raw['plugins']}, whose code would be run; if you trust "
+            f"them, name them: --config (of ftd: --set) 'plugins={raw['plugins']}'"
+        )

@@ -1,0 +1,157 @@
+"""A whole experiment's configuration, and its schema with the sections of all parts."""
+
+import functools
+from typing import Any
+
+from pydantic import Field, create_model, field_validator, model_validator
+
+from ftd.config.base import Section, by_name, no_duplicates
+from ftd.config.datasets import Dataset, Image, dataset_schema
+from ftd.config.network_names import split_network
+from ftd.config.search_keys import Search, search_schema
+from ftd.config.sections import Distance, Fisher, Probe, Select, Train, distance_schema
+from ftd.config.task_keys import Task, task_schema
+from ftd.names import did_you_mean, safe_name
+from ftd.parts import MEASURES, registered
+
+MAX_LAYERED = 10**6
+"""Pairs, at most, whose distances are kept by layer: a table of them is read as a whole."""
+
+
+class Config(Section):
+    """A whole experiment; ``tasks`` arrive in their order.
+
+    The first of ``networks`` and of ``measures`` decide the selection. ``pretrained`` gives
+    networks a body to start from in place of the random one. ``plugins`` are files and modules
+    of the user's that register more parts.
+    """
+
+    experiment: str
+    tasks: dict[str, Task] = Field(min_length=1)
+    datasets: dict[str, Dataset] = Field(min_length=1)
+    image: Image
+    results: str = Field("results", min_length=1)
+    data_root: str = Field("data", min_length=1)
+    cache: str | None = Field(None, min_length=1)
+    plugins: list[str] = Field([])
+    seed: int = Field(0, ge=0)
+    trials: int = Field(5, ge=1)
+    networks: list[str] = Field(["small-cnn"], min_length=1)
+    measures: list[str] = Field(["fisher"], min_length=1)
+    pretrained: dict[str, str] = Field({})
+    probe: Probe = Probe()
+    fisher: Fisher = Fisher()
+    distance: Distance = Distance()
+    select: Select = Select()
+    search: Search = Search()
+    train: Train = Train()
+
+    @field_validator("experiment")
+    @classmethod
+    def _experiment(cls, value: str) -> str:
+        return safe_name(value)
+
+    @field_validator("tasks", "datasets", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError("expected a mapping of names")
+        return by_name(value)
+
+    @field_validator("networks")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for name in value:
+            split_network(name)
+        return no_duplicates(value)
+
+    @field_validator("measures")
+    @classmethod
+    def _measures(cls, value: list[str]) -> list[str]:
+        for position, name in enumerate(value):
+            for other in getattr(MEASURES.get(name), "of", ()):
+                if other not in value:
+                    raise ValueError(f"{name!r} combines {other!r}, which is not listed")
+                if hasattr(MEASURES.get(other), "of") and other not in value[:position]:
+                    raise ValueError(
+                        f"{name!r} combines {other!r}, itself a combination, which must be listed "
+                        "before it"
+                    )
+        return no_duplicates(value)
+
+    @model_validator(mode="after")
+    def _searched(self) -> "Config":
+        for name in self.search.tasks or ():
+            if name not in self.tasks:
+                raise ValueError(f"search.tasks: no task {name!r}{did_you_mean(name, self.tasks)}")
+        return self
+
+    @model_validator(mode="after")
+    def _layers(self) -> "Config":
+        pairs = len(self.networks) * self.trials * len(self.tasks) ** 2
+        if self.distance.layers and pairs > MAX_LAYERED:
+            raise ValueError(
+                f"distance.layers: {pairs} pairs are too many for a table of their layers; set it "
+                "to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _files_of_networks(self) -> "Config":
+        for name in self.pretrained:
+            if name not in self.networks:
+                raise ValueError(
+                    f"pretrained.{name}: no such network{did_you_mean(name, self.networks)}"
+                )
+        for task, settings in self.tasks.items():
+            if settings.weights is None:
+                continue
+            by_network = isinstance(settings.weights, dict)
+            if set(settings.weights if by_network else self.networks[:1]) != set(self.networks):
+                names = ", ".join(self.networks)
+                raise ValueError(f"tasks.{task}.weights: expected a file for each of {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_measures(self) -> "Config":
+        for name in self.measures:
+            measure = MEASURES.get(name)
+            for task, settings in self.tasks.items():
+                kinds = getattr(measure, "kinds", None)
+                if kinds is not None and settings.target not in kinds:
+                    raise ValueError(
+                        f"measures: {name!r} takes targets of the kind {' or '.join(kinds)}, task "
+                        f"{task!r} is of the kind {settings.target!r}"
+                    )
+                if settings.weights is not None and _of_one_start(measure):
+                    raise ValueError(
+                        f"tasks.{task}.weights: the measure {name!r} compares networks of one "
+                        "common start, which a trained network that is brought along has not; "
+                        "take the weights away, or other measures"
+                    )
+        return self
+
+
+def _of_one_start(measure: Any) -> bool:
+    """Whether a measure, or a combination of some, asks for networks of a common start."""
+    needs = (*getattr(measure, "source", ()), *getattr(measure, "target", ()))
+    return getattr(measure, "common_start", False) or "start" in needs
+
+
+def schema() -> type[Config]:
+    """The configuration's type, with the sections of all parts that are registered."""
+    return _schema(registered())
+
+
+@functools.lru_cache
+def _schema(_: tuple) -> type[Config]:
+    """The same for the same parts: values of different types are not equal."""
+    search, distance = search_schema(), distance_schema()
+    return create_model(
+        "Config",
+        __base__=Config,
+        tasks=(dict[str, task_schema()], Field(min_length=1)),
+        datasets=(dict[str, dataset_schema()], Field(min_length=1)),
+        distance=(distance, distance()),
+        search=(search, search()),
+    )

@@ -1,0 +1,89 @@
+"""Tables as pages of HTML, and as lines of Markdown."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from ftd import store
+
+_RANKS_LISTED = 20
+_OF_PROBES = (
+    *("network", "trial", "task", "val_accuracy", "val_most_frequent", "reached", "epochs"),
+    *("seconds", "seed"),
+)
+_STYLE = """
+body { font: 14px sans-serif; margin: 1.5em; }
+table { border-collapse: collapse; }
+th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #ddd; }
+th { border-bottom: 2px solid #888; }
+"""
+
+
+def nearest(table: pd.DataFrame, out: Path) -> None:
+    """Each target's first sources as a page, from a table with the column ``rank``."""
+    _page(table[table["rank"] <= _RANKS_LISTED], out)
+
+
+def comparison(table: pd.DataFrame, out: Path) -> None:
+    """A page with a row for each task and method (as Le et al. 2022, IV); see ``summary``."""
+    _page(summary(table), out)
+
+
+def summary(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy mean ± standard deviation over seeds (%), parameters, search cost, by method.
+
+    ``most frequent %`` is the accuracy of always saying the most frequent label.
+    """
+    rows = []
+    for (task, method), group in comparison.groupby(["task", "method"], sort=False):
+        accuracy = 100 * group["accuracy"]
+        rows.append(
+            {
+                "task": task,
+                "method": method,
+                "seeds": len(group),
+                "accuracy %": f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}"
+                if len(group) > 1
+                else f"{accuracy.mean():.2f}",
+                "most frequent %": f"{100 * group['most_frequent'].mean():.2f}",
+                "parameters": round(group["parameters"].mean()),
+                "search MACs": group["search_macs"].mean(),
+                "search seconds": group["search_seconds"].mean(),
+                "space (log10)": group["space_log10"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def probes(facts: list[dict], out: Path) -> None:
+    """The facts of probes as a page, those that missed 1 − ε first."""
+    table = pd.DataFrame(facts, columns=_OF_PROBES)
+    _page(table.sort_values(["reached", "network", "trial", "task"]), out)
+
+
+def _page(table: pd.DataFrame, out: Path) -> None:
+    body = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{out.stem}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+    store.write_bytes(out, page.encode())
+
+
+def markdown_table(order: list[str], cell: Callable[[str, str], str]) -> list[str]:
+    """Lines of a Markdown table, rows: source, columns: target, of ``cell(source, target)``."""
+    lines = ["| | " + " | ".join(order) + " |", "|---|" + "---|" * len(order)]
+    for source in order:
+        cells = [cell(source, target) for target in order]
+        lines.append(f"| {source} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def markdown_matrix(mean: pd.DataFrame, std: pd.DataFrame, nearest: pd.DataFrame) -> list[str]:
+    """Lines of a Markdown table, mean ± std, with each target's nearest source below."""
+    order = list(mean.columns)
+    best = nearest[nearest["rank"] == 1].set_index("target")
+    lines = markdown_table(order, lambda s, t: f"{mean.loc[s, t]:.4f} ± {std.loc[s, t]:.4f}")
+    chosen = [f"{best.loc[t, 'source']} ({best.loc[t, 'agreement']:.0%} of trials)" for t in order]
+    return [*lines, "| **nearest source** | " + " | ".join(chosen) + " |", ""]

@@ -1,0 +1,224 @@
+"""Online growth: place one new task among the learned tasks of a library, by the stages' functions.
+
+A library is an experiment's folder, ``results/<experiment>``. The new task's probes are trained,
+its distances alone are computed, and its nearest learned tasks and their architectures named.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from ftd import config, store
+from ftd.config import LIBRARY, Config
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.measures.columns import combined, join, read_columns
+from ftd.measures.ranking import NEEDED, nearest
+from ftd.parts import MEASURES
+from ftd.stages import dataset, distance, fisher, probe, search, task, training
+from ftd.stages.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What a library says about a new task.
+
+    Attributes:
+        task: its name.
+        measure: the first one, by which they are ranked.
+        nearest: learned tasks as sources, by the first network: ``source``, ``rank``, ``mean``
+            and ``std`` over trials of the number (a distance's square), ``agreement``.
+        architecture: ``genotype.json`` of the nearest learned task that was searched, or ``None``.
+        found: ``genotype.json`` and ``metrics.json`` of the new task's own search and training.
+    """
+
+    task: str
+    measure: str
+    nearest: pd.DataFrame
+    architecture: Path | None
+    found: tuple[Path, Path] | None = None
+
+    def text(self) -> str:
+        """For a reader."""
+        by = f"({self.measure}, mean over trials ± std)"
+        lines = [f"nearest learned tasks of {self.task} {by}"]
+        lines += [
+            f"  {row.rank}. {row.source}: {row.mean:.3f} ± {row.std:.3f}, first in "
+            f"{row.agreement:.0%} of trials"
+            for row in self.nearest.itertuples()
+        ]
+        start = self.architecture or "none was searched yet"
+        lines.append(f"architecture to start from, the nearest that was searched: {start}")
+        if self.found:
+            metrics = store.read_json(self.found[1])
+            lines.append(
+                f"found {self.found[0]}: test accuracy {metrics['accuracy']:.4f}, "
+                f"{metrics['parameters']:,} parameters"
+            )
+        return "\n".join(lines)
+
+
+def run(
+    library: Path,
+    task_file: Path,
+    *,
+    data_root: Path | None = None,
+    searching: bool = False,
+    add: bool = False,
+    plugins: bool = False,
+) -> Recommendation:
+    """Recommend an architecture for one task; the library is left as it was unless ``add``.
+
+    Args:
+        library: the folder of a finished experiment.
+        task_file: YAML with ``tasks``, one, and ``datasets``, in the configuration's form; its
+            data set may be one of the library's.
+        data_root: folder of the raw data; ``None``: the library's.
+        searching: search the task's architecture in the space of its nearest learned task that was
+            searched, with the library's settings, and train and test it. Without ``add``, both
+            are kept beside ``task_file``.
+        add: keep all artifacts in the library, as a learned task of later recommendations.
+        plugins: whether the code of the library's plugins may be imported.
+
+    Raises:
+        UserError: no library, a task that is none or in it already, unfitting data, nothing
+            searched where a search is to start from it.
+    """
+    library = Path(library)
+    settings = config.recorded(library, plugins=plugins)
+    new = _one_task(task_file)
+    if data_root is not None:
+        settings = settings | {"data_root": str(data_root)}
+    name, joined = _with_task(settings, new, library, task_file)
+    learned = [known for known in joined.tasks if known != name]
+    with tempfile.TemporaryDirectory(prefix="ftd-recommend-") as work:
+        experiment = Experiment(joined, Path(work), library)
+        searched = [known for known in learned if _genotype_of(experiment, known).exists()]
+        if searching and not searched:  # said before any work, not after it
+            raise UserError(
+                f"{library / 'search' / LIBRARY}: no learned task was searched, so there is no "
+                "architecture to start from; run the library's searches first"
+            )
+        _decode_and_slice(experiment, name)
+        pairs = join(_columns(experiment, name))
+        ranks = _ranks(experiment, pairs, learned, name)
+        donors = [source for source in ranks["source"] if source in searched]
+        donors = donors[: joined.select.nearest]
+        architecture = _genotype_of(experiment, donors[0]) if donors else None
+        found = _search(experiment, name, donors) if searching else None
+        if add:
+            _add(experiment, settings, new)
+            found = found and tuple(library / path.relative_to(work) for path in found)
+        elif found:
+            beside = [task_file.with_name(f"{name}-{path.name}") for path in found]
+            found = tuple(Path(shutil.copy(*pair)) for pair in zip(found, beside, strict=True))
+    return Recommendation(name, joined.measures[0], ranks, architecture, found)
+
+
+def _add(experiment: Experiment, settings: dict, new: dict) -> None:
+    """Move the new artifacts to the library; its configuration, which makes them known, last."""
+    shutil.rmtree(experiment.root / "index")  # the workflow lists the sources itself
+    shutil.copytree(experiment.root, experiment.base, dirs_exist_ok=True)
+    joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
+    # in order: tasks arrive, and labels count, in theirs
+    store.write_json(LAYOUT.config.path(experiment.base), joined, sort_keys=False)
+
+
+def _one_task(task_file: Path) -> dict:
+    """``tasks``, with one task, and ``datasets`` of a file, as they stand there."""
+    raw = config.read(task_file)
+    found = {"tasks": raw.get("tasks"), "datasets": raw.get("datasets") or {}}
+    mappings = all(isinstance(section, dict) for section in found.values())
+    if not mappings or len(found["tasks"]) != 1 or set(raw) - set(found):
+        raise UserError(
+            f"{task_file}: expected the keys 'tasks', with one task, and 'datasets' "
+            "(see config/README.md)"
+        )
+    return found
+
+
+def _with_task(settings: dict, new: dict, library: Path, task_file: Path) -> tuple[str, Config]:
+    """The new task's name, and the library's configuration with it as the last to arrive."""
+    name = str(next(iter(new["tasks"])))
+    if name in map(str, settings["tasks"]):
+        raise UserError(f"{task_file}: {library} holds a task {name!r} already; rename the new one")
+    joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
+    experiment, before = config.parse(joined, [Path(task_file)]), config.parse(settings)
+    for known, data in before.datasets.items():
+        if experiment.datasets[known] != data:
+            raise UserError(
+                f"{task_file}: data set {known!r} differs from the library's; rename it"
+            )
+    return name, experiment
+
+
+def _decode_and_slice(experiment: Experiment, name: str) -> None:
+    """The task's slice; its data set is the library's, if that was made with these settings."""
+    chosen = experiment.config.tasks[name].dataset
+    if not _is_there(experiment, chosen):
+        dataset.run(experiment, dataset=chosen)
+    task.run(experiment, task=name)
+
+
+def _is_there(experiment: Experiment, name: str) -> bool:
+    """Whether the library has the data set that is asked for, not a leftover of its name."""
+    images = LAYOUT.images.path(experiment.base, dataset=name)
+    cut = LAYOUT.cut.path(experiment.base, dataset=name)
+    if not images.exists() or not cut.exists():
+        return False
+    try:
+        facts = store.table_facts(store.read_table(cut, stage="dataset"))
+    except UserError:
+        return False  # damaged: decoded anew
+    asked = dataset.decides(experiment, dataset=name)
+    return all(facts.get(key, {}) == asked[key] for key in asked)
+
+
+def _columns(experiment: Experiment, name: str) -> Iterator[pa.Table]:
+    """Probe, Fisher diagonal and distances of every trial; yields the columns' pairs."""
+    for network in experiment.config.networks:
+        for trial in range(experiment.config.trials):
+            place = {"network": network, "trial": trial}
+            probe.run(experiment, task=name, **place)
+            if experiment.needs("fisher"):
+                fisher.run(experiment, task=name, **place)
+            for measure in experiment.measures:
+                distance.index(experiment, measure=measure, **place)
+                distance.run(experiment, measure=measure, task=name, **place)
+                index = experiment.output(LAYOUT.index, measure=measure, **place)
+                column = experiment.output(LAYOUT.column, measure=measure, task=name, **place)
+                yield next(read_columns(index, [column], MEASURES.get(measure)))[0]
+
+
+def _ranks(experiment: Experiment, pairs: pa.Table, learned: list[str], name: str) -> pd.DataFrame:
+    """The learned tasks as sources of the new one, by the first measure and network."""
+    first = experiment.config.measures[0]
+    if first not in experiment.measures:  # of the learned tasks' numbers among each other too
+        known = store.read_table(experiment.input(LAYOUT.distances), NEEDED).to_pandas()
+        known = known[known["source"].isin(learned) & known["target"].isin(learned)]
+        new = pairs.to_pandas()
+        joined = pd.concat([known, new[new["source"] != name]], ignore_index=True)
+        pairs = combined(first, MEASURES.get(first), pa.Table.from_pandas(joined))
+    table = pairs.to_pandas()
+    ranks = nearest(table[table["target"] == name], [*learned, name])
+    chosen = (ranks["measure"] == first) & (ranks["network"] == experiment.config.networks[0])
+    return ranks[chosen].drop(columns=["measure", "network"])
+
+
+def _genotype_of(experiment: Experiment, name: str) -> Path:
+    """A learned task's architecture in the library."""
+    place = {"method": LIBRARY, "seed": experiment.config.search.seeds[0]}
+    return LAYOUT.genotype.path(experiment.base, task=name, **place)
+
+
+def _search(experiment: Experiment, name: str, donors: list[str]) -> tuple[Path, Path]:
+    """Search in the donors' space and train the winner; returns its genotype and its metrics."""
+    place = {"method": LIBRARY, "task": name, "seed": experiment.config.search.seeds[0]}
+    search.run(experiment, donors=donors, **place)
+    training.run(experiment, **place)
+    return experiment.output(LAYOUT.genotype, **place), experiment.output(LAYOUT.metrics, **place)

@@ -1,0 +1,167 @@
+"""Training and measuring a network: the one loop that probes and final networks share."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from ftd.errors import UserError
+from ftd.runtime.precision import mixed
+from ftd.runtime.progress import progress
+from ftd.store.resume import Resume
+from ftd.tasks.data import TaskData
+
+EVAL_BATCH = 512
+
+
+def train_epoch(
+    data: TaskData,
+    batch_size: int,
+    generator: torch.Generator,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    what: str,
+) -> float:
+    """One pass over ``train``; returns the mean loss per image.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    for images, targets in data.batches("train", batch_size, generator):
+        optimizer.zero_grad()
+        loss = loss_of(images, targets)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach().double() * len(targets)
+    mean = total.item() / data.count("train")
+    if not math.isfinite(mean):
+        raise UserError(f"{what}: the training loss became {mean}; lower its learning_rate")
+    return mean
+
+
+def fit(
+    model: nn.Module,
+    data: TaskData,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    what: str,
+    resume: Resume,
+    anneal: bool = False,
+    stop_at: float | None = None,
+    average: bool = False,
+) -> list[float]:
+    """Train with Adam by the target's loss (bf16 on a GPU); returns each epoch's mean loss.
+
+    Args:
+        seed: of the order of the images.
+        what: named in errors and progress, e.g. "probe zero, trial 0".
+        resume: where the state is kept between epochs, and taken up again.
+        anneal: let the learning rate fall to zero along a half cosine.
+        stop_at: stop after the first epoch with this accuracy on ``val``.
+        average: end with the mean of the weights over all steps of the second half of the epochs
+            (and batch norms measured anew), as the consistency theorem of Le et al. assumes.
+
+    Raises:
+        UserError: a loss or a final weight is not finite.
+    """
+    with _seeded(seed, data.device):
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+        mean = AveragedModel(model) if average else None
+        models = {"model": model} | ({"mean": mean} if mean else {})
+        losses = resume.load(models, {"adam": optimizer}, generator).get("losses", [])
+        if mean:
+            _join_second_half(mean, model, optimizer, losses, epochs)
+
+        def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            with mixed(data.device):
+                return data.target.loss(model(images), targets)
+
+        for epoch in progress(range(len(losses), epochs), what):
+            if anneal:
+                optimizer.param_groups[0]["lr"] = half_cosine(learning_rate, epoch, epochs)
+            model.train()
+            losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
+            if stop_at is not None and accuracy(model, data, "val") >= stop_at:
+                break
+            resume.keep(models, {"adam": optimizer}, generator, {"losses": losses})
+        if mean:
+            model.load_state_dict(mean.module.state_dict())
+            update_bn(data.batches("train", batch_size, generator), model)
+    if not all(value.isfinite().all() for value in model.parameters()):
+        raise UserError(f"{what}: its weights are no longer finite; lower its learning_rate")
+    model.eval()
+    return losses
+
+
+def half_cosine(rate: float, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch, which falls from ``rate`` to zero along a half cosine."""
+    return rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def _join_second_half(
+    mean: AveragedModel,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: list[float],
+    epochs: int,
+) -> None:
+    """Let the mean take in the weights after every step of the second half of the epochs.
+
+    ``losses`` has an entry for every epoch that is done.
+    """
+
+    def join(*_) -> None:
+        if 2 * len(losses) >= epochs - 1:
+            mean.update_parameters(model)
+
+    optimizer.register_step_post_hook(join)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of dropout and the like from ``seed``; the process's own are left alone."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, data: TaskData, part: str) -> float:
+    """Mean score of a part's images, in [0, 1]: for classes, the share that is named rightly.
+
+    Raises:
+        UserError: a target whose scores are not [B] in [0, 1].
+    """
+    model.eval()
+    total, strange = 0, 0
+    for images, targets in data.batches(part, EVAL_BATCH):
+        scores = data.target.scores(model(images), targets)
+        shape = list(getattr(scores, "shape", ()))
+        if shape != [len(images)]:
+            raise _no_scores(data, f"{shape} of {len(images)} images")
+        total = total + scores.sum()
+        strange = strange + (~((scores >= 0) & (scores <= 1))).sum()
+    if strange:
+        raise _no_scores(data, f"{int(strange)} that are not in [0, 1]")
+    return float(total) / data.count(part)
+
+
+def _no_scores(data: TaskData, found: str) -> UserError:
+    kind = data.task.facts["target"]["kind"]
+    return UserError(f"target {kind!r}: expected scores [B] in [0, 1], got {found}")
+
+
+@torch.inference_mode()
+def features(model: nn.Module, data: TaskData, part: str) -> torch.Tensor:
+    """What a network's body makes of a part's images, flattened: float32 [N, F] on the CPU."""
+    model = model.eval().to(data.device)
+    found = [model.body(images).flatten(1).cpu() for images, _ in data.batches(part, EVAL_BATCH)]
+    return torch.cat(found)

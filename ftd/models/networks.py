@@ -1,0 +1,87 @@
+"""Probe networks and their common start.
+
+All probes of one trial share one architecture and start from the same weights: the body is
+built from the trial's seed alone, then the target puts on a head that it draws such that heads of
+different sizes agree in what they share.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ftd.config.network_names import TORCHVISION, split_network
+from ftd.errors import UserError
+from ftd.models.bodies import torchvision_body
+from ftd.parts import NETWORKS, resolve
+from ftd.tasks.targets import Target
+
+
+def build(
+    network: str, *, image_shape: tuple[int, int, int], target: Target, seed: int
+) -> nn.Sequential:
+    """A probe in its common start: images [B, C, H, W] → the target's outputs [B, outputs, …].
+
+    Its parts are ``body`` (features) and ``head`` (the target's).
+
+    Args:
+        network: a registered one, such as ``resnet18``, with ``-x0.25`` behind it for a quarter
+            of the channels, or ``torchvision-<model>``.
+        image_shape: of the images, (channels, height, width), which is square.
+
+    Raises:
+        UserError: unknown network, one that fails, or one that does not take such images.
+    """
+    try:
+        name, width = split_network(network)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    channels, *size = image_shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name.startswith(TORCHVISION):
+            body, pooled = _torchvision(network, image_shape), True
+        else:
+            entry = NETWORKS.get(name)
+            pooled = entry.pooled
+            with _named(network, "cannot be built"):
+                body = resolve(entry.build)(channels, size[0], width)
+        head = target.head(_features(network, body, image_shape), tuple(size), pooled=pooled)
+    target.start(head, seed)
+    return nn.Sequential(OrderedDict(body=body, head=head))
+
+
+def _torchvision(network: str, image_shape: tuple[int, int, int]) -> nn.Module:
+    try:
+        body, features = torchvision_body(network.removeprefix(TORCHVISION), image_shape[0])
+    except (ValueError, ImportError) as error:
+        raise UserError(f"network {network}: {error}") from error
+    if _features(network, body, image_shape) != (features,):
+        raise UserError(f"network {network}: its last linear layer is not its last step")
+    return body
+
+
+@torch.no_grad()
+def _features(network: str, body: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Shape of a body's features of an image: (C, H, W) or (F,); its batch norms stay fresh."""
+    _, height, width = image_shape
+    with _named(network, f"no images of {height}×{width}"):
+        shape = tuple(body.eval()(torch.zeros(1, *image_shape)).shape)
+    body.train()
+    if len(shape) not in (2, 4) or shape[0] != 1:
+        raise UserError(
+            f"network {network}: its body makes {shape} of one image; expected feature maps "
+            "[1, C, H, W] or features [1, F]"
+        )
+    return shape[1:]
+
+
+@contextmanager
+def _named(network: str, what: str) -> Iterator[None]:
+    """Say which network it was; whatever a user's one raises is theirs to put right."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"network {network}: {what} ({type(error).__name__}: {error})") from error

@@ -1,0 +1,99 @@
+"""What the checks of all stages share: ``ftd verify`` runs them, they change nothing."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftd import store
+from ftd.layout import Artifact
+from ftd.stages.experiment import Experiment
+
+AGAIN = "delete it and run again"
+
+Check = Callable[[Path, Mapping[str, str], "Library"], Iterator[str]]
+"""(file, the names in its path, the library) → what is wrong with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """A folder of artifacts, and the experiment that its record describes, if it is a sound one."""
+
+    root: Path
+    experiment: Experiment | None
+
+    def path(self, artifact: Artifact, **names: object) -> Path:
+        """Where an artifact lies."""
+        return artifact.path(self.root, **names)
+
+    @functools.cached_property
+    def _checksums(self) -> dict[tuple[Path, int], str]:
+        return {}
+
+    def checksum(self, path: Path) -> str:
+        """A file's own checksum; many artifacts are made from the same one."""
+        key = path, path.stat().st_mtime_ns
+        if key not in self._checksums:
+            self._checksums[key] = store.checksum(path)
+        return self._checksums[key]
+
+    def same(self, path: Path, recorded: str | None, what: str) -> list[str]:
+        """A recorded checksum beside that of the file that is there."""
+        if not path.exists():
+            return [f"made from {what} {path}, which is not there; run again"]
+        if self.checksum(path) != recorded:
+            return [f"made from another {what} than {path}; {AGAIN}"]
+        return []
+
+    def made_by(
+        self,
+        facts: Mapping[str, Any],
+        version: int,
+        decides: Callable[..., dict[str, Any]],
+        **names: str,
+    ) -> Iterator[str]:
+        """What every artifact records of its making, besides its inputs.
+
+        Args:
+            version, decides: the stage's; ``names``: those that ``decides`` takes.
+        """
+        for key in ("settings", "version", "packages"):
+            yield from must(key in facts, f"records no {key}")
+        name = facts["stage"]
+        yield from must(facts["version"] == version, f"made by another version of the stage {name}")
+        if self.experiment is None or not self._is_asked_for(names):
+            return
+        asked = decides(self.experiment, **names)
+        right = facts["settings"] == asked["settings"]
+        yield from must(right, f"made with other {name} settings")
+        right = facts.get("parts", {}) == asked.get("parts", {})
+        yield from must(right, f"made with another plugin for {', '.join(asked.get('parts', {}))}")
+        if "seed" in asked:
+            seed = facts.get("experiment_seed", facts.get("seed", asked["seed"]))
+            yield from must(seed == asked["seed"], f"made with the experiment's seed {seed}")
+
+    def _is_asked_for(self, names: Mapping[str, str]) -> bool:
+        """Whether the configuration still names an artifact: else it is a leftover."""
+        known = self.experiment.known()
+        if "method" in names and names["task"] not in (
+            self.experiment.config.search.tasks or known["task"]
+        ):
+            return False
+        return all(name in known[kind] for kind, name in names.items())
+
+
+def must(holds: bool, what: str) -> list[str]:
+    """What is wrong, unless it ``holds``."""
+    return [] if holds else [f"{what}; {AGAIN}"]
+
+
+def finite(path: Path) -> Iterator[str]:
+    """Tensors with values that are not finite; one after another, so that memory holds one."""
+    import numpy as np  # a check's alone: rules and the command line read this module too
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        for name in sorted(file.keys()):
+            sound = bool(np.isfinite(file.get_tensor(name)).all())
+            yield from must(sound, f"{name} holds values that are not finite")

@@ -1,0 +1,135 @@
+"""Stage *dataset*: decode a data set once and cut it into the parts that all its tasks share."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftd import store
+from ftd.config.datasets import loader_of
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.parts import LOADERS
+from ftd.stages.checking import Library, must
+from ftd.stages.experiment import Experiment
+from ftd.store.provenance import record
+
+if TYPE_CHECKING:
+    import numpy as np
+
+VERSION = 3
+
+
+def decides(experiment: Experiment, *, dataset: str) -> dict[str, Any]:
+    """All that decides a data set's artifacts, besides the raw data."""
+    settings = experiment.config.datasets[dataset]
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "image": experiment.config.image.model_dump(),
+        "seed": experiment.config.seed,
+        "version": VERSION,
+        "parts": LOADERS.digests(loader_of(settings.loader)[0]),
+    }
+
+
+def run(experiment: Experiment, *, dataset: str) -> None:
+    """Decode a data set and write its images and its cut.
+
+    Images: safetensors, ``images`` uint8 [N, channels, size, size], official test last, and
+    ``annotations`` [N, …], where they are no class numbers. Cut: Parquet with ``index`` (row of
+    ``images``), ``class`` (the data set's own number, if images have one) and ``part`` (null:
+    unused); facts: class names, mean and standard deviation of the train part per channel in
+    [0, 1], settings, seed, versions.
+
+    Raises:
+        UserError: missing, damaged or unfitting data; a cut that leaves a part empty.
+    """
+    # Decoders and torch: what reading this module does not cost.
+    import numpy as np
+    import torch
+
+    from ftd.tasks.cut import check_classes, moments, parts_of
+    from ftd.tasks.decoding import decode
+    from ftd.tasks.loaders import open_splits
+
+    experiment.expect(dataset=dataset)
+    settings, image = experiment.config.datasets[dataset], experiment.config.image
+    train, test, names = open_splits(dataset, settings, Path(experiment.config.data_root))
+    sources = [source for source in (train, test) if source is not None]
+    if not len(train):
+        raise UserError(f"data set {dataset}: no images found; check datasets.{dataset}.train")
+    shape = (sum(map(len, sources)), image.channels, image.size, image.size)
+    out = experiment.output(LAYOUT.images, dataset=dataset)
+    made = decides(experiment, dataset=dataset)
+    decided = record("dataset", VERSION, settings, made["parts"])
+    with store.scratch_array(out.parent, shape) as images:
+        pairs = (pair for source in sources for pair in source)
+        annotations = decode(dataset, pairs, images, settings.fit)
+        labelled = annotations.ndim == 1
+        if labelled:
+            check_classes(dataset, annotations, len(train), names)
+        trained = None if test is None else len(train)
+        parts = parts_of(dataset, settings.parts, annotations, trained, made["seed"])
+        mean, std = moments(images, np.flatnonzero(parts == "train"))
+        tensors = {"images": torch.from_numpy(images)}
+        if not labelled:
+            tensors["annotations"] = torch.from_numpy(annotations)
+        about = {"dataset": dataset, "image": image.model_dump(), "seed": made["seed"]}
+        store.write_tensors(out, tensors, about | decided)
+    numbers = np.unique(annotations) if labelled else ()
+    facts = {
+        "dataset": dataset,
+        "images": store.checksum(out),
+        "classes": {int(c): names.get(int(c), str(c)) for c in numbers},
+        "image": image.model_dump(),
+        "mean": mean,
+        "std": std,
+        "seed": made["seed"],
+    }
+    classes = annotations if labelled else None
+    cut = experiment.output(LAYOUT.cut, dataset=dataset)
+    _write_cut(cut, classes, parts, facts | decided)
+
+
+def _write_cut(
+    path: Path, classes: "np.ndarray | None", parts: "np.ndarray", facts: dict[str, Any]
+) -> None:
+    import numpy as np  # as in run
+    import pyarrow as pa
+
+    columns = {"index": pa.array(np.arange(len(parts)), pa.int64())}
+    if classes is not None:
+        columns["class"] = pa.array(classes, pa.int64())
+    names = pa.array([part or None for part in parts], pa.string())
+    store.write_table(path, pa.table(columns | {"part": names.dictionary_encode()}), facts)
+
+
+# Checks -----------------------------------------------------------------------------------------
+
+
+def _check_images(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    from safetensors import safe_open  # a check's alone
+
+    facts = store.read_tensor_facts(path, stage="dataset")
+    yield from library.made_by(facts, VERSION, decides, **names)
+    with safe_open(path, framework="numpy") as file:
+        images = file.get_slice("images")
+        shape, kind = images.get_shape(), images.get_dtype()
+    image = facts["image"]
+    wanted = [image["channels"], image["size"], image["size"]]
+    yield from must(kind == "U8" and shape[1:] == wanted, f"images {kind} {shape}")
+
+
+def _check_cut(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    table = store.read_table(path, stage="dataset")
+    facts, columns = store.table_facts(table), table.to_pydict()
+    yield from library.made_by(facts, VERSION, decides, **names)
+    yield from library.same(library.path(LAYOUT.images, **names), facts["images"], "images")
+    yield from must(columns["index"] == list(range(len(table))), "rows are not numbered")
+    classes = {str(number) for number in columns.get("class", ())}
+    yield from must(classes <= facts["classes"].keys(), "classes without a name")
+    found = set(columns["part"]) - {None}
+    yield from must(found == {"train", "fisher", "val", "test"}, "parts are missing or unknown")
+    yield from must(all(value > 0 for value in facts["std"]), "a deviation that is not positive")
+
+
+CHECKS = [(LAYOUT.images, _check_images), (LAYOUT.cut, _check_cut)]

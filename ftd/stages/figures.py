@@ -1,0 +1,203 @@
+"""Stage *figures*: heat maps, traces and tables of an experiment.
+
+Functions import pandas and matplotlib by ``ftd.drawing`` and ``ftd.stages.selection`` (1 s): what
+names the stage or its settings needs neither.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftd import store
+from ftd.errors import UserError
+from ftd.layout import FIGURES, LAYOUT, Artifact
+from ftd.names import did_you_mean
+from ftd.parts import MEASURES
+from ftd.stages.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 5
+_STATISTICS = {"mean": "mean", "std": "standard deviation"}
+_SOURCES_SHOWN = 5
+
+
+def decides(experiment: Experiment, figure: str) -> dict[str, Any]:
+    """What decides a figure besides the artifacts that it shows."""
+    found: dict[str, Any] = {"version": VERSION}
+    if figure in ("trace", "cells"):
+        found["tasks"] = _searched(experiment)
+    return found
+
+
+def run(experiment: Experiment, figure: str, **names: Any) -> Path:
+    """Draw a figure, or write a page; returns its file.
+
+    Args:
+        figure: one of ``ftd.layout.FIGURES``.
+        names: those in its file name: ``measure``, ``network``, ``statistic``, ``method``,
+            ``seed``.
+
+    Raises:
+        UserError: an unknown figure, other names than its own or such that the experiment does
+            not have, unreadable artifacts, or ones that do not hold what is to be drawn.
+    """
+    if figure not in FIGURES:
+        raise UserError(f"no figure {figure!r}{did_you_mean(figure, FIGURES)}")
+    artifact = Artifact("figure", LAYOUT.figure.pattern.format(figure=FIGURES[figure]), "figures")
+    if names.keys() != set(artifact.names):
+        wanted = ", ".join(artifact.names) or "no names"
+        raise UserError(
+            f"figure {figure}: expected {wanted}, got {', '.join(names) or 'none'}; give these only"
+        )
+    experiment.expect(**names)
+    out = experiment.output(artifact, **names)
+    _DRAWN_BY[figure](experiment, out, **names)
+    return out
+
+
+def _matrix(
+    experiment: Experiment, out: Path, *, measure: str, network: str, statistic: str
+) -> None:
+    from ftd.drawing import heatmaps
+    from ftd.measures.ranking import ranked
+
+    read = store.read_table(experiment.input(LAYOUT.nearest), ["rank"])
+    order = store.table_facts(read)["order"]
+    table = _pairs(
+        experiment, LAYOUT.distances, order, measure, network, "distance", "squared_distance"
+    )
+    tables = heatmaps.matrices(table, ranked(table), order)
+    values = dict(zip(_STATISTICS, tables, strict=True))[statistic]
+    title, digits = f"{measure}, {_STATISTICS[statistic]}", ".3g"
+    if _squared(measure):
+        title = f"Squared distance, {_STATISTICS[statistic]}"
+        digits = ".2f" if statistic == "mean" else ".3f"
+    elif statistic == "mean":
+        title += " (smaller: nearer)"
+    title += f"\n{network}, {table['trial'].nunique()} trial(s)"
+    heatmaps.matrix(values, out, title=title, digits=digits)
+
+
+def _shares(experiment: Experiment, out: Path, *, measure: str, network: str) -> None:
+    from ftd.drawing import heatmaps
+
+    columns = ["measure", "network", "target", "source", "rank"]
+    read = store.read_table(experiment.input(LAYOUT.nearest), columns)
+    order = store.table_facts(read)["order"]
+    parts = _pairs(experiment, LAYOUT.layers, order, measure, network, "layer", "contribution")
+    ranks = read.to_pandas()
+    ranks = ranks[(ranks["measure"] == measure) & (ranks["network"] == network)]
+    ranks = ranks[ranks["rank"] <= _SOURCES_SHOWN]
+    sources = {target: list(ranks[ranks["target"] == target]["source"]) for target in order}
+    of = "the squared distance" if _squared(measure) else measure
+    heatmaps.shares(parts, sources, out, of=of)
+
+
+def _squared(measure: str) -> bool:
+    return getattr(MEASURES.get(measure), "squared", False)  # a combination has no such key
+
+
+def _pairs(
+    experiment: Experiment,
+    artifact: Artifact,
+    order: list[str],
+    measure: str,
+    network: str,
+    *values: str,
+) -> "pd.DataFrame":
+    """A measure's rows of one network in a table of pairs with the columns ``values``."""
+    import pyarrow.compute as pc  # half a second
+
+    path = experiment.input(artifact)
+    columns = ["measure", "network", "trial", "source", "target", *values]
+    rows = (pc.field("measure") == measure) & (pc.field("network") == network)
+    table = store.read_table(path, columns).filter(rows).to_pandas()
+    if table.empty:
+        raise UserError(
+            f"{path}: no distances by {measure!r} of network {network!r}; run distances"
+        )
+    if strange := set(order) - set(table["target"]):
+        nearest = experiment.input(LAYOUT.nearest)
+        raise UserError(f"{path}: no distances to {min(strange)}, a task of {nearest}; run both")
+    return table
+
+
+def _trace(experiment: Experiment, out: Path, *, method: str, seed: Any) -> None:
+    from ftd.drawing import searches
+
+    traces = {}
+    for task in _searched(experiment):
+        path = experiment.input(LAYOUT.trace, method=method, task=task, seed=seed)
+        traces[task] = store.read_table(path, stage="search").to_pandas()
+    searches.trace(traces, out)
+
+
+def _cells(experiment: Experiment, out: Path, *, method: str, seed: Any) -> None:
+    from ftd.drawing import searches
+
+    found = []
+    for task in _searched(experiment):
+        path = experiment.input(LAYOUT.genotype, method=method, task=task, seed=seed)
+        found.append(store.read_json(path))
+        store.expect_stage(path, found[-1], "search")
+        if not found[-1].get("genotype"):
+            raise UserError(f"{path}: no cells to draw; give a method that searches")
+    searches.cells(found, out)
+
+
+def _searched(experiment: Experiment) -> list[str]:
+    """The tasks whose searches are shown, by name if none are listed."""
+    return experiment.config.search.tasks or sorted(experiment.config.tasks)
+
+
+def _probes(experiment: Experiment, out: Path) -> None:
+    from ftd.drawing import pages
+
+    known, found = experiment.known(), []
+    for names in product(known["network"], known["trial"], known["task"]):
+        place = dict(zip(("network", "trial", "task"), names, strict=True))
+        path = experiment.input(LAYOUT.probe_facts, **place)
+        found.append(store.read_json(path))
+        store.expect_stage(path, found[-1], "probe")
+    pages.probes(found, out)
+
+
+def _nearest(experiment: Experiment, out: Path) -> None:
+    from ftd.drawing import pages
+    from ftd.measures.ranking import COLUMNS
+
+    path = experiment.input(LAYOUT.nearest)
+    pages.nearest(store.read_table(path, COLUMNS).to_pandas(), out)
+
+
+def _comparison(experiment: Experiment, out: Path) -> None:
+    from ftd.drawing import pages
+
+    pages.comparison(_compared(experiment), out)
+
+
+def _scatter(experiment: Experiment, out: Path) -> None:
+    from ftd.drawing import searches
+
+    searches.scatter(_compared(experiment), out)
+
+
+def _compared(experiment: Experiment) -> "pd.DataFrame":
+    from ftd.stages.comparison import COLUMNS
+
+    return store.read_table(experiment.input(LAYOUT.comparison), list(COLUMNS)).to_pandas()
+
+
+_DRAWN_BY: dict[str, Callable[..., None]] = {
+    "matrix": _matrix,
+    "shares": _shares,
+    "trace": _trace,
+    "cells": _cells,
+    "probes": _probes,
+    "nearest": _nearest,
+    "comparison": _comparison,
+    "scatter": _scatter,
+}

@@ -1,0 +1,76 @@
+"""Stage *fisher*: the Fisher information of a probe on its own task, its diagonal by default."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftd import store
+from ftd.layout import LAYOUT
+from ftd.stages import probe
+from ftd.stages.checking import Library, finite, must
+from ftd.stages.experiment import Experiment
+from ftd.store.provenance import record
+
+VERSION = 5
+
+
+def decides(experiment: Experiment, *, network: str, trial: int | str, task: str) -> dict[str, Any]:
+    """All that decides a Fisher diagonal, besides its probe and its slice."""
+    return {
+        "settings": experiment.config.fisher.model_dump(mode="json"),
+        "version": VERSION,
+        "parts": experiment.digests(task=task, network=network),
+    }
+
+
+def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
+    """Extract F_bb, a probe's diagonal on its own task; write it as safetensors (float64).
+
+    Raises:
+        UserError: unreadable input, or a zero or non-finite trace.
+    """
+    # torch: seconds that rules and --help would pay.
+    from ftd.fisher.kronecker import layers_of
+    from ftd.measures.fisher_task import on_own_task
+    from ftd.runtime.threads import setup
+    from ftd.tasks.data import TaskData
+    from ftd.tasks.slices import read_slice
+
+    experiment.expect(network=network, trial=trial, task=task)
+    setup()
+    names = {"network": network, "trial": trial, "task": task}
+    model, facts = probe.load(experiment.input(LAYOUT.probe, **names))
+    sliced, settings = read_slice(experiment.input(LAYOUT.slice, **names)), experiment.config.fisher
+    data = TaskData(sliced, experiment.images_of(task), {"fisher": settings.samples})
+    found = on_own_task(model, data, settings, probe.name_of(facts))
+    made = decides(experiment, **names)
+    about = names | {
+        "samples": data.count("fisher"),
+        "layers": layers_of(found),
+        "probe": facts["sha256"],
+        "slice": sliced.facts["sha256"],
+        "device": data.device.type,
+    }
+    decided = record("fisher", VERSION, made["settings"], made["parts"])
+    store.write_tensors(experiment.output(LAYOUT.fisher, **names), found, about | decided)
+
+
+def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    import numpy as np  # a check's alone
+    from safetensors import safe_open
+
+    facts = store.read_tensor_facts(path, stage="fisher")
+    yield from library.made_by(facts, VERSION, decides, **names)
+    found = {name: str(facts[name]) for name in names}
+    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from library.same(library.path(LAYOUT.probe, **names), facts["probe"], "probe")
+    yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
+    yield from must(facts["samples"] >= 1, "no samples")
+    yield from finite(path)
+    if facts["settings"]["structure"] == "diagonal":
+        with safe_open(path, framework="numpy") as file:
+            positive = all(np.all(file.get_tensor(name) >= 0) for name in sorted(file.keys()))
+        yield from must(positive, "values below zero")
+
+
+CHECKS = [(LAYOUT.fisher, _check)]

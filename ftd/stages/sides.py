@@ -1,0 +1,237 @@
+"""What measures may ask of a task: where it lies, what it is known by, and how it is read.
+
+An *entry* is the place and the digest of one such thing. An index lists the entries of all
+sources, a column takes those of its target; nothing else decides a number.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftd import store
+from ftd.config import Fisher
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.stages import probe
+from ftd.stages.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from torch import nn
+
+    from ftd.tasks.data import TaskData
+    from ftd.tasks.slices import Slice
+
+Entry = dict[str, str]
+"""``path``, and by artifact those of more files, relative to the list's own; ``sha256``."""
+Opened = dict[Path, store.TensorFile]
+"""Images that a job has opened: tasks share them, so sides do."""
+
+FILES = {
+    "weights": ("probe",),
+    "start": ("probe",),
+    "fisher": ("fisher",),
+    "data": ("slice", "images"),
+    "features": ("probe", "slice", "images"),
+    "facts": ("probe_facts",),
+}
+"""By need: the artifacts that it is read from; the first one's path is the entry's."""
+_FACTS = (
+    *("task", "network", "trial", "image", "target", "labels"),
+    *("val_accuracy", "val_most_frequent", "reached", "epochs"),
+)
+"""The facts of a probe that measures may read: those that do not change with the machine."""
+_START = (
+    *("network", "trial", "seed", "image", "target", "labels", "pretrained"),
+    *("parts", "version"),
+)
+"""The facts of a probe that its start follows from."""
+
+
+def artifacts_of(needs: Iterable[str]) -> set[str]:
+    """The artifacts that needs of a task are read from."""
+    return {file for need in needs for file in FILES[need]}
+
+
+class Things:
+    """One task's artifacts, each read and hashed once, when it is first asked for.
+
+    Args:
+        paths: by artifact.
+        opened: images that were opened before; those of this task join them.
+
+    Raises:
+        UserError: an artifact that is missing, damaged, or of another stage.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], opened: Opened):
+        self.paths, self.opened = paths, opened
+
+    @classmethod
+    def of(cls, experiment: Experiment, needs: tuple[str, ...], **names: Any) -> "Things":
+        """Those of an experiment's task; ``names``: ``network``, ``trial`` and ``task``."""
+        names["dataset"] = experiment.config.tasks[names["task"]].dataset
+        wanted = artifacts_of(needs)
+        return cls({n: experiment.input(getattr(LAYOUT, n), **names) for n in wanted}, {})
+
+    @classmethod
+    def listed(cls, entries: Mapping[str, Entry], beside: Path, opened: Opened) -> "Things":
+        """Those that entries in the file ``beside`` name."""
+        paths = {}
+        for need, entry in entries.items():
+            first, *more = FILES[need]
+            paths |= {first: entry["path"]} | {name: entry[name] for name in more}
+        # By its text: the file's folder need not be there yet.
+        folder = beside.parent
+        return cls({n: Path(os.path.normpath(folder / p)) for n, p in paths.items()}, opened)
+
+    def entries(self, needs: tuple[str, ...], beside: Path) -> dict[str, Entry]:
+        """Their entries by need, to be listed in the file ``beside``."""
+
+        def relative(name: str) -> str:
+            return Path(os.path.relpath(self.paths[name], beside.parent)).as_posix()
+
+        found = {}
+        for need in needs:
+            first, *more = FILES[need]
+            found[need] = {"path": relative(first)} | {name: relative(name) for name in more}
+            found[need]["sha256"] = self.digest(need)
+        return found
+
+    def digest(self, need: str) -> str:
+        """What a number that needs this depends on."""
+        if need == "facts":
+            return _sha256(self.facts)
+        if need == "start":
+            return _sha256(_chosen(self.probe.facts, _START))
+        if need == "fisher":
+            return self.fisher.facts["sha256"]
+        cut = "" if need == "weights" else store.table_facts(self.table)["sha256"]
+        return cut if need == "data" else self.probe.facts["sha256"] + cut
+
+    @functools.cached_property
+    def probe(self) -> store.TensorFile:
+        """The task's network."""
+        return store.TensorFile(self.paths["probe"], stage="probe")
+
+    @functools.cached_property
+    def fisher(self) -> store.TensorFile:
+        """Its Fisher information on its own task."""
+        return store.TensorFile(self.paths["fisher"], stage="fisher")
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """Its facts, as far as measures may read them."""
+        return _chosen(store.read_json(self.paths["probe_facts"]), _FACTS)
+
+    @functools.cached_property
+    def table(self) -> "pa.Table":
+        """The task's slice."""
+        return store.read_table(self.paths["slice"], stage="task")
+
+    @property
+    def slice(self) -> "Slice":
+        """The same, decoded."""
+        from ftd.tasks.slices import slice_of  # numpy: a digest needs none
+
+        return slice_of(self.paths["slice"], self.table)
+
+    @property
+    def images(self) -> store.TensorFile:
+        """The images of the task's data set."""
+        path = self.paths["images"].resolve()
+        if path not in self.opened:
+            self.opened[path] = store.TensorFile(path, stage="dataset")
+        return self.opened[path]
+
+
+def _chosen(facts: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: facts.get(key) for key in keys}
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(store.canonical(value).encode()).hexdigest()
+
+
+class Side:
+    """A task as a measure sees it: what it declared, compared with its entries, and nothing else.
+
+    Args:
+        things: the task's.
+        listed: their entries by need, as they were when the column's keys were made.
+        settings: those of the target's Fisher information.
+
+    Attributes:
+        name: the task.
+        what: for messages.
+
+    Raises:
+        UserError: an artifact that is missing, damaged, or changed since it was listed; what the
+            measure did not declare is an ``AttributeError``.
+    """
+
+    def __init__(
+        self, name: str, what: str, things: Things, listed: Mapping[str, Entry], settings: Fisher
+    ):
+        self.name, self.what = name, what
+        self.fisher_settings = settings
+        self._things, self._listed = things, listed
+
+    def _declared(self, need: str) -> Things:
+        """The things, which are what the keys say, whoever else is writing."""
+        if need not in self._listed:
+            raise AttributeError(f"the measure does not declare that it needs {need}")
+        if self._things.digest(need) != self._listed[need]["sha256"]:
+            path = self._things.paths[FILES[need][0]]
+            raise UserError(
+                f"{path}: changed since this job or its list of probes began; run again"
+            )
+        return self._things
+
+    @functools.cached_property
+    def weights(self) -> "nn.Module":
+        """The task's network, in evaluation mode."""
+        return probe.network_of(self._declared("weights").probe)
+
+    @functools.cached_property
+    def start(self) -> "nn.Module":
+        """The network before its training, in evaluation mode."""
+        file = self._declared("start").probe
+        if file.facts["pretrained"] or file.facts["weights"]:
+            raise UserError(f"{file.path}: was not trained from the trial's random start")
+        return probe.start_of(file.path, file.facts).eval()
+
+    @functools.cached_property
+    def fisher(self) -> "dict[str, torch.Tensor]":
+        """The network's Fisher information on its own task, float64."""
+        return self._declared("fisher").fisher.tensors()
+
+    @property
+    def data(self) -> "TaskData":
+        """The ``fisher`` part of the task's images, as many as Fisher information is taken of."""
+        self._declared("data")
+        return self._data
+
+    @functools.cached_property
+    def _data(self) -> "TaskData":
+        from ftd.tasks.data import TaskData  # torch: a column without missing pairs needs none
+
+        parts = {"fisher": self.fisher_settings.samples}
+        return TaskData(self._things.slice, self._things.images, parts)
+
+    @functools.cached_property
+    def features(self) -> "torch.Tensor":
+        """What the network's body makes of the task's own ``fisher`` images, float32 [N, F]."""
+        from ftd.models.fitting import features  # torch, as above
+
+        model = probe.network_of(self._declared("features").probe)
+        return features(model, self._data, "fisher")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The task's labels and kind of target, the probe's accuracy on ``val``, …."""
+        return self._declared("facts").facts

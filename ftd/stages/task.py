@@ -1,0 +1,84 @@
+"""Stage *task*: slice a data set's cut: which images a task has, and their labels."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftd import store
+from ftd.layout import LAYOUT
+from ftd.stages.checking import Library, must
+from ftd.stages.experiment import Experiment
+from ftd.store.provenance import record
+
+VERSION = 2
+
+
+def decides(experiment: Experiment, *, task: str) -> dict[str, Any]:
+    """All that decides a slice, besides its data set's cut."""
+    settings = experiment.config.tasks[task]
+    return {
+        "settings": settings.model_dump(mode="json", exclude={"weights"}),
+        "seed": experiment.config.seed,
+        "version": VERSION,
+        "parts": experiment.digests(task=task),
+    }
+
+
+def run(experiment: Experiment, *, task: str) -> None:
+    """Filter and relabel a data set's cut as a task says; write the slice.
+
+    Parquet with ``index`` (row of the data set's images), ``label`` (where the target is no
+    annotation of the data set's) and ``part``; facts: names of the labels, and the cut's.
+
+    Raises:
+        UserError: unknown class, a class in two labels, or a part or label without images.
+    """
+    # Numbers and tables: what reading this module does not cost.
+    import pyarrow as pa
+
+    from ftd.tasks.slices import check_parts, slice_cut
+
+    experiment.expect(task=task)
+    settings, made = experiment.config.tasks[task], decides(experiment, task=task)
+    cut = store.read_table(experiment.input(LAYOUT.cut, dataset=settings.dataset), stage="dataset")
+    facts = store.table_facts(cut)
+    sliced = slice_cut(task, settings, cut, facts, made["seed"])
+    check_parts(task, sliced)
+    columns = {"index": pa.array(sliced.rows, pa.int64())}
+    if sliced.label is not None:
+        columns["label"] = pa.array(sliced.label, pa.int64())
+    columns["part"] = pa.array(sliced.part, pa.string()).dictionary_encode()
+    about = {key: facts[key] for key in ("dataset", "image", "images", "mean", "std")}
+    target = {"kind": settings.target, "labels": sliced.names, "settings": made["settings"]}
+    about |= {"task": task, "target": target, "labels": sliced.names}
+    about |= {"seed": made["seed"], "cut": facts["sha256"]}
+    decided = record("task", VERSION, made["settings"], made["parts"])
+    out = experiment.output(LAYOUT.slice, task=task)
+    store.write_table(out, pa.table(columns), about | decided)
+
+
+def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    table = store.read_table(path, stage="task")
+    facts, columns = store.table_facts(table), table.to_pydict()
+    cut = library.path(LAYOUT.cut, dataset=facts["dataset"])
+    images = library.path(LAYOUT.images, dataset=facts["dataset"])
+    yield from library.made_by(facts, VERSION, decides, **names)
+    yield from library.same(cut, facts["cut"], "cut")
+    yield from library.same(images, facts["images"], "images")
+    yield from must(facts["task"] == names["task"], f"is of task {facts['task']}")
+    index, parts = columns["index"], columns["part"]
+    yield from must(len(set(index)) == len(index), "an image is listed twice")
+    found = set(parts)
+    yield from must(found == {"train", "fisher", "val", "test"}, "parts are missing or unknown")
+    if facts["target"]["kind"] == "classes":
+        labels = set(columns["label"]) == set(range(len(facts["labels"])))
+        yield from must(labels, "labels out of range, or without an image")
+    if cut.exists():
+        whole = store.read_table(cut, ["part"])["part"].to_pylist()
+        inside = min(index) >= 0 and max(index) < len(whole)
+        yield from must(inside, "names images that the data set does not have")
+        same = inside and [whole[row] for row in index] == parts
+        yield from must(same, "parts differ from the cut's")
+
+
+CHECKS = [(LAYOUT.slice, _check)]

@@ -1,0 +1,208 @@
+"""Stage *training*: train a found architecture or a hand-designed network, and test it, once."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftd import store
+from ftd.config import HAND_DESIGNED, Train, method_of
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.parts import OPERATIONS
+from ftd.runtime.progress import log
+from ftd.runtime.seeds import seed_of
+from ftd.stages.checking import Library, finite, must
+from ftd.stages.experiment import Experiment
+from ftd.stages.search import read_architecture, same_genotype
+from ftd.store.provenance import record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ftd.store.resume import Resume
+    from ftd.tasks.targets import Target
+
+VERSION = 5
+
+
+def decides(experiment: Experiment, *, method: str, task: str, seed: int | str) -> dict[str, Any]:
+    """All that decides a training, besides its architecture and its slice."""
+    found: dict[str, str] = {}
+    network = ""
+    if method_of(method) is HAND_DESIGNED:
+        network = method
+    else:
+        found = OPERATIONS.digests(*experiment.config.search.space.operations)
+    return {
+        "settings": experiment.config.train.model_dump(mode="json"),
+        "seed": experiment.config.seed,
+        "version": VERSION,
+        "parts": experiment.digests(task=task, network=network, others=found),
+    }
+
+
+def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
+    """Train an architecture on ``train``; write weights (safetensors) and metrics (JSON).
+
+    Metrics: ``accuracy`` on ``test`` and ``val_accuracy`` in [0, 1]; ``most_frequent``, what
+    always giving the most frequent label scores on ``test``; ``parameters``, all weights of the
+    network; ``macs`` per image, forward; ``seconds``; and the search's cost, copied.
+
+    Raises:
+        UserError: unreadable input, or a loss that is not finite.
+    """
+    # torch: seconds that rules and --help would pay.
+    from ftd.runtime.device import default_device
+    from ftd.runtime.threads import setup
+    from ftd.store.resume import Resume
+    from ftd.tasks.data import TaskData
+    from ftd.tasks.slices import read_slice
+
+    experiment.expect(method=method, task=task)
+    setup()
+    names = {"method": method, "task": task, "seed": seed}
+    genotype = experiment.input(LAYOUT.genotype, **names)
+    found = read_architecture(genotype)
+    sliced = read_slice(experiment.input(LAYOUT.slice, task=task))
+    if found["task"] != sliced.facts["task"]:
+        its = sliced.facts["task"]
+        raise UserError(f"{genotype}: is of task {found['task']}, the slice is of {its}; run again")
+    settings, made = experiment.config.train, decides(experiment, **names)
+    start = seed_of("train", made["seed"], seed)
+    model = network_of(found, sliced.image_shape, sliced.target, seed=start)
+    parts = {"train": settings.samples, "val": None, "test": None}
+    data = TaskData(sliced, experiment.images_of(task), parts)
+    model.to(data.device)
+    identity = names | {
+        "experiment_seed": made["seed"],
+        "genotype": found["genotype"],
+        "network": found["network"],
+        "labels": sliced.labels,
+        **{key: sliced.facts[key] for key in ("target", "image", "mean", "std")},
+        "slice": sliced.facts["sha256"],
+    }
+    decided = record("training", VERSION, made["settings"], made["parts"])
+    decided |= {"device": default_device().type}
+    weights_out = experiment.output(LAYOUT.weights, **names)
+    resume = Resume.beside(weights_out, identity | decided)
+    what = "train {task}, method {method}, seed {seed}".format(**names)
+    metrics = _train(model, data, settings, start, what, resume)
+    metrics |= identity | _measured(model, data, what)
+    metrics |= {key: found[key] for key in ("search_macs", "search_seconds", "space_log10")}
+    store.write_tensors(weights_out, model.state_dict(), identity | decided)
+    store.write_json(experiment.output(LAYOUT.metrics, **names), metrics | decided)
+    resume.done()
+    return metrics
+
+
+def _train(
+    model: "nn.Module", data: Any, settings: Train, seed: int, what: str, resume: "Resume"
+) -> dict[str, Any]:
+    """Train the network; returns what it took."""
+    from ftd.models.fitting import fit  # torch, as in run
+
+    began = time.monotonic()
+    losses = fit(
+        model,
+        data,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=seed,
+        what=what,
+        resume=resume,
+        anneal=True,
+    )
+    seconds = time.monotonic() - began
+    return {"seconds": seconds, "train_loss": losses[-1], "epochs": len(losses)}
+
+
+def _measured(model: "nn.Module", data: Any, what: str) -> dict[str, Any]:
+    """What a trained network is judged by; ``test`` is read here and nowhere else."""
+    from ftd.models.fitting import accuracy  # torch, as in run
+    from ftd.models.macs import forward_macs
+
+    found = {
+        "accuracy": accuracy(model, data, "test"),
+        "most_frequent": data.most_frequent("test"),
+        "val_accuracy": accuracy(model, data, "val"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "macs": forward_macs(model, data.task.image_shape),
+    }
+    log(f"{what}: test accuracy {found['accuracy']:.4f}")
+    return found
+
+
+def network_of(
+    found: dict, shape: tuple[int, int, int], target: "Target", *, seed: int
+) -> "nn.Module":
+    """The network of a genotype, or the hand-designed one that is named in its place.
+
+    Args:
+        found: with ``genotype`` and ``network``, one of them ``None``.
+        shape: of an image, (channels, height, width).
+
+    Raises:
+        UserError: no genotype, or a network that does not take such images.
+    """
+    from ftd.models import cells, networks  # torch, as in run
+    from ftd.models.genotype import Genotype
+
+    if found["network"] is not None:
+        return networks.build(found["network"], image_shape=shape, target=target, seed=seed)
+    genotype = Genotype.from_json(found["genotype"])
+    return cells.build(genotype, image_shape=shape, target=target, seed=seed)
+
+
+def load(path: Path) -> tuple["nn.Module", dict]:
+    """A trained network in evaluation mode, and its facts.
+
+    It takes images [B, channels, size, size], scaled to [0, 1] and normalised with the facts'
+    ``mean`` and ``std`` per channel; output *j* is the logit of ``facts["labels"][j]``. The
+    network has these three as attributes.
+
+    Raises:
+        UserError: missing or damaged file, or no network of this program.
+    """
+    from ftd.tasks.slices import target_of  # numpy, as in run
+
+    weights, facts = store.read_tensors(path, stage="training")
+    try:
+        image = facts["image"]
+        shape = image["channels"], image["size"], image["size"]
+        model = network_of(facts, shape, target_of(path, facts["target"]), seed=0)
+        model.load_state_dict(weights)
+        model.labels, model.mean, model.std = (facts[key] for key in ("labels", "mean", "std"))
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"{path}: no trained network of this program") from error
+    return model.eval(), facts
+
+
+# Checks -----------------------------------------------------------------------------------------
+
+
+def _check_metrics(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    facts = store.read_json(path)
+    store.expect_stage(path, facts, "training")
+    yield from _check_identity(facts, names, library)
+    for name in ("accuracy", "val_accuracy", "most_frequent"):
+        yield from must(0 <= facts[name] <= 1, f"{name} out of [0, 1]")
+    yield from must(facts["parameters"] > 0 and facts["macs"] > 0, "no parameters or macs")
+
+
+def _check_weights(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    yield from _check_identity(store.read_tensor_facts(path, stage="training"), names, library)
+    yield from finite(path)
+
+
+def _check_identity(facts: dict, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    yield from library.made_by(facts, VERSION, decides, **names)
+    found = {name: str(facts[name]) for name in names}
+    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
+    source = library.path(LAYOUT.genotype, **names)
+    yield from same_genotype(source, facts["genotype"])
+
+
+CHECKS = [(LAYOUT.weights, _check_weights), (LAYOUT.metrics, _check_metrics)]

@@ -1,0 +1,45 @@
+"""Tasks: data sets, their cut, slices of them, and targets. Registers the loaders and targets."""
+
+from typing import Any
+
+from pydantic import field_validator
+
+from ftd.config.base import Section
+from ftd.parts import register_loader, register_target
+from ftd.tasks.labels import ClassLabels
+
+
+class Folders(Section):
+    """Folders, below ``data_root``, of a folder for each class."""
+
+    train: str
+    test: str | None = None
+
+    @field_validator("train", "test", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            raise ValueError("expected one folder, got a list")
+        return value
+
+
+class ParquetFiles(Section):
+    """Files, below ``data_root``, and their columns; ``names``: a metadata key with a list."""
+
+    train: str | list[str]
+    test: str | list[str] | None = None
+    image: str = "image"
+    label: str = "label"
+    names: str | None = None
+
+
+register_loader("sklearn-digits", "ftd.tasks.loaders.digits:open_digits")
+register_loader("torchvision", "ftd.tasks.loaders.torchvision_sets:open_torchvision")
+register_loader("imagefolder", "ftd.tasks.loaders.folders:open_folders", settings=Folders)
+register_loader("parquet", "ftd.tasks.loaders.parquet_files:open_parquet", settings=ParquetFiles)
+register_target(
+    "classes",
+    "ftd.tasks.targets.classes:of_slice",
+    settings=ClassLabels,
+    slice="ftd.tasks.class_slices:slice_classes",
+)

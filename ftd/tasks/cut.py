@@ -1,0 +1,135 @@
+"""Cutting a data set into the parts that all its tasks share."""
+
+import math
+
+import numpy as np
+
+from ftd.config import Parts
+from ftd.errors import UserError
+from ftd.runtime.seeds import seed_of
+
+CHUNK = 4096  # images held in memory at once
+PARTS = ("train", "fisher", "val", "test")
+
+
+def cut(classes: np.ndarray, is_test: np.ndarray | None, parts: Parts, seed: int) -> np.ndarray:
+    """Assign every image a part, stratified by class; ``""`` where an image stays unused.
+
+    Within a class images are shuffled and spread evenly over [0, 1); sorted by that position,
+    any block of consecutive images has each class in proportion (to one image), so parts are
+    blocks. With an official test split (``is_test``), ``test`` is cut from it alone. Parts that
+    ask for more than there is are a ``ValueError``.
+    """
+    rng = np.random.default_rng(seed)
+    result = np.full(len(classes), "", dtype="<U6")
+    pool = np.arange(len(classes)) if is_test is None else np.flatnonzero(~is_test)
+    order = stratified(classes, pool, rng)
+    test = parts.test
+    if is_test is not None:
+        official = stratified(classes, np.flatnonzero(is_test), rng)
+        _assign(result, official, {"test": 1.0 if test is None else test})
+        wanted = {}
+    else:
+        wanted = {"test": 0.2 if test is None else test}
+    wanted |= {"val": parts.val, "fisher": parts.fisher, "train": parts.train}
+    _assign(result, order, wanted)
+    return result
+
+
+def stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``pool`` shuffled so that any stretch of it holds the classes in proportion."""
+    position = np.empty(len(pool))
+    for value in np.unique(classes[pool]):
+        members = np.flatnonzero(classes[pool] == value)
+        position[members] = (rng.permutation(len(members)) + 0.5) / len(members)
+    return pool[np.lexsort((rng.random(len(pool)), position))]
+
+
+def _assign(result: np.ndarray, order: np.ndarray, wanted: dict[str, float | int | None]) -> None:
+    """Give consecutive blocks of ``order`` to the parts; ``None`` takes what is left."""
+    total = len(order)
+    start, exact = 0, 0.0  # shares are rounded at their ends, so that a sum of 1 fits
+    for part, amount in wanted.items():
+        exact += amount * (total if isinstance(amount, float) else 1) if amount else total - exact
+        end = math.floor(exact + 0.5)
+        if end > total:
+            raise ValueError(
+                f"part {part!r} wants {end - start} images but only {total - start} of {total} "
+                "are left; lower the parts"
+            )
+        result[order[start:end]] = part
+        start = end
+
+
+def strata_of(annotations: np.ndarray) -> np.ndarray:
+    """What a cut keeps in proportion, int64 [N], of a data set's annotations [N, …].
+
+    Of class numbers the class; of vectors of whole numbers (several labels an image) the vector;
+    anything else is of one kind.
+    """
+    if annotations.ndim == 1:
+        return annotations
+    if annotations.ndim == 2 and annotations.dtype.kind in "biu":
+        return np.unique(annotations, axis=0, return_inverse=True)[1].reshape(-1)
+    return np.zeros(len(annotations), np.int64)
+
+
+def moments(images: np.ndarray, rows: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of some uint8 images, scaled to [0, 1]."""
+    histogram = np.zeros((images.shape[1], 256), np.int64)
+    for chunk in np.array_split(rows, len(rows) // CHUNK + 1):
+        pixels = images[chunk]
+        for channel, counts in enumerate(histogram):
+            counts += np.bincount(pixels[:, channel].ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    mean = [float((h * levels).sum() / h.sum()) for h in histogram]
+    var = [
+        float((h * (levels - m) ** 2).sum() / h.sum()) for h, m in zip(histogram, mean, strict=True)
+    ]
+    return mean, [v**0.5 or 1.0 for v in var]
+
+
+def parts_of(
+    name: str, settings: Parts, annotations: np.ndarray, trained: int | None, seed: int
+) -> np.ndarray:
+    """The part of every image of data set ``name``, ``""`` where it stays unused.
+
+    Args:
+        annotations: [N, …], those of the official test split last.
+        trained: how many come before that split; ``None``: there is none.
+        seed: the experiment's.
+
+    Raises:
+        UserError: parts that do not fit, or one without an image.
+    """
+    is_test = None if trained is None else np.arange(len(annotations)) >= trained
+    try:
+        parts = cut(strata_of(annotations), is_test, settings, seed_of("cut", seed))
+    except ValueError as error:
+        raise UserError(f"datasets.{name}.parts: {error}") from error
+    for part in PARTS:
+        if not (parts == part).any():
+            raise UserError(
+                f"data set {name}: part {part!r} gets no image of {len(annotations)}; "
+                f"change datasets.{name}.parts"
+            )
+    return parts
+
+
+def check_classes(name: str, classes: np.ndarray, trained: int, names: dict[int, str]) -> None:
+    """Compare class numbers [N] with the classes there are, and those of both official splits.
+
+    Raises:
+        UserError: a class without a name, or of test images alone.
+    """
+    known = names or range(1 + max(0, int(classes.max())))
+    if unknown := [number for number in np.unique(classes).tolist() if number not in known]:
+        raise UserError(
+            f"data set {name}: an image's class is {unknown[0]}; expected one of the "
+            f"{len(known)} classes, from 0 on (an image without a class cannot be used)"
+        )
+    strange = set(classes[trained:]) - set(classes[:trained])
+    if strange:
+        raise UserError(
+            f"data set {name}: test images of class {min(strange)}, which no train image has"
+        )

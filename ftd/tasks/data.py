@@ -1,0 +1,145 @@
+"""A task's images and targets, batch by batch, on one device."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ftd import store
+from ftd.errors import UserError
+from ftd.runtime.device import default_device
+from ftd.runtime.seeds import seed_of
+from ftd.tasks.cut import stratified
+from ftd.tasks.slices import Slice
+
+
+class TaskData:
+    """Images and targets of some parts of a task, on one device.
+
+    Args:
+        task: the slice.
+        images: the data set's images file, which a job may have opened before.
+        parts: the parts to load, and at most how many images of each, its strata in proportion
+            (``None``: all); asking for another part is a ``KeyError``.
+        device: where batches live; ``None``: a GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        task: Slice,
+        images: Path | store.TensorFile,
+        parts: Mapping[str, int | None],
+        *,
+        device: torch.device | None = None,
+    ):
+        self.task, self.target = task, task.target
+        self.device = device or default_device()
+        pixels, annotations = _read(task, images)
+        self._parts: dict[str, _Part] = {}
+        for name, limit in parts.items():
+            rows = np.flatnonzero(task.part == name)
+            values = annotations[task.index] if task.label is None else task.label
+            if limit is not None and len(rows) > limit:
+                rng = np.random.default_rng(seed_of("limit", name))
+                strata = self.target.strata(values)
+                rows = np.sort(stratified(strata, rows, rng)[:limit])
+            index = torch.from_numpy(task.index[rows])
+            kept = torch.from_numpy(values[rows])
+            if task.label is not None:
+                kept = kept.long().to(self.device)
+            self._parts[name] = _Part(pixels, index, kept)
+            if self.device.type == "cuda":
+                self._parts[name] = self._parts[name].on(self.device)
+        shape = (-1, 1, 1)
+        self._mean = torch.tensor(task.facts["mean"], device=self.device).view(shape)
+        self._std = torch.tensor(task.facts["std"], device=self.device).view(shape)
+
+    def count(self, part: str) -> int:
+        """Number of images in a part."""
+        return len(self._parts[part].values)
+
+    def most_frequent(self, part: str) -> float:
+        """The score on a part of the best answer that is the same for every image."""
+        return self.target.most_frequent(self._encoded(self._parts[part].values).cpu().numpy())
+
+    def batches(
+        self, part: str, size: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Normalised float32 images [B, C, H, W], targets [B, …]; shuffled by ``generator``.
+
+        Where they are shuffled, for training, a last image on its own joins the batch before it:
+        batch norm cannot train on one.
+        """
+        images = self._parts[part]
+        count = len(images.values)
+        if generator is None:
+            order = torch.arange(count)
+        else:
+            order = torch.randperm(count, generator=generator)
+        batches = list(order.split(size))
+        if generator is not None and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for rows in batches:
+            at = images.index[rows.to(images.index.device)]
+            batch = images.pixels[at].to(self.device).float() / 255
+            batch = (batch - self._mean) / self._std
+            targets = self._encoded(images.values[rows])
+            yield batch.contiguous(memory_format=torch.channels_last), targets
+
+    def _encoded(self, values: torch.Tensor) -> torch.Tensor:
+        """Targets of labels, which they are, or of annotations."""
+        if self.task.label is not None:
+            return values
+        return self.target.encode(values).to(self.device)
+
+
+def _read(task: Slice, images: Path | store.TensorFile) -> tuple[torch.Tensor, np.ndarray | None]:
+    """Images uint8 [N, C, H, W], mapped: read as they are used; and annotations [N, …], if any.
+
+    Raises:
+        UserError: missing or damaged file, or images that are not the slice's.
+    """
+    file = images if isinstance(images, store.TensorFile) else store.TensorFile(images)
+    store.expect_stage(file.path, file.facts, "dataset")
+    tensors, facts, images = file.tensors(), file.facts, file.path
+    pixels = tensors["images"]
+    rows = int(task.index.max(initial=-1))
+    if facts["dataset"] != task.facts["dataset"] or pixels.shape[1:] != task.image_shape:
+        raise UserError(
+            f"{images}: images of {facts['dataset']}, {tuple(pixels.shape[1:])}, but the slice is "
+            f"of {task.facts['dataset']}, {task.image_shape}; give its own"
+        )
+    if facts["sha256"] != task.facts["images"]:
+        raise UserError(
+            f"{images}: not the images that {task.path} was made of; run the stage task again"
+        )
+    if rows >= len(pixels):
+        raise UserError(f"{images}: {len(pixels)} images, but the slice names number {rows}")
+    annotations = tensors.get("annotations")
+    if task.label is None and annotations is None:
+        raise UserError(
+            f"{images}: no annotations, but task {task.name} takes them for targets of the kind "
+            f"{task.facts['target']['kind']}; its data set has class numbers alone"
+        )
+    return pixels, None if annotations is None else annotations.numpy()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images of one part: rows ``index`` of ``pixels``, uint8 [N, C, H, W], and their labels.
+
+    Where a slice has no labels, ``values`` are annotations, on the CPU.
+    """
+
+    pixels: torch.Tensor
+    index: torch.Tensor
+    values: torch.Tensor
+
+    def on(self, device: torch.device) -> "_Part":
+        """The same with its images on a GPU, if they take no more than half of what is free."""
+        if len(self.index) * self.pixels[0].nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        rows = torch.arange(len(self.index), device=device)
+        return _Part(self.pixels[self.index].to(device), rows, self.values)

@@ -1,0 +1,92 @@
+"""Loaders: where a data set's images and their annotations come from."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import DecompressionBombError, Image
+
+from ftd.config import Dataset
+from ftd.config.datasets import loader_of
+from ftd.errors import UserError
+from ftd.parts import resolve
+from ftd.tasks.foreign import named
+
+# What PIL raises, and what a label raises that is no number of 64 bits.
+DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError, OverflowError)
+
+Annotation = int | np.ndarray
+Splits = tuple["Counted", "Counted | None", dict[int, str]]
+"""The training split, the official test split, and the names of the classes by number."""
+
+
+class Counted:
+    """Images of one official split, to be read once: (image, annotation), and their number."""
+
+    def __init__(self, images: Iterable[tuple[Image | np.ndarray, Annotation]], count: int):
+        self.images, self.count = images, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Image | np.ndarray, Annotation]]:
+        return iter(self.images)
+
+
+def open_splits(name: str, settings: Dataset, root: Path) -> Splits:
+    """Find the images of data set ``name`` below ``root`` (its own files are not decoded yet).
+
+    Names may be a list as well, from class 0 on.
+
+    Raises:
+        UserError: what the loader says is wrong, or a loader that fails or gives something else;
+            so do its splits when they are read, if they give more or fewer images than they say.
+    """
+    kind, loader = loader_of(settings.loader)
+    what = f"data set {name}: loader {kind!r}"
+    with named(f"{what} failed"):
+        found = resolve(loader.open)(name, settings, root)
+    with named(f"{what}: expected (train, test or None, names by class), splits with a length"):
+        train, test, names = found
+        names = dict(enumerate(names)) if isinstance(names, list | tuple) else dict(names)
+        names = {int(number): str(text) for number, text in names.items()}
+        return _checked(what, train), None if test is None else _checked(what, test), names
+
+
+def _checked(what: str, split: Any) -> Counted:
+    """A loader's split: as many (image, annotation) as its length says."""
+    count = len(split)
+
+    def images() -> Iterator[tuple[Image | np.ndarray, Annotation]]:
+        row = -1
+        with named(f"{what} failed"):
+            for row, pair in enumerate(islice(split, count + 1)):
+                if not isinstance(pair, list | tuple) or len(pair) != 2:
+                    raise UserError(f"{what}: image {row}: expected (image, annotation)")
+                if row < count:
+                    yield tuple(pair)
+        if row + 1 != count:
+            found = "more" if row == count else row + 1
+            raise UserError(f"{what}: a split of length {count} gives {found} images")
+
+    return Counted(images(), count)
+
+
+def indexed(name: str, split: Any) -> Counted:
+    """The images of a sequence of (image, class), with errors that say which one it is."""
+
+    def images() -> Iterator[tuple[Image, int]]:
+        for row in range(len(split)):
+            try:
+                picture, label = split[row]
+                label = np.int64(label)
+            except (*DAMAGED, TypeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(
+                    f"data set {name}: image {row} or its class cannot be read ({reason})"
+                ) from error
+            yield picture, label
+
+    return Counted(images(), len(split))

@@ -1,0 +1,131 @@
+"""Parquet files of encoded images, in the layout of Hugging Face."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pyarrow.types as types
+from PIL.Image import Image
+from PIL.Image import open as open_image
+
+from ftd.config import Dataset
+from ftd.errors import UserError
+from ftd.names import did_you_mean
+from ftd.tasks.loaders import DAMAGED, Counted, Splits
+
+_MAX_GROUP = 1 << 30  # bytes that a row group may unpack to, if that is much more than it takes
+_MAX_RATIO = 20  # encoded images hardly become smaller
+_MAX_BATCH = 64 << 20  # bytes of a batch of rows
+
+
+def open_parquet(name: str, settings: Dataset, root: Path) -> Splits:
+    """Parquet files with a struct column of encoded images (``bytes``) and an integer label.
+
+    Raises:
+        UserError: missing or damaged files, wrong columns.
+    """
+    train = _ParquetSplit(name, settings, root, settings.train)
+    test = _ParquetSplit(name, settings, root, settings.test) if settings.test else None
+    return (
+        Counted(train.images(), train.count),
+        Counted(test.images(), test.count) if test else None,
+        train.names(),
+    )
+
+
+class _ParquetSplit:
+    def __init__(self, name: str, settings: Dataset, root: Path, files: str | list[str]):
+        self.name, self.settings = name, settings
+        self.paths = [root / file for file in ([files] if isinstance(files, str) else files)]
+        self.readers = []
+        for path in self.paths:
+            try:
+                reader = pq.ParquetFile(path)
+            except (OSError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"data set {name}: {path} cannot be read ({reason})") from error
+            self._check_columns(path, reader.schema_arrow)
+            self._check_sizes(path, reader.metadata)
+            self.readers.append(reader)
+        self.count = sum(reader.metadata.num_rows for reader in self.readers)
+
+    def _check_columns(self, path: Path, schema) -> None:
+        for key in ("image", "label"):
+            column = getattr(self.settings, key)
+            if column not in schema.names:
+                hint = did_you_mean(column, schema.names)
+                raise UserError(
+                    f"datasets.{self.name}.{key}: {path} has no column {column!r}{hint}"
+                )
+        kind = schema.field(self.settings.image).type
+        if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+            raise UserError(f"{path}: column {self.settings.image!r} is no struct with 'bytes'")
+        if not types.is_integer(schema.field(self.settings.label).type):
+            raise UserError(f"{path}: column {self.settings.label!r} holds no whole numbers")
+
+    def _check_sizes(self, path: Path, metadata) -> None:
+        """A row group is unpacked in memory: a small file must not become gigabytes there."""
+        for group in range(metadata.num_row_groups):
+            size, packed = _sizes(metadata.row_group(group))
+            if size > max(_MAX_GROUP, _MAX_RATIO * packed):
+                raise UserError(
+                    f"data set {self.name}: {path}, row group {group} takes {packed / 2**20:.1f} "
+                    f"MiB and unpacks to {size / 2**30:.1f} GiB; these are no encoded images, or "
+                    "write the file with smaller row groups"
+                )
+
+    def names(self) -> dict[int, str]:
+        """Class names from the metadata key ``names``, or from the ``huggingface`` features."""
+        metadata = self.readers[0].schema_arrow.metadata or {}
+        key = self.settings.names
+        try:
+            if key:
+                found = json.loads(metadata[key.encode()])
+            else:
+                features = json.loads(metadata.get(b"huggingface", b"{}"))
+                label = features.get("info", {}).get("features", {}).get(self.settings.label, {})
+                found = label.get("names") or []
+        except (KeyError, ValueError) as error:
+            known = [name.decode() for name in metadata]
+            raise UserError(
+                f"datasets.{self.name}.names: {self.paths[0]} has no such list of names"
+                f"{did_you_mean(key, known)}"
+            ) from error
+        return dict(enumerate(str(item) for item in found))
+
+    def images(self) -> Iterator[tuple[Image, int]]:
+        for path, reader in zip(self.paths, self.readers, strict=True):
+            row = 0
+            try:
+                for content, label in self._rows(reader):
+                    with open_image(io.BytesIO(content)) as picture:
+                        picture.load()
+                    yield picture, np.int64(label)
+                    row += 1
+            except (*DAMAGED, TypeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(
+                    f"data set {self.name}: {path}, row {row} cannot be read ({reason})"
+                ) from error
+
+    def _rows(self, reader) -> Iterator[tuple[bytes, int]]:
+        columns = [self.settings.image, self.settings.label]
+        for group in range(reader.num_row_groups):
+            rows = _rows_at_once(reader.metadata.row_group(group))
+            for batch in reader.iter_batches(rows, row_groups=[group], columns=columns):
+                images = batch.column(self.settings.image).field("bytes").to_pylist()
+                yield from zip(images, batch.column(self.settings.label).to_pylist(), strict=True)
+
+
+def _sizes(group) -> tuple[int, int]:
+    """Bytes that the largest column of a row group unpacks to, and takes, as its metadata say."""
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return max((c.total_uncompressed_size, c.total_compressed_size) for c in columns)
+
+
+def _rows_at_once(group) -> int:
+    """So few that a batch stays small even if a dictionary gives every row the largest value."""
+    return min(1024, max(1, _MAX_BATCH // max(1, _sizes(group)[0])))

@@ -1,0 +1,191 @@
+rule matrix_figure:
+    input:
+        distances=at.distances,
+        nearest=at.nearest,
+    output:
+        report(
+            figure_at["matrix"],
+            caption="../report/matrix.rst",
+            category="Distances",
+            labels={
+                "measure": "{measure}",
+                "network": "{network}",
+                "statistic": "{statistic}",
+            },
+        ),
+    log:
+        "<logs>/figures/{measure}-{network}-{statistic}.log",
+    wildcard_constraints:
+        statistic="mean|std",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="matrix"),
+    shell:
+        "ftd figure matrix {params.given:q} > {log:q} 2>&1"
+
+
+rule share_figure:
+    input:
+        layers=at.layers,
+        nearest=at.nearest,
+    output:
+        report(
+            figure_at["shares"],
+            caption="../report/shares.rst",
+            category="Distances",
+            labels={
+                "measure": "{measure}",
+                "network": "{network}",
+                "statistic": "by layer",
+            },
+        ),
+    log:
+        "<logs>/figures/shares-{measure}-{network}.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="shares"),
+    shell:
+        "ftd figure shares {params.given:q} > {log:q} 2>&1"
+
+
+rule probe_page:
+    input:
+        for_all(at.probe_facts),
+    output:
+        report(
+            figure_at["probes"],
+            caption="../report/probes.rst",
+            category="Distances",
+            labels={"table": "probes"},
+        ),
+    log:
+        "<logs>/figures/probes.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="probes"),
+    shell:
+        "ftd figure probes {params.given:q} > {log:q} 2>&1"
+
+
+rule nearest_page:
+    input:
+        at.nearest,
+    output:
+        report(
+            figure_at["nearest"],
+            caption="../report/nearest.rst",
+            category="Selection",
+            labels={"table": "nearest tasks"},
+        ),
+    log:
+        "<logs>/figures/nearest.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="nearest"),
+    shell:
+        "ftd figure nearest {params.given:q} > {log:q} 2>&1"
+
+
+rule trace_figure:
+    input:
+        searched(at.trace),
+    output:
+        report(
+            figure_at["trace"],
+            caption="../report/trace.rst",
+            category="Search",
+            labels={"method": "{method}", "seed": "{seed}", "figure": "trace"},
+        ),
+    log:
+        "<logs>/figures/trace-{method}-{seed}.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="trace"),
+    shell:
+        "ftd figure trace {params.given:q} > {log:q} 2>&1"
+
+
+rule cell_figure:
+    input:
+        searched(at.genotype),
+    output:
+        report(
+            figure_at["cells"],
+            caption="../report/cells.rst",
+            category="Search",
+            labels={"method": "{method}", "seed": "{seed}", "figure": "cells"},
+        ),
+    log:
+        "<logs>/figures/cells-{method}-{seed}.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="cells"),
+    shell:
+        "ftd figure cells {params.given:q} > {log:q} 2>&1"
+
+
+rule comparison_page:
+    input:
+        after_selection(at.comparison),
+    output:
+        report(
+            figure_at["comparison"],
+            caption="../report/comparison.rst",
+            category="Comparison",
+            labels={"table": "trained networks"},
+        ),
+    log:
+        "<logs>/figures/comparison.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="comparison"),
+    shell:
+        "ftd figure comparison {params.given:q} > {log:q} 2>&1"
+
+
+rule scatter_figure:
+    input:
+        after_selection(at.comparison),
+    output:
+        report(
+            figure_at["scatter"],
+            caption="../report/scatter.rst",
+            category="Comparison",
+            labels={"table": "accuracy against cost"},
+        ),
+    log:
+        "<logs>/figures/scatter.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="scatter"),
+    shell:
+        "ftd figure scatter {params.given:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        FIGURE_FILES,
