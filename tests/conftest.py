@@ -118,12 +118,12 @@ def digits(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_slice(digits):
-    """A function (name, labels, seed) → path of a slice of the digits."""
+    """A function (name, labels, seed, more keys of the task) → path of a slice of the digits."""
     from ftd.layout import LAYOUT
     from ftd.stages import task
 
-    def make(name: str, labels, seed: int = 0) -> Path:
-        tasks = {name: {"dataset": "digits", "labels": labels}}
+    def make(name: str, labels, seed: int = 0, **keys) -> Path:
+        tasks = {name: {"dataset": "digits", "labels": labels} | keys}
         root = digits.parent / f"seed-{seed}"
         experiment = experiment_of(root, digits.parent, seed=seed, tasks=tasks)
         task.run(experiment, task=name)

@@ -50,7 +50,10 @@ def test_shipped_configurations_hold_the_published_tasks(name, tasks):
     assert [list(labels) for labels in tasks.values()] == [
         list(task.labels) for task in experiment.tasks.values()
     ]
-    assert [task.is_indicator for task in experiment.tasks.values()] == [True, True, False, False]
+    several = list(tasks.values())[2]
+    rests = [task.rest for task in experiment.tasks.values()]
+    assert rests == [0, 0, len(several) - 1, None]
+    assert all(task.balance for task in experiment.tasks.values())
     assert experiment.trials == 5
 
 

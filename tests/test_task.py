@@ -66,6 +66,53 @@ def test_a_wide_indicator_thins_out_the_indicated_classes(make_slice, classes):
         assert np.sum(here & (task.label == 0)) == np.sum(here & (task.label == 1))
 
 
+def test_a_rest_is_as_large_as_one_named_class_and_evenly_drawn(make_slice, classes):
+    labels = {"zero": [0], "small": [1, 2], "rest": "rest"}
+    task, whole = (
+        read_slice(make_slice(f"some-{balance}", labels, balance=balance))
+        for balance in (True, False)
+    )
+    assert task.facts["settings"]["balance"] and not whole.facts["settings"]["balance"]
+    for part in PARTS:
+        here, all_here = task.part == part, whole.part == part
+        sizes = np.bincount(task.label[here])
+        assert sizes[2] == np.floor((sizes[0] + sizes[1]) / 3 + 0.5) < np.sum(all_here) / 4
+        for label in (0, 1):  # of the others nothing is left out
+            named = task.index[here & (task.label == label)]
+            assert (named == whole.index[all_here & (whole.label == label)]).all()
+        counts = np.bincount(classes[task.index[here & (task.label == 2)]], minlength=10)[3:]
+        assert counts.max() - counts.min() <= 1
+        assert set(task.index[here]) < set(whole.index[all_here])
+    other = read_slice(make_slice("some-True", labels, seed=1))
+    assert set(other.index[other.label == 2]) != set(task.index[task.label == 2])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.lists(st.integers(1, 12), min_size=4, max_size=4), min_size=2, max_size=5),
+    st.integers(0, 4),
+)
+def test_balance(sizes, rest):
+    """Sizes by label and part; a label is a source class here."""
+    rest %= len(sizes)
+    label, part = (
+        np.repeat(np.tile(values, repeats), np.ravel(sizes))
+        for values, repeats in (
+            (np.repeat(np.arange(len(sizes)), 4), 1),
+            (np.array(PARTS), len(sizes)),
+        )
+    )
+    mask = class_slices._balanced(label, label, part, np.ones(len(label), bool), rest, 0)
+    for column, name in enumerate(PARTS):
+        before = np.array(sizes)[:, column]
+        after = np.bincount(label[mask & (part == name)], minlength=len(sizes))
+        others = np.delete(np.arange(len(sizes)), rest)
+        mean = int(np.floor(before[others].mean() + 0.5))
+        assert after[rest] == min(before[rest], mean)
+        kept = before[others] if len(sizes) > 2 else np.minimum(before[others], before[rest])
+        assert (after[others] == kept).all()
+
+
 def test_stable_under_its_seed_and_changed_by_another(make_slice):
     path = make_slice("zero", TASKS["zero"])
     first = path.read_bytes()

@@ -57,7 +57,8 @@ class Recommendation:
         if self.found:
             metrics = store.read_json(self.found[1])
             lines.append(
-                f"found {self.found[0]}: test accuracy {metrics['accuracy']:.4f}, "
+                f"found {self.found[0]}: test accuracy {metrics['accuracy']:.4f} (always the most "
+                f"frequent label: {metrics['most_frequent']:.4f}), "
                 f"{metrics['parameters']:,} parameters"
             )
         return "\n".join(lines)

@@ -145,13 +145,13 @@ def _measured(model: "nn.Module", data: "TaskData", settings: Probe, identity: d
     from ftd.models.fitting import accuracy  # torch, as in run
 
     val, wanted = accuracy(model, data, "val"), 1 - settings.epsilon
+    constant = data.most_frequent("val")
     text = f"{name_of(identity)}: val accuracy {val:.4f}, wanted {wanted:.4f}"
     if val < wanted and settings.on_miss == "error":
         raise UserError(
             f"{text}; raise probe.epochs or probe.epsilon, or set probe.on_miss to 'record'"
         )
-    log(text)
-    constant = data.most_frequent("val")
+    log(f"{text} (always the most frequent label: {constant:.4f})")
     return {"val_accuracy": val, "val_most_frequent": constant, "reached": val >= wanted}
 
 

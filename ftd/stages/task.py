@@ -10,7 +10,7 @@ from ftd.stages.checking import Library, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
-VERSION = 2
+VERSION = 3
 
 
 def decides(experiment: Experiment, *, task: str) -> dict[str, Any]:

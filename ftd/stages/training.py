@@ -130,7 +130,10 @@ def _measured(model: "nn.Module", data: Any, what: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "macs": forward_macs(model, data.task.image_shape),
     }
-    log(f"{what}: test accuracy {found['accuracy']:.4f}")
+    log(
+        f"{what}: test accuracy {found['accuracy']:.4f} (always the most frequent label: "
+        f"{found['most_frequent']:.4f})"
+    )
     return found
 
 

@@ -1,5 +1,6 @@
 """Slices of class labels: which images, and which label each."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,8 @@ def slice_classes(
         label[np.isin(source, list(numbers))] = position
     keep = (label >= 0) & (part != "")
     _check_filled(task, list(members), label[keep], part[keep])
-    if settings.is_indicator:
-        keep &= _balanced(source, label, part, keep, seed_of("balance", seed))
+    if settings.balance and settings.rest is not None:
+        keep &= _balanced(source, label, part, keep, settings.rest, seed_of("balance", seed))
     return Sliced(np.flatnonzero(keep), part[keep], label[keep], list(members))
 
 
@@ -107,19 +108,24 @@ def _class_number(item: int | str, classes: dict[int, str]) -> int:
 
 
 def _balanced(
-    source: np.ndarray, label: np.ndarray, part: np.ndarray, keep: np.ndarray, seed: int
+    source: np.ndarray, label: np.ndarray, part: np.ndarray, keep: np.ndarray, rest: int, seed: int
 ) -> np.ndarray:
-    """Mask with equally many images of both labels in every part.
+    """Mask with as many images of the rest, in every part, as a named class has on average.
 
-    The larger side is thinned out evenly over its source classes, at random.
+    An indicator has as many of the rest as indicated ones; if there are fewer, these are thinned
+    out. What is left out is drawn at random, evenly over its source classes.
     """
     rng = np.random.default_rng(seed)
     mask = np.zeros(len(source), bool)
+    labels = range(label.max() + 1)
     for name in PARTS:
-        sides = [np.flatnonzero(keep & (part == name) & (label == side)) for side in (0, 1)]
-        count = min(len(side) for side in sides)
-        for side in sides:
-            mask[_evenly(source, side, count, rng)] = True
+        rows = [np.flatnonzero(keep & (part == name) & (label == which)) for which in labels]
+        named = np.concatenate([rows[which] for which in labels if which != rest])
+        classes = 1 if len(labels) == 2 else len(np.unique(source[named]))
+        cap = min(len(rows[rest]), math.floor(len(named) / classes + 0.5))
+        for which in labels:
+            thinned = which == rest or len(labels) == 2
+            mask[_evenly(source, rows[which], cap, rng) if thinned else rows[which]] = True
     return mask
 
 

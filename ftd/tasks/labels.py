@@ -11,9 +11,13 @@ REST = "rest"
 
 
 class ClassLabels(Section):
-    """Named labels; a label's index is its position."""
+    """Named labels; a label's index is its position.
+
+    ``balance``: the rest is thinned out to the size of one named class.
+    """
 
     labels: Literal["all"] | dict[str, list[int | str] | Literal["rest"]]
+    balance: bool = True
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -29,9 +33,10 @@ class ClassLabels(Section):
         return value
 
     @property
-    def is_indicator(self) -> bool:
-        """Two labels, one of them the rest: balanced in every part."""
-        return self.labels != "all" and len(self.labels) == 2 and REST in self.labels.values()
+    def rest(self) -> int | None:
+        """The index of the label that stands for the rest, if there is one."""
+        names = [] if self.labels == "all" else list(self.labels.values())
+        return names.index(REST) if REST in names else None
 
 
 def _problems(labels: dict[str, Any]) -> Iterable[str]:
