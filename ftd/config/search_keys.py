@@ -54,8 +54,8 @@ class SpaceSettings(Section):
         return no_duplicates(values)
 
 
-class SearchSettings(Section):
-    """What one search is done by: the common keys, and ``own``, its method's section.
+class SearchCommon(Section):
+    """The keys that all methods share.
 
     At most ``samples`` images of ``train`` and of ``val`` are used. A search stops by its own
     rule, or when it has evaluated ``max_macs`` multiply-accumulates. ``restriction`` is how the
@@ -69,27 +69,24 @@ class SearchSettings(Section):
     max_macs: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=2)
     learning_rate: float = Field(3e-3, gt=0)
+
+
+class SearchSettings(SearchCommon):
+    """What one search is done by: the common keys, and ``own``, its method's section."""
+
     own: Any = None
 
 
-class Search(Section):
+class Search(SearchCommon):
     """The methods, their common space, data and optimiser, and what each has of its own.
 
     ``tasks`` are those that are searched (all, if ``None``), besides the learned tasks that they
-    start from. The other keys are those of ``SearchSettings``, and a section for every method
-    that has settings.
+    start from. There is a section for every method that has settings, too.
     """
 
     methods: list[str] = Field(["ftd-nas"], min_length=1)
     tasks: list[str] | None = Field(None, min_length=1)
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
-    samples: int | None = Field(None, ge=2)
-    space: SpaceSettings = SpaceSettings()
-    restriction: Literal["operations", "neighbourhood"] = "neighbourhood"
-    radius: int = Field(2, ge=1, le=3)
-    max_macs: int | None = Field(None, ge=1)
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(3e-3, gt=0)
 
     def of(self, method: str) -> SearchSettings:
         """What a search by ``method`` is done by."""
@@ -121,7 +118,7 @@ class Search(Section):
         return values
 
 
-_COMMON = set(SearchSettings.model_fields) - {"own"}
+_COMMON = set(SearchCommon.model_fields)
 HAND_DESIGNED = Searcher("")
 """What stands for a network's name among the methods: nothing is searched."""
 
