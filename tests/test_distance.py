@@ -560,7 +560,7 @@ def test_numbers_that_are_no_squares_are_kept_as_they_are(trial, registered, hig
     table = joined(experiment)
     for measure in ("large", "both"):
         rows = table[table["measure"] == measure]
-        found = rows.set_index(["source", "target"])["distance"]
+        found = rows.set_index(["source", "target"])["distance"].astype(float)
         assert found["zero", "ten"] == 1e8 and found["six", "ten"] == 1e8 + 1
         assert found["ten", "ten"] == highest
     squares = table[table["measure"] == "fisher"]

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,7 @@ from ftd.layout import LAYOUT
 from ftd.models import cells
 from ftd.models.genotype import Skeleton
 from ftd.models.macs import forward_macs
-from ftd.parts import OPERATIONS, SEARCHERS, Operation, Searcher, resolve
+from ftd.parts import OPERATIONS, SEARCHERS, Operation, resolve
 from ftd.runtime.seeds import seed_of
 from ftd.search import supernet
 from ftd.search.darts import bilevel
@@ -726,7 +727,8 @@ def test_only_what_follows_from_the_selection_reads_it(searching):
 
 @pytest.mark.parametrize("result", [None, "genotype", SearchResult("genotype", [], 0, 0.0)])
 def test_a_method_that_gives_no_result_is_named(result, searching, registered):
-    registered(SEARCHERS, "random", Searcher(lambda *_, **__: result))
+    gives = replace(SEARCHERS.get("random"), search=lambda *_, **__: result)
+    registered(SEARCHERS, "random", gives)
     with pytest.raises(UserError, match=r"search zero, method random, seed 0: .*ledger\.result"):
         searched(searching(), method="random")
 
