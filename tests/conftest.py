@@ -40,6 +40,17 @@ def _one_thread():
     setup()
 
 
+@pytest.fixture(autouse=True)
+def _no_plugin_stays():
+    """What a test's plugins registered goes with it."""
+    from ftd import parts
+
+    before = set(parts._loaded)
+    yield
+    for name in set(parts._loaded) - before:
+        parts._forget(parts._loaded.pop(name))
+
+
 class Workflow:
     """A folder with a configuration, in which Snakemake runs."""
 

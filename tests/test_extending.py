@@ -123,7 +123,7 @@ def test_all_parts_made_their_artifacts_and_say_so(extended):
     cut = store.table_facts(store.read_table(root / "datasets/tagged.parquet"))
     assert cut["parts"].keys() == {"loader arrays"}
     found = store.read_json(root / "search/smallest/tags/0/genotype.json")
-    assert found["parts"].keys() == {"method smallest", "operation conv_3x3"}
+    assert found["parts"].keys() == {"method smallest", "operation conv_3x3", "target tags"}
     assert found["settings"]["smallest"] == {"candidates": 4}
     operations = {
         operation

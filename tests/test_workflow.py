@@ -504,7 +504,7 @@ def test_a_full_disk_is_said_and_what_was_finished_is_kept(tmp_path):
 
 
 def test_ctrl_c_keeps_what_is_finished_and_a_run_goes_on(tmp_path):
-    workflow = Workflow(tmp_path, tiny(probe={"epochs": 4000}))
+    workflow = Workflow(tmp_path, tiny(probe={"epochs": 40_000}))
     process = subprocess.Popen(
         workflow.command("probes"),
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
