@@ -32,6 +32,7 @@ rule both:
 """
 
 
+@pytest.mark.slow
 def test_a_module_of_another_workflow_twice(finished, tmp_path):
     """Each module's jobs read its own configuration."""
     two = {"zero": TINY["tasks"]["zero"], "six": TINY["tasks"]["six"]}
