@@ -106,21 +106,37 @@ def test_shares_may_be_below_zero(tmp_path, first, below):
 
 
 DRAWS = """
+import os
 import sys
 from pathlib import Path
 import pandas as pd
 from ftd.drawing import heatmaps
 heatmaps.matrix(pd.DataFrame({"a": [0.25]}, ["a"]), Path(sys.argv[1]), title="t")
+import matplotlib.pyplot
+print(matplotlib.rcParams["font.size"], os.environ["MPLBACKEND"])
 """
 
 
-def test_the_user_s_style_changes_no_picture(tmp_path):
-    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: path\nbackend: agg\n")
-    for name, own in (("plain", {}), ("own", {"MATPLOTLIBRC": tmp_path, "MPLBACKEND": "pdf"})):
-        environment = os.environ | {key: str(value) for key, value in own.items()}
-        command = [sys.executable, "-c", DRAWS, str(tmp_path / f"{name}.svg")]
-        subprocess.run(command, check=True, env=environment, cwd=ROOT)
+@pytest.mark.parametrize(
+    ("settings", "backend"),
+    [
+        (b"font.size: 30\nsvg.fonttype: path\ntext.usetex: True\nbackend: agg\n", "pdf"),
+        (b"font.size: 30\n\xff", "module://matplotlib_inline.backend_inline"),
+    ],
+    ids=["another style", "refused"],
+)
+def test_the_user_s_style_changes_no_picture(tmp_path, monkeypatch, settings, backend):
+    """And stays the user's, unless matplotlib refuses to be imported with it."""
+    heatmaps.matrix(pd.DataFrame({"a": [0.25]}, ["a"]), tmp_path / "plain.svg", title="t")
+    (tmp_path / "matplotlibrc").write_bytes(settings)
+    environment = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", DRAWS, "own.svg"]
+    done = subprocess.run(
+        command, check=True, env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
     assert (tmp_path / "own.svg").read_bytes() == (tmp_path / "plain.svg").read_bytes()
+    size = 10.0 if b"\xff" in settings else 30.0
+    assert done.stdout == f"{size} {backend}\n"
 
 
 def test_drawing_leaves_the_user_s_style(tmp_path, monkeypatch):
@@ -128,6 +144,16 @@ def test_drawing_leaves_the_user_s_style(tmp_path, monkeypatch):
     before = dict(matplotlib.rcParams)
     heatmaps.matrix(square([[0.5]]), tmp_path / "x.svg", title="t")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_user_s_options_of_pandas_change_no_page(tmp_path):
+    pages.comparison(compared(2), tmp_path / "page.html")
+    before = (tmp_path / "page.html").read_bytes()
+    mine = ("display.html.use_mathjax", False, "display.chop_threshold", 9.0)
+    with pd.option_context(*mine, "display.colheader_justify", "left", "display.precision", 1):
+        pages.comparison(compared(2), tmp_path / "page.html")
+        assert pd.get_option("display.chop_threshold") == 9.0
+    assert (tmp_path / "page.html").read_bytes() == before
 
 
 def test_the_page_of_ranks_lists_each_target_s_first(tmp_path):

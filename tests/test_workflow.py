@@ -14,7 +14,7 @@ from conftest import ROOT, TINY, Workflow, jobs, write_images
 from test_faults import results_of
 
 from ftd import store
-from ftd.library import leftovers
+from ftd.library import leftovers, verify
 from ftd.models.genotype import Genotype, edges_changed
 from ftd.stages import probe, training
 
@@ -163,6 +163,21 @@ def test_a_setting_of_another_method_reruns_nothing_but_the_report(finished, tmp
 
 def test_another_place_of_the_raw_data_reruns_nothing_but_the_report(finished, tmp_path):
     assert plan(finished, tmp_path, tiny(data_root="elsewhere")) == {"record": 1, "make_report": 1}
+
+
+def test_a_library_is_where_it_lies(finished, tmp_path):
+    """After it was moved only its report is missing, and nothing asks for the recorded folder."""
+    workflow = finished.copy(tmp_path / "copy")
+    moved = workflow.folder / "2024" / "tiny"  # not the number, if it is given as one
+    moved.parent.mkdir()
+    workflow.results.rename(moved)
+    (moved / "report.html").unlink()
+    workflow.configure(tiny(results="2024"))
+    assert jobs(workflow.run()) == {"make_report": 1}
+    assert (moved / "report.html").stat().st_size > 10**6
+    assert "results" not in store.read_json(moved / "config.json")
+    assert verify.run(moved).problems == [] and leftovers.find(moved) == []
+    assert not workflow.results.exists()
 
 
 def pair_stores(workflow: Workflow) -> dict[str, bytes]:

@@ -65,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
         UserError: unreadable file, or no mapping.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
         raw = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error

@@ -18,6 +18,12 @@ table { border-collapse: collapse; }
 th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #888; }
 """
+_AS_PANDAS_HAS_IT = (
+    *("display.chop_threshold", None),
+    *("display.colheader_justify", "right"),
+    *("display.html.use_mathjax", True),
+)
+"""The options that its HTML follows from, whatever the user has set them to."""
 
 
 def nearest(table: pd.DataFrame, out: Path) -> None:
@@ -63,7 +69,8 @@ def probes(facts: list[dict], out: Path) -> None:
 
 
 def _page(table: pd.DataFrame, out: Path) -> None:
-    body = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
+    with pd.option_context(*_AS_PANDAS_HAS_IT):
+        body = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{out.stem}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"

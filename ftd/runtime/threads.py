@@ -20,6 +20,6 @@ def setup() -> None:
         claim(detect=torch.backends.cuda.is_built())
     log(f"device: {default_device()}")
     threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # of nested levels the first
-    torch.set_num_threads(int(threads) if threads.isdecimal() else 1)
+    torch.set_num_threads(max(1, int(threads)) if threads.isdecimal() else 1)
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True
