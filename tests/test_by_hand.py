@@ -70,7 +70,7 @@ def steps() -> Iterator[tuple[str, dict]]:
     yield "figure", {"figure": "shares", **drawn}
     for figure in ("trace", "cells"):
         yield "figure", {"figure": figure, **searched}
-    for figure in ("probes", "nearest", "comparison", "scatter"):
+    for figure in ("datasets", "probes", "nearest", "comparison", "scatter"):
         yield "figure", {"figure": figure}
     yield "record", {}
 
@@ -99,7 +99,7 @@ def test_all_stages_by_hand_make_what_the_workflow_makes(by, finished, tmp_path,
         by(verb, names)
     assert_as_undisturbed(by_hand, finished)
     pages = sorted((finished.results / "figures").glob("*.html"))
-    assert [page.name for page in pages] == ["comparison.html", "nearest.html", "probes.html"]
+    assert [page.stem for page in pages] == ["comparison", "datasets", "nearest", "probes"]
     assert all((by_hand.results / "figures" / page.name).exists() for page in pages)
 
 

@@ -75,12 +75,12 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     with store.scratch_array(out.parent, shape) as images:
         pairs = (pair for split in splits.values() for pair in split)
         decoded = decode(dataset, pairs, images, settings)
-        check_different(dataset, decoded.prints, settings.background)
         labels = decoded.annotations if decoded.annotations.ndim == 1 else None
         if labels is not None:
             check_classes(dataset, labels, len(train), names)
         trained = None if test is None else len(train)
         parts = parts_of(dataset, settings.parts, decoded.annotations, trained, made["seed"])
+        check_different(dataset, decoded.prints, settings.background)
         mean, std = moments(images, np.flatnonzero(parts == "train"))
         tensors = {"images": torch.from_numpy(images)}
         if labels is None:

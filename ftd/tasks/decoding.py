@@ -155,9 +155,16 @@ def _of_mode(picture: Picture, upright: Upright, channels: int, where: str) -> P
     """One picture as it is meant to be seen, of mode L or RGB, or an error that says why not."""
     if picture.mode in ("I", "F"):
         raise UserError(f"{where}: {picture.mode} pixels; convert the images to 8 bits a channel")
-    if channels == 1 and picture.mode not in _GREY and not picture.mode.startswith("I;16"):
+    if channels == 1 and not _is_grey(picture):
         raise UserError(f"{where}: a colour image; set image.channels to 3")
     return upright(picture).convert("L" if channels == 1 else "RGB")
+
+
+def _is_grey(picture: Picture) -> bool:
+    if picture.mode in ("P", "PA"):  # as GIFs have it, of grey pictures too
+        pixels = np.asarray(picture.convert("RGB"))
+        return bool((pixels == pixels[..., :1]).all())
+    return picture.mode in _GREY or picture.mode.startswith("I;16")
 
 
 def _pixels(picture: Picture, shape: tuple[int, int, int], fit: str, where: str) -> np.ndarray:
