@@ -100,7 +100,8 @@ class Upright:
 
     def __call__(self, picture: Picture) -> Picture:
         """The picture itself where there is nothing to do; else RGB, or L."""
-        if picture.getexif().get(_ORIENTATION) in range(2, 9):
+        # A picture that brings nothing besides its pixels has no EXIF: saves most of the check.
+        if picture.info and picture.getexif().get(_ORIENTATION) in range(2, 9):
             picture = ImageOps.exif_transpose(picture)
             self.noted["turned upright"] += 1
         if picture.mode.startswith("I;16"):
