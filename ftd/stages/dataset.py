@@ -18,6 +18,7 @@ from ftd.store.provenance import record
 if TYPE_CHECKING:
     import numpy as np
 
+    from ftd.tasks.decoding import Decoded
     from ftd.tasks.loaders import Counted
 
 VERSION = 4
@@ -45,8 +46,7 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     [0, 1], settings, seed, versions, and what was read:
 
     - ``read``: by official split, ``images``, their number, and ``left out``, numbers by reason;
-    - ``noted``: what was done to how many images, by what it was;
-    - ``equal images``: see ``ftd.tasks.twins.twins``.
+    - ``noted``: to how many images something was done; ``equal images``: see ``tasks.twins``.
 
     Raises:
         UserError: missing, damaged or unfitting data; images that are all equal; a cut that
@@ -59,7 +59,7 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     from ftd.tasks.cut import check_classes, moments, parts_of
     from ftd.tasks.decoding import decode
     from ftd.tasks.loaders import open_splits
-    from ftd.tasks.twins import check_different, twins
+    from ftd.tasks.twins import check_different
 
     experiment.expect(dataset=dataset)
     settings, image = experiment.config.datasets[dataset], experiment.config.image
@@ -92,26 +92,28 @@ def run(experiment: Experiment, *, dataset: str) -> None:
         "classes": {int(c): names.get(int(c), str(c)) for c in numbers},
         "mean": mean,
         "std": std,
-        "equal images": twins(decoded.prints, parts, labels),
     }
-    facts |= _what_was_read(dataset, splits, decoded.noted)
+    facts |= _what_was_read(dataset, splits, decoded, parts)
     _say(dataset, facts)
     _write_cut(experiment.output(LAYOUT.cut, dataset=dataset), labels, parts, facts | decided)
 
 
 def _what_was_read(
-    name: str, splits: "Mapping[str, Counted]", noted: Mapping[str, int]
+    name: str, splits: "Mapping[str, Counted]", decoded: "Decoded", parts: "np.ndarray"
 ) -> dict[str, Any]:
-    """The facts ``read`` and ``noted``, once all images were."""
+    """The facts ``read``, ``noted`` and ``equal images``, once all images were read."""
     from ftd.tasks.loaders import counts  # as in run
+    from ftd.tasks.twins import twins
 
+    labels = decoded.annotations if decoded.annotations.ndim == 1 else None
     read = {
         split: {"images": len(images), "left out": counts(name, [images.left_out])}
         for split, images in splits.items()
     }
     return {
         "read": read,
-        "noted": counts(name, [noted, *(images.noted for images in splits.values())]),
+        "noted": counts(name, [decoded.noted, *(images.noted for images in splits.values())]),
+        "equal images": twins(decoded.prints, parts, labels),
     }
 
 
