@@ -499,10 +499,12 @@ def test_a_loader_says_what_it_left_out(tmp_path, registered, capsys):
     said = capsys.readouterr().err
     assert "data set own, train: 40 images read; left out: too dark: 3\n" in said
     assert "data set own: of these cropped: 5\n" in said
+    (tmp_path / "out" / "datasets" / "own.safetensors").unlink()
     for wrong in (["too dark"], {"too dark": "many"}, 3):
         test.left_out = wrong
         with pytest.raises(UserError, match="left_out and noted of a split: expected numbers by"):
             make(tmp_path, loader="mine")
+    assert not (tmp_path / "out" / "datasets" / "own.safetensors").exists()
 
 
 # Equal images -----------------------------------------------------------------------------------

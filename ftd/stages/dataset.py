@@ -43,10 +43,9 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     ``annotations`` [N, …], where they are no class numbers. Cut: Parquet with ``index`` (row of
     ``images``), ``class`` (the data set's own number, if images have one) and ``part`` (null:
     unused); facts: class names, mean and standard deviation of the train part per channel in
-    [0, 1], settings, seed, versions, and what was read:
-
-    - ``read``: by official split, ``images``, their number, and ``left out``, numbers by reason;
-    - ``noted``: to how many images something was done; ``equal images``: see ``tasks.twins``.
+    [0, 1], settings, seed, versions; ``read``: by official split, ``images``, their number, and
+    ``left out``, numbers by reason; ``noted``: to how many images something was done; ``equal
+    images``: see ``tasks.twins``.
 
     Raises:
         UserError: missing, damaged or unfitting data; images that are all equal; a cut that
@@ -81,19 +80,20 @@ def run(experiment: Experiment, *, dataset: str) -> None:
         trained = None if test is None else len(train)
         parts = parts_of(dataset, settings.parts, decoded.annotations, trained, made["seed"])
         check_different(dataset, decoded.prints, settings.background)
+        read = _what_was_read(dataset, splits, decoded, parts)
         mean, std = moments(images, np.flatnonzero(parts == "train"))
         tensors = {"images": torch.from_numpy(images)}
         if labels is None:
             tensors["annotations"] = torch.from_numpy(decoded.annotations)
         store.write_tensors(out, tensors, about | decided)
     numbers = () if labels is None else np.unique(labels)
-    facts = about | {
+    facts = {
         "images": store.checksum(out),
         "classes": {int(c): names.get(int(c), str(c)) for c in numbers},
         "mean": mean,
         "std": std,
     }
-    facts |= _what_was_read(dataset, splits, decoded, parts)
+    facts |= about | read
     _say(dataset, facts)
     _write_cut(experiment.output(LAYOUT.cut, dataset=dataset), labels, parts, facts | decided)
 
