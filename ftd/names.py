@@ -1,8 +1,9 @@
-"""Names that become paths, and suggestions for misspelt ones."""
+"""Names: those that become paths, those that look alike, suggestions for misspelt ones."""
 
 import difflib
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -24,3 +25,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def one_form(name: str) -> str:
+    """A name in the Unicode form NFC: names that look the same, such as macOS' and others', are."""
+    return unicodedata.normalize("NFC", name)
+
+
+def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of names that differ, but for case and spaces do not."""
+    first: dict[str, str] = {}
+    for name in names:
+        known = first.setdefault(" ".join(name.casefold().split()), name)
+        if known != name:
+            yield known, name
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Numbers by what they count, as text."""
+    return ", ".join(f"{what}: {count}" for what, count in counts.items())

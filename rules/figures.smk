@@ -54,6 +54,28 @@ rule share_figure:
         "ftd figure shares {params.given:q} > {log:q} 2>&1"
 
 
+rule dataset_page:
+    input:
+        collect(at.cut, dataset=DATASETS),
+    output:
+        report(
+            figure_at["datasets"],
+            caption="../report/datasets.rst",
+            category="Data",
+            labels={"table": "data sets"},
+        ),
+    log:
+        "<logs>/figures/datasets.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="datasets"),
+    shell:
+        "ftd figure datasets {params.given:q} > {log:q} 2>&1"
+
+
 rule probe_page:
     input:
         for_all(at.probe_facts),

@@ -72,7 +72,7 @@ def steps() -> Iterator[tuple[str, dict]]:
     yield "figure", {"figure": "shares", **drawn}
     for figure in ("trace", "cells"):
         yield "figure", {"figure": figure, **searched}
-    for figure in ("probes", "nearest", "comparison", "scatter"):
+    for figure in ("datasets", "probes", "nearest", "comparison", "scatter"):
         yield "figure", {"figure": figure}
     yield "record", {}
 
@@ -93,7 +93,7 @@ def all_on_the_command_line(finished: str) -> None:
         figure = [names["figure"]] if verb == "figure" else []
         given = [f"--{name}={value}" for name, value in names.items() if name != "figure"]
         on_the_command_line(verb, *figure, *config, *given)
-    for page in ("probes", "nearest", "comparison"):
+    for page in ("datasets", "probes", "nearest", "comparison"):
         on_the_command_line("figure", page, *config, f"--results={finished}")
     on_the_command_line("show", finished)
 
@@ -125,7 +125,7 @@ def test_all_stages_on_the_command_line_whatever_the_surroundings(finished, tmp_
     assert "mean over trials \\xb1 std" in done.stdout
     assert_as_undisturbed(by_hand, finished)
     pages = sorted((finished.results / "figures").glob("*.html"))
-    assert [page.name for page in pages] == ["comparison.html", "nearest.html", "probes.html"]
+    assert [page.stem for page in pages] == ["comparison", "datasets", "nearest", "probes"]
     for page in pages:
         assert (again.results / "figures" / page.name).read_bytes() == page.read_bytes()
     made = [path for path in by_hand.results.rglob("*") if path.is_file()]

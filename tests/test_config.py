@@ -172,12 +172,12 @@ BAD = {
     "path without loader for it": (
         "datasets/digits/train",
         "x",
-        "datasets.digits.train: unknown key; known: loader, fit, parts",
+        "datasets.digits.train: unknown key; known: loader, fit, background, parts",
     ),
     "key that the loader does not take": (
         "datasets/digits/names",
         "x",
-        "datasets.digits.names: unknown key; known: loader, fit, parts",
+        "datasets.digits.names: unknown key; known: loader, fit, background, parts",
     ),
     "data set as a list": ("tasks/zero/dataset", ["digits"], "tasks.zero.dataset"),
     "unknown key of a task named dataset": (

@@ -293,6 +293,8 @@ def test_pages_hold_their_tables(finished):
     probes = (finished.results / "figures" / "probes.html").read_text()
     assert probes.count("<tr>") == 3 and "val_accuracy" in probes and "False" in probes
     assert "val_most_frequent" in probes
+    datasets = (finished.results / "figures" / "datasets.html").read_text()
+    assert "<td>digits</td>" in datasets and "train: 1797" in datasets and "left out" in datasets
     nearest = (finished.results / "figures" / "nearest.html").read_text()
     assert len(re.findall("<tr>", nearest)) == 6 and "agreement" in nearest
     comparison = (finished.results / "figures" / "comparison.html").read_text()
@@ -311,6 +313,31 @@ def test_the_page_of_probes_has_the_most_frequent_label_s_share(tmp_path):
     assert text.index("<td>b</td>") < text.index("<td>a</td>") and "unseen" not in text
     heads, cells = (re.findall(rf"<{tag}>(.*)</{tag}>", text) for tag in ("th", "td"))
     assert cells[heads.index("val_most_frequent") :: len(heads)] == ["0.5", "0.625"]
+
+
+def test_the_page_of_data_sets_says_what_was_left_out(tmp_path):
+    facts = {
+        "dataset": "photos",
+        "read": {
+            "train": {"images": 40, "left out": {"hidden": 2, "suffix .txt": 1}},
+            "test": {"images": 7, "left out": {}},
+        },
+        "noted": {"turned upright": 3},
+        "equal images": {"train and test": 4},
+    }
+    pages.datasets([facts], tmp_path / "page.html")
+    assert re.findall(r"<td>(.*)</td>", (tmp_path / "page.html").read_text()) == [
+        *("photos", "train: 40, test: 7", "train: hidden: 2, suffix .txt: 1"),
+        *("turned upright: 3", "train and test: 4"),
+    ]
+
+
+def test_a_cut_of_an_older_version_is_no_page(tmp_path):
+    experiment = Experiment.of(config.parse(TINY), tmp_path)
+    cut = experiment.output(LAYOUT.cut, dataset="digits")
+    store.write_table(cut, pa.table({"index": [0]}), {"stage": "dataset"})
+    with pytest.raises(UserError, match=r"digits\.parquet: made by an older version; run the sta"):
+        figures.run(experiment, "datasets")
 
 
 def compared(seeds: int) -> pd.DataFrame:
@@ -376,5 +403,5 @@ def test_the_report_opens_in_a_browser(finished, tmp_path):
         text=True,
         timeout=120,
     )
-    for category in ("Distances", "Selection", "Search", "Comparison"):
+    for category in ("Data", "Distances", "Selection", "Search", "Comparison"):
         assert category in done.stdout, done.stdout[:2000]

@@ -415,19 +415,25 @@ def test_configfile_replaces_the_default_and_config_overrides_it(tmp_path):
 
 
 def test_own_images_by_configuration_alone(tmp_path):
-    write_images(tmp_path / "pictures" / "mine", {"cat": 40, "dog": 40, "cow": 40}, mode="RGB")
+    mine = tmp_path / "pictures" / "mine"
+    write_images(mine, {"cat": 40, "dog": 40, "cow": 40, ".cache": 2}, mode="RGB")
     config = tiny(
         data_root="pictures",
         image={"size": 8, "channels": 3},
         datasets={"mine": {"loader": "imagefolder", "train": "mine"}},
         tasks={
-            "cats": {"dataset": "mine", "labels": {"other": "rest", "cat": ["cat"]}},
+            "cats": {"dataset": "mine", "labels": {"other": "rest", "cat": [0]}},
             "all": {"dataset": "mine", "labels": "all"},
         },
     )
     workflow = Workflow(tmp_path, config)
-    workflow.run("distances")
+    workflow.run("distances", "results/tiny/figures/datasets.html")
     assert store.read_table(workflow.results / "distances.parquet").num_rows == 4
+    page = (workflow.results / "figures" / "datasets.html").read_text()
+    assert "<td>train: 120</td>" in page and "<td>train: hidden: 1</td>" in page
+    write_images(mine, {"ant": 40}, mode="RGB")
+    output = workflow.run("tasks", "--forcerun", "dataset", ok=False)
+    assert "class 0 of data set 'mine' was 'cat'" in output and "is 'ant' now" in output
 
 
 # Bad input --------------------------------------------------------------------------------------

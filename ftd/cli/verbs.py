@@ -166,7 +166,8 @@ def figure(
     figure: Annotated[
         str,
         typer.Argument(
-            help="matrix, shares, trace, cells, scatter, or a page: probes, nearest, comparison."
+            help="matrix, shares, trace, cells, scatter, or a page: datasets, probes, nearest, "
+            "comparison."
         ),
     ],
     measure: Annotated[str | None, typer.Option(help="Of matrix and shares.")] = None,

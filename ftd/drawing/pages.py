@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ftd import store
+from ftd.names import listed
 
 _RANKS_LISTED = 20
 _OF_PROBES = (
@@ -24,6 +25,23 @@ _AS_PANDAS_HAS_IT = (
     *("display.html.use_mathjax", True),
 )
 """The options that its HTML follows from, whatever the user has set them to."""
+
+
+def datasets(facts: list[dict], out: Path) -> None:
+    """The facts of cuts as a page: what was read of each data set, and what was left out."""
+    rows = []
+    for about in facts:
+        left_out = {split: found["left out"] for split, found in about["read"].items()}
+        rows.append(
+            {
+                "data set": about["dataset"],
+                "images read": listed({s: found["images"] for s, found in about["read"].items()}),
+                "left out": "; ".join(f"{s}: {listed(n)}" for s, n in left_out.items() if n),
+                "of these": listed(about["noted"]),
+                "equal images": listed(about["equal images"]),
+            }
+        )
+    _page(pd.DataFrame(rows), out)
 
 
 def nearest(table: pd.DataFrame, out: Path) -> None:

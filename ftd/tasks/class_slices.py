@@ -8,7 +8,7 @@ import numpy as np
 
 from ftd.config import Task
 from ftd.errors import UserError
-from ftd.names import did_you_mean
+from ftd.names import did_you_mean, one_form
 from ftd.runtime.seeds import seed_of
 from ftd.tasks.cut import PARTS
 from ftd.tasks.labels import REST
@@ -90,7 +90,8 @@ def _members(task: str, settings: Task, classes: dict[int, str]) -> dict[str, se
 
 def _class_number(item: int | str, classes: dict[int, str]) -> int:
     """The class that a number or a name means; ``ValueError`` if there is none, or two."""
-    named = [number for number, name in classes.items() if name == str(item)]
+    wanted = one_form(str(item))
+    named = [number for number, name in classes.items() if one_form(name) == wanted]
     if isinstance(item, int) and item in classes:
         if named and named != [item]:
             raise ValueError(
@@ -103,7 +104,10 @@ def _class_number(item: int | str, classes: dict[int, str]) -> int:
         raise ValueError(f"has {len(named)} classes named {item!r}, {numbers}: give the number")
     if not named:
         known = [*classes.values(), *map(str, classes)]
-        raise ValueError(f"has no class {item!r}{did_you_mean(str(item), known)}")
+        raise ValueError(
+            f"has no class {item!r}{did_you_mean(wanted, known)} (if it is new in the raw data, "
+            "read them again: -R dataset)"
+        )
     return named[0]
 
 
