@@ -399,20 +399,31 @@ def test_configfile_replaces_the_default_and_config_overrides_it(tmp_path):
     assert jobs(default)["probe"] == 8 and "ten-digits" in default
 
 
-def test_own_images_by_configuration_alone(tmp_path):
-    write_images(tmp_path / "pictures" / "mine", {"cat": 40, "dog": 40, "cow": 40}, mode="RGB")
-    config = tiny(
-        data_root="pictures",
-        image={"size": 8, "channels": 3},
-        datasets={"mine": {"loader": "imagefolder", "train": "mine"}},
-        tasks={
-            "cats": {"dataset": "mine", "labels": {"other": "rest", "cat": ["cat"]}},
-            "all": {"dataset": "mine", "labels": "all"},
-        },
+def test_own_images_by_configuration_alone(tmp_path, monkeypatch):
+    """In folders with spaces, by names that YAML takes for numbers and booleans."""
+    monkeypatch.setenv("MY", "my 'own'")
+    write_images(tmp_path / "a b" / "pictures" / "m m", {"01": 40, "010": 40, "no": 40}, mode="RGB")
+    workflow = Workflow(
+        tmp_path / "a b",
+        tiny(
+            results="../${MY} results/",
+            data_root="pictures",
+            image={"size": 8, "channels": 3},
+            datasets={"on": {"loader": "imagefolder", "train": "m m"}},
+            tasks={
+                "010": {"dataset": "on", "labels": {"yes": "rest", "01": ["010"]}},
+                "all": {"dataset": "on", "labels": "all"},
+            },
+        ),
     )
-    workflow = Workflow(tmp_path, config)
-    workflow.run("distances")
-    assert store.read_table(workflow.results / "distances.parquet").num_rows == 4
+    file = workflow.folder / "tiny.yaml"
+    file.write_text(file.read_text().replace("'", "").replace('"', ""))
+    workflow.run("distances", "record")
+    root = tmp_path / "my 'own' results" / "tiny"
+    assert store.read_table(root / "distances.parquet").num_rows == 4
+    sliced = store.read_table(root / "tasks" / "010.parquet")
+    assert store.table_facts(sliced)["labels"] == ["yes", "01"]
+    assert store.read_json(root / "config.json")["tasks"]["010"]["labels"]["01"] == ["010"]
 
 
 # Bad input --------------------------------------------------------------------------------------
