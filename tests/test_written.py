@@ -307,8 +307,8 @@ def test_every_key_that_names_a_file_is_a_path(home, registered, key):
 
 
 def test_results_are_no_placeholders_and_no_file(tmp_path, monkeypatch):
-    for path in ("a{task}", "<results>"):
-        with pytest.raises(UserError, match=r"results: .* placeholders of Snakemake"):
+    for path in ("a{task}", "<results>", "-a"):
+        with pytest.raises(UserError, match=r"results: .* for placeholders, '-' in front"):
             config.parse(TINY | {"results": path})
     (tmp_path / "file").touch()
     for path in ("file", "file/below"):

@@ -106,7 +106,7 @@ def duplicate_keys(path: Path) -> list[str]:
     if path.suffix == ".json":
         return _twice_in_json(path)
     try:
-        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return []  # whoever reads the values reports it
     found: list[str] = []
@@ -143,5 +143,5 @@ def _twice_in_json(path: Path) -> list[str]:
         return dict(pairs)
 
     with suppress(OSError, ValueError, RecursionError):  # whoever reads the values reports it
-        json.loads(path.read_text(), object_pairs_hook=mapping)
+        json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=mapping)
     return found

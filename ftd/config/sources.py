@@ -92,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
         UserError: unreadable file, or no mapping.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")  # as Snakemake does
         raw = _json_or_yaml(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error

@@ -54,8 +54,10 @@ class Config(Section):
     @field_validator("results")
     @classmethod
     def _results(cls, value: str) -> str:
-        if set(value) & set("{}<>"):
-            raise ValueError(f"{value!r}: {{…}} and <…> are placeholders of Snakemake's")
+        if set(value) & set("{}<>") or value.startswith("-"):
+            raise ValueError(
+                f"{value!r}: Snakemake takes {{…}} and <…> for placeholders, '-' in front for options"
+            )
         return value
 
     @field_validator("tasks", "datasets", mode="before")

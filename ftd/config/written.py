@@ -4,7 +4,6 @@
 tell, so that a file's values keep both until then.
 """
 
-import copy
 from typing import Any
 
 import yaml
@@ -25,9 +24,6 @@ class Written(str):
         made = super().__new__(cls, text)
         made.value = value
         return made
-
-    def __deepcopy__(self, memo: dict) -> Any:
-        return self.value
 
 
 class _Loader(yaml.SafeLoader):
@@ -68,8 +64,24 @@ def plain(value: Any) -> Any:
     Raises:
         UserError: it is nested too deeply.
     """
+    made: dict[int, Any] = {}
+
+    def copied(item: Any) -> Any:
+        if isinstance(item, Written):
+            return item.value
+        if isinstance(item, set | tuple):
+            return type(item)(map(copied, item))
+        if isinstance(item, dict | list) and id(item) not in made:
+            made[id(item)] = copy = {} if isinstance(item, dict) else []
+            for part in item:
+                if isinstance(item, dict):
+                    copy[copied(part)] = copied(item[part])
+                else:
+                    copy.append(copied(part))
+        return made.get(id(item), item)
+
     try:
-        return copy.deepcopy(value)
+        return copied(value)
     except RecursionError as error:
         raise UserError("configuration: nested too deeply") from error
 
@@ -89,19 +101,19 @@ def with_texts(values: Any, read: Any, written: Any) -> Any:
         UserError: from somewhere else, while a number in the files may have been meant as a name.
     """
     todo, visited, dubious = [(read, written)], set(), []
-    for read, written in todo:  # which grows
-        if isinstance(written, Written) and type(read) is int and written != str(read):
-            dubious.append(written)
-        if id(written) in visited:
+    for value, item in todo:  # which grows
+        if isinstance(item, Written) and type(value) is int and item != str(value):
+            dubious.append(item)
+        if id(item) in visited:
             continue
-        visited.add(id(written))
-        if isinstance(read, list) and isinstance(written, list):
-            todo += zip(read, written, strict=False)
-        elif isinstance(read, dict) and isinstance(written, dict):
-            if _same(values, read, set()):
-                return written
-            for key, item in written.items():
-                todo += [(plain(key), key), (read.get(plain(key)), item)]
+        visited.add(id(item))
+        if isinstance(value, list) and isinstance(item, list):
+            todo += zip(value, item, strict=False)
+        elif isinstance(value, dict) and isinstance(item, dict):
+            if _same(values, value, set()):
+                return item
+            for key, inner in item.items():
+                todo += [(plain(key), key), (value.get(plain(key)), inner)]
     if dubious:
         raise UserError(
             f"configuration: changed since it was read from a file, in which {dubious[0]} stands: "
