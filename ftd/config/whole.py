@@ -56,7 +56,8 @@ class Config(Section):
     def _results(cls, value: str) -> str:
         if set(value) & set("{}<>") or value.startswith("-"):
             raise ValueError(
-                f"{value!r}: Snakemake takes {{…}} and <…> for placeholders, '-' in front for options"
+                f"{value!r}: Snakemake takes {{…}} and <…> for placeholders, '-' in front for "
+                "an option"
             )
         return value
 
