@@ -34,9 +34,9 @@ HANDED_ON = "FTD_CONFIG"  # an environment variable: the configurations that thi
 KEPT = Path(".snakemake", "ftd")
 
 
-def kept(config):
+def kept(settings):
     """A file that holds the whole configuration, overrides included; its name is its digest."""
-    text = json.dumps({k: v for k, v in config.items() if k != store.JSON_KEY})
+    text = json.dumps(settings)
     path = KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     if not path.exists():
         store.write_bytes(path, text.encode())
@@ -44,16 +44,20 @@ def kept(config):
 
 
 try:
-    overrides = dict(workflow.config_settings.config)
-    for path in workflow.configfiles:
-        configuration.check_recorded(path, overrides)
-    EXPERIMENT = Experiment.of(configuration.parse(config, workflow.configfiles))
+    EXPERIMENT = Experiment.of(
+        configuration.of_workflow(
+            config,
+            # those of `configfile:` lie below those of the command line
+            sorted(workflow.configfiles, key=workflow.config_settings.configfiles.__contains__),
+            dict(workflow.config_settings.config),
+        )
+    )
     # A damaged selection is named here, not from inside the graph, where it would be a traceback.
     if EXPERIMENT.output(LAYOUT.selection).exists():
         store.read_json(EXPERIMENT.output(LAYOUT.selection))
     # Jobs on a cluster read the files again: not to mix two configurations. A workflow that uses
     # this one as a module twice has two.
-    CONFIG = kept(config)
+    CONFIG = kept(report_stage.decides(EXPERIMENT))
     handed_on = os.environ.get(HANDED_ON, "").split()
     if handed_on and not workflow.is_main_process and CONFIG not in handed_on:
         raise UserError("the configuration was changed during the run; run again")
@@ -151,7 +155,8 @@ def of_this_run(wildcards, output):
     """
     results = Path(output[0]).parents[1].as_posix()
     profiles = ["--profile", "none", "--workflow-profile", "none"]
-    return ["--configfile", kept(config | {"results": results}), *profiles]
+    told = report_stage.decides(EXPERIMENT) | {"results": results}
+    return ["--configfile", kept(told), *profiles]
 
 
 def images_of(wildcards):

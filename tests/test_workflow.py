@@ -414,26 +414,37 @@ def test_configfile_replaces_the_default_and_config_overrides_it(tmp_path):
     assert jobs(default)["probe"] == 8 and "ten-digits" in default
 
 
-def test_own_images_by_configuration_alone(tmp_path):
-    mine = tmp_path / "pictures" / "mine"
-    write_images(mine, {"cat": 40, "dog": 40, "cow": 40, ".cache": 2}, mode="RGB")
-    config = tiny(
-        data_root="pictures",
-        image={"size": 8, "channels": 3},
-        datasets={"mine": {"loader": "imagefolder", "train": "mine"}},
-        tasks={
-            "cats": {"dataset": "mine", "labels": {"other": "rest", "cat": [0]}},
-            "all": {"dataset": "mine", "labels": "all"},
-        },
+def test_own_images_by_configuration_alone(tmp_path, monkeypatch):
+    """In folders with spaces, by names that YAML takes for numbers and booleans."""
+    monkeypatch.setenv("MY", "my 'own'")
+    mine = tmp_path / "a b" / "pictures" / "m m"
+    write_images(mine, {"01": 40, "010": 40, "no": 40, ".cache": 2}, mode="RGB")
+    workflow = Workflow(
+        tmp_path / "a b",
+        tiny(
+            results="../${MY} results/",
+            data_root="pictures",
+            image={"size": 8, "channels": 3},
+            datasets={"on": {"loader": "imagefolder", "train": "m m"}},
+            tasks={
+                "010": {"dataset": "on", "labels": {"yes": "rest", "01": ["010"]}},
+                "first": {"dataset": "on", "labels": {"other": "rest", "yes": [0]}},
+            },
+        ),
     )
-    workflow = Workflow(tmp_path, config)
-    workflow.run("distances", "results/tiny/figures/datasets.html")
-    assert store.read_table(workflow.results / "distances.parquet").num_rows == 4
-    page = (workflow.results / "figures" / "datasets.html").read_text()
+    file = workflow.folder / "tiny.yaml"
+    file.write_text(file.read_text().replace("'", "").replace('"', ""))
+    workflow.run("distances", "record", "../my 'own' results/tiny/figures/datasets.html")
+    root = tmp_path / "my 'own' results" / "tiny"
+    assert store.read_table(root / "distances.parquet").num_rows == 4
+    sliced = store.read_table(root / "tasks" / "010.parquet")
+    assert store.table_facts(sliced)["labels"] == ["yes", "01"]
+    assert store.read_json(root / "config.json")["tasks"]["010"]["labels"]["01"] == ["010"]
+    page = (root / "figures" / "datasets.html").read_text()
     assert "<td>train: 120</td>" in page and "<td>train: hidden: 1</td>" in page
-    write_images(mine, {"ant": 40}, mode="RGB")
+    write_images(mine, {"00": 40}, mode="RGB")
     output = workflow.run("tasks", "--forcerun", "dataset", ok=False)
-    assert "class 0 of data set 'mine' was 'cat'" in output and "is 'ant' now" in output
+    assert "class 0 of data set 'on' was '01'" in output and "is '00' now" in output
 
 
 # Bad input --------------------------------------------------------------------------------------

@@ -84,7 +84,13 @@ def _members(task: str, settings: Task, classes: dict[int, str]) -> dict[str, se
             if not members[name] and not problems:
                 problems.append(f"{name}: no class is left for 'rest'")
     if problems:
-        raise UserError("\n".join(f"tasks.{task}.labels.{problem}" for problem in problems))
+        found = "\n".join(f"tasks.{task}.labels.{problem}" for problem in problems)
+        if "has no class" in found:
+            found += (
+                f"\nif {settings.dataset!r} has got new classes since it was read, read it again: "
+                f"snakemake -R dataset, or ftd dataset --dataset {settings.dataset}"
+            )
+        raise UserError(found)
     return members
 
 
@@ -104,10 +110,7 @@ def _class_number(item: int | str, classes: dict[int, str]) -> int:
         raise ValueError(f"has {len(named)} classes named {item!r}, {numbers}: give the number")
     if not named:
         known = [*classes.values(), *map(str, classes)]
-        raise ValueError(
-            f"has no class {item!r}{did_you_mean(wanted, known)} (if it is new in the raw data, "
-            "read them again: -R dataset)"
-        )
+        raise ValueError(f"has no class {item!r}{did_you_mean(wanted, known)}")
     return named[0]
 
 
