@@ -48,7 +48,10 @@ try:
         configuration.of_workflow(
             config,
             # those of `configfile:` lie below those of the command line
-            sorted(workflow.configfiles, key=workflow.config_settings.configfiles.__contains__),
+            sorted(
+                workflow.configfiles,
+                key=workflow.config_settings.configfiles.__contains__,
+            ),
             dict(workflow.config_settings.config),
         )
     )

@@ -65,7 +65,7 @@ rule dataset_page:
             labels={"table": "data sets"},
         ),
     log:
-        "<logs>/figures/datasets.log",
+        below("logs/figures/datasets.log"),
     localrule: True
     conda:
         "../environment.yml"
