@@ -284,9 +284,22 @@ def _alone(model: nn.Module, layer: str, sample: torch.Tensor) -> bool:
 
 
 def _outputs(model: nn.Module, sample: torch.Tensor) -> int | None:
-    """How many outputs the network has, the first dimension after the batch's, if any."""
-    with torch.no_grad():
-        return _length(model(sample.to(home_of(model))))
+    """How many outputs the network has, the first dimension after the batch's, if any.
+
+    Raises:
+        UserError: it cannot take the sample.
+    """
+    try:
+        with torch.no_grad():
+            return _length(model(sample.to(home_of(model))))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a user's network raises
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"loader: batch 0: the network fails on {told(sample)} ({type(error).__name__}: "
+            f"{reason}); expected inputs of its type and shape"
+        ) from error
 
 
 def _length(outputs: Any) -> int | None:

@@ -508,3 +508,9 @@ def test_a_distance_needs_none_of_the_workflow_s_packages():
         *("snakemake", "matplotlib", "pandas", "torchvision", "sklearn", "PIL", "pygments"),
     }
     assert run(WITHOUT.format(names=names)) == "[]"
+
+
+@pytest.mark.parametrize("inputs", [VECTORS.double(), VECTORS[:, :3], VECTORS.to(torch.uint8)])
+def test_inputs_that_a_network_cannot_take_are_named(inputs):
+    with pytest.raises(UserError, match=r"batch 0: the network fails on a tensor \[2, .*Error: "):
+        ftd.distance(plain(3, 1), plain(3, 2), [(inputs, LABELS)], loss=F.cross_entropy)

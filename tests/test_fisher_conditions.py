@@ -551,6 +551,7 @@ BATCHES = {
     "one tensor": (X, r"a tensor \[4, 4\]"),
     "a number for targets": ((X, 3), "int; make such a pair"),
     "numbers for targets": ((X, [0, 1, 2, 3]), "a list of int, int"),
+    "sparse ones": ((X.to_sparse(), Y), "a tuple of a sparse tensor"),
     "a target without a dimension": ((X[:1], torch.tensor(3)), r"a tensor \[\]"),
 }
 
@@ -568,6 +569,7 @@ def test_batches_of_another_form(batch, message):
         "no tensor": (lambda o, y: 1.0, "a tensor .*, got float"),
         "of other targets": (lambda o, y: F.cross_entropy(o, y.float()), "the loss fails"),
         "of other shapes": (lambda o, y: F.cross_entropy(o, y[:, None]), "the loss fails"),
+        "of two": (lambda o, y: F.cross_entropy(o[:, :, None, None], y[:, None]), "the loss fails"),
         "labels beyond": (lambda o, y: F.cross_entropy(o, y + 5), "targets that do not fit"),
         "a mistake": (lambda o, y: F.cross_entropy(o), "the loss fails .*missing 1 required"),
     }.values(),

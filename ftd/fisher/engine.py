@@ -160,6 +160,7 @@ def is_pair(batch: Any) -> bool:
         isinstance(batch, (tuple, list))
         and len(batch) == 2
         and all(isinstance(value, torch.Tensor) and value.dim() for value in batch)
+        and all(value.layout == torch.strided for value in batch)
         and len(batch[0]) == len(batch[1])
     )
 
@@ -213,7 +214,8 @@ class _Engine:
     def means(self, pool_first_dimension: bool) -> Diagonal:
         """What was added, a mean over units."""
         if not self.units:
-            raise UserError(f"fisher_diagonal: no samples (a unit has {self.microbatch})")
+            few = f"fewer than microbatch={self.microbatch}" if self.microbatch > 1 else "none"
+            raise UserError(f"fisher_diagonal: no samples: {few} in all batches")
         found = {name: value.div_(self.units) for name, value in self.total.items()}
         for name in self.parameters if pool_first_dimension else ():
             if found[name].dim():

@@ -173,7 +173,7 @@ def taken(loss: Loss, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
         return loss(outputs, targets)
     except torch.OutOfMemoryError:
         raise
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a user's function raises
         reason = str(error).partition("\n")[0]
         raise UserError(
             "fisher_diagonal: targets that do not fit the network's outputs, or the loss: of "
@@ -198,7 +198,8 @@ def scalar(loss: Any) -> torch.Tensor:
 def told(value: Any) -> str:
     """What something is, in a few words."""
     if isinstance(value, torch.Tensor):
-        return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+        kind = "tensor" if value.layout == torch.strided else "sparse tensor"
+        return f"a {kind} {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, dict):
         return f"a dict of {', '.join(map(repr, value))}"
     if isinstance(value, (tuple, list)):
