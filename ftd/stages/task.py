@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.layout import LAYOUT
-from ftd.stages.checking import Library, must
+from ftd.stages.checking import Library, expect_asked, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
+
+if TYPE_CHECKING:
+    from ftd.tasks.slices import Slice
 
 VERSION = 3
 
@@ -55,6 +58,19 @@ def run(experiment: Experiment, *, task: str) -> None:
     decided = record("task", VERSION, made["settings"], made["parts"])
     out = experiment.output(LAYOUT.slice, task=task)
     store.write_table(out, pa.table(columns), about | decided)
+
+
+def read(experiment: Experiment, *, task: str) -> "Slice":
+    """A task's slice, for the stages that follow.
+
+    Raises:
+        UserError: missing or damaged file, or one made otherwise than the configuration asks for.
+    """
+    from ftd.tasks.slices import read_slice  # numbers, as in run
+
+    found = read_slice(experiment.input(LAYOUT.slice, task=task))
+    expect_asked(found.path, found.facts, decides(experiment, task=task))
+    return found
 
 
 def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
