@@ -105,16 +105,13 @@ def expect_asked(path: Path, facts: Mapping[str, Any], asked: Mapping[str, Any])
         UserError: it was made with other settings, plugins or another seed, or by another version.
     """
     stage = facts["stage"]
-    problems = (
-        []
-        if facts["version"] == asked["version"]
-        else [f"made by another version of the stage {stage}"]
-    )
-    problems += other_making(facts, asked)
+    problems = list(other_making(facts, asked))
+    if facts["version"] != asked["version"]:
+        problems.append(f"made by another version of the stage {stage}")
     if problems:
         raise UserError(
-            f"{path}: {'; '.join(problems)}, which is not what the configuration asks for now; run "
-            f"the stage {stage} and what follows again (snakemake -R {stage})"
+            f"{path}: {'; '.join(problems)}, which is not what the configuration asks for now; "
+            f"{AGAIN}, or make all such files anew (snakemake -R {stage})"
         )
 
 

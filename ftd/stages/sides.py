@@ -173,8 +173,8 @@ def expect_made(experiment: Experiment, needs: Iterable[str], things: Things, **
         expect_asked(paths[name], facts, probe.decides(experiment, **names))
         if facts["target"]["settings"] != sliced["settings"]:
             raise UserError(
-                f"{paths[name]}: trained on another slice than the configuration asks for now; run "
-                "the stage probe and what follows again (snakemake -R probe)"
+                f"{paths[name]}: trained on another slice than the configuration asks for now; "
+                "delete it and run again"
             )
     if "fisher" in wanted:
         expect_asked(paths["fisher"], things.fisher.facts, fisher.decides(experiment, **names))
