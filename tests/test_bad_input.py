@@ -207,7 +207,7 @@ BAD = {
     "training: another task's slice": (
         "training --task six",
         {SLICE: OTHER},
-        "genotype.json: is of task six, the slice is of zero",
+        "six.parquet: is of task zero; delete it",
     ),
     "comparison: nothing of a method": (
         "comparison --set search.methods=[random]",

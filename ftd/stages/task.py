@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftd import store
+from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.stages.checking import Library, expect_asked, must
+from ftd.stages.checking import AGAIN, Library, expect_asked, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
@@ -64,11 +65,14 @@ def read(experiment: Experiment, *, task: str) -> "Slice":
     """A task's slice, for the stages that follow.
 
     Raises:
-        UserError: missing or damaged file, or one made otherwise than the configuration asks for.
+        UserError: missing or damaged file, one of another task, or made otherwise than the
+            configuration asks for.
     """
     from ftd.tasks.slices import read_slice  # numbers, as in run
 
     found = read_slice(experiment.input(LAYOUT.slice, task=task))
+    if found.name != task:
+        raise UserError(f"{found.path}: is of task {found.name}; {AGAIN}")
     expect_asked(found.path, found.facts, decides(experiment, task=task))
     return found
 
