@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from ftd.errors import UserError
-from ftd.fisher.engine import Loss, expect_evaluation
+from ftd.fisher.engine import expect_evaluation, is_pair, usable
+from ftd.fisher.general import Loss, told
+from ftd.fisher.keeping import home_of, kept
 from ftd.measures import FISHER
 from ftd.measures.fisher_task import aligned_information, contributions
 from ftd.names import did_you_mean
@@ -76,19 +78,21 @@ def distance(
 
     Raises:
         UserError: networks that differ elsewhere or in training mode, an output layer that is
-            not found, batches of another kind or none, a zero or non-finite Fisher information.
+            not found, batches of another kind or none, a device that is not there, a zero or
+            non-finite Fisher information; and what ``fisher_diagonal`` says is wrong.
     """
     if align not in ALIGNMENTS:
         raise UserError(f"align {align!r}: expected 'index', 'matching' or None")
     for model in (source, target):
         expect_evaluation(model)
-    batches = _pairs(loader, adapt)
-    of_source, of_target, rows = _alignments(source, target, batches, align, head)
     same = {"loss": loss, "estimator": estimator, "microbatch": microbatch}
-    same["device"] = torch.device(device) if device else _home(target)
-    # By name, as the workflow's files keep it: the last digit of its trace depends on the order.
-    f_bb = dict(sorted(aligned_information(target, batches, of_target, **same).items()))
-    f_ab = aligned_information(source, batches, of_source, **same)
+    same["device"] = usable(device) if device else home_of(target)
+    batches = _pairs(loader, adapt)
+    with kept(source, target):
+        of_source, of_target, rows = _alignments(source, target, batches, align, head)
+        # By name, as the workflow's files keep it: the trace's last digit depends on the order.
+        f_bb = dict(sorted(aligned_information(target, batches, of_target, **same).items()))
+        f_ab = aligned_information(source, batches, of_source, **same)
     shares = contributions(f_ab, f_bb, partial(pad, rows=rows), "distance of the two networks")
     squared = FISHER.total(shares.values())
     return Distance(math.sqrt(squared), squared, shares)
@@ -119,30 +123,15 @@ def _pairs(loader: Iterable[Any], adapt: Callable[[Any], Pair] | None) -> list[P
     found = []
     for number, batch in enumerate(loader):
         pair = adapt(batch) if adapt else batch
-        if (
-            not isinstance(pair, (tuple, list))
-            or len(pair) != 2
-            or not all(isinstance(value, torch.Tensor) and value.dim() for value in pair)
-            or len(pair[0]) != len(pair[1])
-        ):
+        if not is_pair(pair):
             raise UserError(
                 f"loader: batch {number}: expected (inputs [B, …], targets [B, …]), got "
-                f"{_told(pair)}; give adapt, a function that makes such a pair of a batch"
+                f"{told(pair)}; give adapt, a function that makes such a pair of a batch"
             )
         found.append((pair[0], pair[1]))
     if not found:
         raise UserError("loader: no batches; expected at least one (inputs, targets)")
     return found
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"a tensor {list(value.shape)}"
-    if isinstance(value, dict):
-        return f"a dict of {', '.join(map(repr, value))}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {', '.join(map(_told, value)) or 'nothing'}"
-    return type(value).__name__
 
 
 # Outputs ----------------------------------------------------------------------------------------
@@ -288,7 +277,7 @@ def _alone(model: nn.Module, layer: str, sample: torch.Tensor) -> bool:
     hook = module.register_forward_hook(lambda module, args, output: torch.zeros_like(output))
     try:
         with torch.no_grad():
-            outputs = model(sample.to(_home(model)))
+            outputs = model(sample.to(home_of(model)))
     finally:
         hook.remove()
     return torch.equal(outputs, outputs[:1].expand_as(outputs))
@@ -297,12 +286,8 @@ def _alone(model: nn.Module, layer: str, sample: torch.Tensor) -> bool:
 def _outputs(model: nn.Module, sample: torch.Tensor) -> int | None:
     """How many outputs the network has, the first dimension after the batch's, if any."""
     with torch.no_grad():
-        return _length(model(sample.to(_home(model))))
+        return _length(model(sample.to(home_of(model))))
 
 
 def _length(outputs: Any) -> int | None:
     return outputs.shape[1] if isinstance(outputs, torch.Tensor) and outputs.dim() > 1 else None
-
-
-def _home(model: nn.Module) -> torch.device:
-    return next((value.device for value in model.parameters()), torch.device("cpu"))

@@ -64,6 +64,7 @@ class Layout:
     images: Artifact = Artifact("dataset", "datasets/{dataset}.safetensors", "images")
     cut: Artifact = Artifact("dataset", "datasets/{dataset}.parquet", "cuts")
     slice: Artifact = Artifact("task", "tasks/{task}.parquet", "slices")
+    meant: Artifact = Artifact("task", "meant/{task}.json", "meanings of class numbers")
     probe: Artifact = Artifact("probe", "probes/{network}/{trial}/{task}.safetensors", "probes")
     probe_facts: Artifact = Artifact(
         "probe", "probes/{network}/{trial}/{task}.json", "probes' facts"
@@ -108,6 +109,7 @@ FIGURES = {
     "shares": "shares-{measure}-{network}.svg",
     "trace": "trace-{method}-{seed}.svg",
     "cells": "cells-{method}-{seed}.svg",
+    "datasets": "datasets.html",
     "probes": "probes.html",
     "nearest": "nearest.html",
     "comparison": "comparison.html",

@@ -1,9 +1,13 @@
-"""Names that become paths, and suggestions for misspelt ones."""
+"""Paths and names that become some, those that look alike, suggestions for misspelt ones."""
 
 import difflib
+import os
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -17,6 +21,33 @@ def safe_name(name: str) -> str:
     return name
 
 
+def expanded(path: str) -> str:
+    """A path with ``~``, ``~user``, ``$NAME`` and ``${NAME}`` replaced; a relative one stays one.
+
+    The one rule for every key and every option that names a file or folder.
+
+    Raises:
+        ValueError: there is no such user or variable, or no file can be named so.
+    """
+
+    def value(match: re.Match) -> str:
+        name = match[1] or match[2]
+        if not os.environ.get(name):
+            raise ValueError(f"{path!r}: the variable {name} is not set")
+        return os.environ[name]
+
+    if not path.strip():
+        raise ValueError(f"expected a path, got {path!r}")
+    found = os.path.expanduser(_VARIABLE.sub(value, path))
+    if "$" in found or found.startswith("~"):
+        raise ValueError(f"{path!r}: '$' begins the name of a variable, '~' that of a user")
+    if any(ord(sign) < 32 or 0xD800 <= ord(sign) < 0xDC80 for sign in found):
+        raise ValueError(f"{path!r}: holds characters that no path may have")
+    if any(len(os.fsencode(part)) > 255 for part in PurePath(found).parts):
+        raise ValueError("a name in the path is longer than 255 bytes")
+    return str(PurePath(found))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known word, or the words there are."""
     known = [str(item) for item in known]
@@ -24,3 +55,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def one_form(name: str) -> str:
+    """A name in the Unicode form NFC: names that look the same, such as macOS' and others', are."""
+    return unicodedata.normalize("NFC", name)
+
+
+def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of names that differ, but for case and spaces do not."""
+    first: dict[str, str] = {}
+    for name in names:
+        known = first.setdefault(" ".join(name.casefold().split()), name)
+        if known != name:
+            yield known, name
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Numbers by what they count, as text."""
+    return ", ".join(f"{what}: {count}" for what, count in counts.items())

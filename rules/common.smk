@@ -34,9 +34,9 @@ HANDED_ON = "FTD_CONFIG"  # an environment variable: the configurations that thi
 KEPT = Path(".snakemake", "ftd")
 
 
-def kept(config):
+def kept(settings):
     """A file that holds the whole configuration, overrides included; its name is its digest."""
-    text = json.dumps({k: v for k, v in config.items() if k != store.JSON_KEY})
+    text = json.dumps(settings)
     path = KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     if not path.exists():
         store.write_bytes(path, text.encode())
@@ -44,16 +44,20 @@ def kept(config):
 
 
 try:
-    overrides = dict(workflow.config_settings.config)
-    for path in workflow.configfiles:
-        configuration.check_recorded(path, overrides)
-    EXPERIMENT = Experiment.of(configuration.parse(config, workflow.configfiles))
+    EXPERIMENT = Experiment.of(
+        configuration.of_workflow(
+            config,
+            # those of `configfile:` lie below those of the command line
+            sorted(workflow.configfiles, key=workflow.config_settings.configfiles.__contains__),
+            dict(workflow.config_settings.config),
+        )
+    )
     # A damaged selection is named here, not from inside the graph, where it would be a traceback.
     if EXPERIMENT.output(LAYOUT.selection).exists():
         store.read_json(EXPERIMENT.output(LAYOUT.selection))
     # Jobs on a cluster read the files again: not to mix two configurations. A workflow that uses
     # this one as a module twice has two.
-    CONFIG = kept(config)
+    CONFIG = kept(report_stage.decides(EXPERIMENT))
     handed_on = os.environ.get(HANDED_ON, "").split()
     if handed_on and not workflow.is_main_process and CONFIG not in handed_on:
         raise UserError("the configuration was changed during the run; run again")
@@ -62,30 +66,27 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 
-pathvars:
-    results=EXPERIMENT.root.as_posix(),
-    logs=f"{EXPERIMENT.root.as_posix()}/logs",
-
-
-# Jobs run this folder's `ftd` in the Python that runs Snakemake, or in that of environment.yml, with
-# --software-deployment-method conda.
-def quoted(text):
-    return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
+REPOSITORY = Path(workflow.current_basedir).resolve().parent
 
 
 def program(name):
-    """A function of the shell that runs a module; not one that lies where Snakemake was started."""
+    """A function of the shell that runs a module of this folder, or else of the jobs' Python.
+
+    That is the Python that runs Snakemake, or environment.yml's, with --software-deployment-method
+    conda. No module that lies where Snakemake was started is taken (``-P``).
+    """
     deployed = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-    python = "python" if deployed else quoted(sys.executable)
-    return f'{name}() {{{{ {python} -P -m {name} "$@"; }}}}; '
+    python = "python" if deployed else shlex.quote(sys.executable)
+    path = f'{shlex.quote(str(REPOSITORY))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    return f'{name}() {{ PYTHONPATH={path} {python} -P -m {name} "$@"; }}; '
 
 
-folder = quoted(Path(workflow.current_basedir).resolve().parent)
-shell.prefix(
-    f'export PYTHONPATH={folder}"${{{{PYTHONPATH:+:$PYTHONPATH}}}}"; '
-    + program("ftd")
-    + program("snakemake")
-)
+# Before every command of the workflow, behind what stands there already: Snakemake's strict mode,
+# or the prefix of a workflow that uses this one, whose own commands need it.
+programs = program("ftd") + program("snakemake")
+before = getattr(shell, "_get_process_prefix", str)()
+if programs not in before:
+    shell.prefix((before + programs).replace("{", "{{").replace("}", "}}"))
 
 
 def one_of(names):
@@ -99,13 +100,22 @@ wildcard_constraints:
     **{kind: one_of(names) for kind, names in KNOWN.items()},
 
 
+def below(pattern):
+    """A pattern below the experiment's folder.
+
+    Not by a pathvar: a workflow that uses this one as a module fills the inputs that it takes over
+    (``rules.ftd_all.input``) with its own, and can have only one value for two experiments.
+    """
+    return f"{EXPERIMENT.root.as_posix()}/{pattern}"
+
+
 # Patterns of all artifacts, figures and logs
 at = SimpleNamespace(
-    **{name: f"<results>/{getattr(LAYOUT, name).pattern}" for name in vars(LAYOUT)}
+    **{name: below(getattr(LAYOUT, name).pattern) for name in vars(LAYOUT)}
 )
-figure_at = {name: f"<results>/figures/{file}" for name, file in FIGURES.items()}
-log_at = {rule: f"<results>/{layout.log_of(rule).pattern}" for rule in layout.LOGS}
-FIGURE_FILES = [f"<results>/figures/{file}" for file in EXPERIMENT.figures()]
+figure_at = {name: below(f"figures/{file}") for name, file in FIGURES.items()}
+log_at = {rule: below(layout.log_of(rule).pattern) for rule in layout.LOGS}
+FIGURE_FILES = [below(f"figures/{file}") for file in EXPERIMENT.figures()]
 
 
 def given(wildcards, output):
@@ -138,9 +148,15 @@ def decides(stage, **fixed):
     return found
 
 
-def asked_for(plugins):
-    """Options of Snakemake that let a recorded configuration's plugins be imported."""
-    return ["--config", f"plugins={in_order(plugins)}"] if plugins else []
+def of_this_run(wildcards, output):
+    """Options of a second Snakemake, for what this one was told of an output's experiment.
+
+    Its folder is where the output lies: a module's may have a prefix. Profiles have been applied.
+    """
+    results = Path(output[0]).parents[1].as_posix()
+    profiles = ["--profile", "none", "--workflow-profile", "none"]
+    told = report_stage.decides(EXPERIMENT) | {"results": results}
+    return ["--configfile", kept(told), *profiles]
 
 
 def images_of(wildcards):

@@ -5,7 +5,7 @@ rule comparison:
     output:
         at.comparison,
     log:
-        "<logs>/comparison.log",
+        below("logs/comparison.log"),
     localrule: True
     conda:
         "../environment.yml"

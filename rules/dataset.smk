@@ -1,3 +1,7 @@
+# Those of the tasks.
+DATASETS = sorted({task.dataset for task in EXPERIMENT.config.tasks.values()})
+
+
 rule dataset:
     output:
         images=at.images,
@@ -19,9 +23,4 @@ rule dataset:
 
 rule datasets:
     input:
-        collect(
-            [at.images, at.cut],
-            dataset=sorted(
-                {task.dataset for task in EXPERIMENT.config.tasks.values()}
-            ),
-        ),
+        collect([at.images, at.cut], dataset=DATASETS),

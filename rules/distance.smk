@@ -52,7 +52,7 @@ rule distances:
         distances=at.distances,
         layers=at.layers,
     log:
-        "<logs>/distances.log",
+        below("logs/distances.log"),
     localrule: True
     conda:
         "../environment.yml"

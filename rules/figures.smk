@@ -14,7 +14,7 @@ rule matrix_figure:
             },
         ),
     log:
-        "<logs>/figures/{measure}-{network}-{statistic}.log",
+        below("logs/figures/{measure}-{network}-{statistic}.log"),
     wildcard_constraints:
         statistic="mean|std",
     localrule: True
@@ -43,7 +43,7 @@ rule share_figure:
             },
         ),
     log:
-        "<logs>/figures/shares-{measure}-{network}.log",
+        below("logs/figures/shares-{measure}-{network}.log"),
     localrule: True
     conda:
         "../environment.yml"
@@ -52,6 +52,28 @@ rule share_figure:
         decides=decides(figures_stage, figure="shares"),
     shell:
         "ftd figure shares {params.given:q} > {log:q} 2>&1"
+
+
+rule dataset_page:
+    input:
+        collect(at.cut, dataset=DATASETS),
+    output:
+        report(
+            figure_at["datasets"],
+            caption="../report/datasets.rst",
+            category="Data",
+            labels={"table": "data sets"},
+        ),
+    log:
+        "<logs>/figures/datasets.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="datasets"),
+    shell:
+        "ftd figure datasets {params.given:q} > {log:q} 2>&1"
 
 
 rule probe_page:
@@ -65,7 +87,7 @@ rule probe_page:
             labels={"table": "probes"},
         ),
     log:
-        "<logs>/figures/probes.log",
+        below("logs/figures/probes.log"),
     localrule: True
     conda:
         "../environment.yml"
@@ -87,7 +109,7 @@ rule nearest_page:
             labels={"table": "nearest tasks"},
         ),
     log:
-        "<logs>/figures/nearest.log",
+        below("logs/figures/nearest.log"),
     localrule: True
     conda:
         "../environment.yml"
@@ -109,7 +131,7 @@ rule trace_figure:
             labels={"method": "{method}", "seed": "{seed}", "figure": "trace"},
         ),
     log:
-        "<logs>/figures/trace-{method}-{seed}.log",
+        below("logs/figures/trace-{method}-{seed}.log"),
     localrule: True
     conda:
         "../environment.yml"
@@ -131,7 +153,7 @@ rule cell_figure:
             labels={"method": "{method}", "seed": "{seed}", "figure": "cells"},
         ),
     log:
-        "<logs>/figures/cells-{method}-{seed}.log",
+        below("logs/figures/cells-{method}-{seed}.log"),
     localrule: True
     conda:
         "../environment.yml"
@@ -153,7 +175,7 @@ rule comparison_page:
             labels={"table": "trained networks"},
         ),
     log:
-        "<logs>/figures/comparison.log",
+        below("logs/figures/comparison.log"),
     localrule: True
     conda:
         "../environment.yml"
@@ -175,7 +197,7 @@ rule scatter_figure:
             labels={"table": "accuracy against cost"},
         ),
     log:
-        "<logs>/figures/scatter.log",
+        below("logs/figures/scatter.log"),
     localrule: True
     conda:
         "../environment.yml"

@@ -1,9 +1,10 @@
-# The configuration as it was run, overrides included: a record, and what the report is made from.
+# The configuration as it was run, overrides included: a record. What a library's folder is called
+# in it held at the time: a library is where it lies.
 rule record:
     output:
         at.config,
     log:
-        "<logs>/record.log",
+        below("logs/record.log"),
     localrule: True
     conda:
         "../environment.yml"
@@ -15,7 +16,7 @@ rule record:
 
 
 # Snakemake's own report of the finished figures; a second Snakemake makes it, so that it is an
-# output like any other.
+# output like any other. The record only says when it has to be made again.
 rule make_report:
     input:
         rules.figures.input,
@@ -23,16 +24,16 @@ rule make_report:
     output:
         at.report,
     log:
-        "<logs>/report.log",
+        below("logs/report.log"),
     localrule: True
     conda:
         "../environment.yml"
     params:
-        snakefile=os.path.relpath(Path(workflow.current_basedir).parent / "Snakefile"),
-        plugins=asked_for(EXPERIMENT.config.plugins),
+        snakefile=lambda wildcards, output: REPOSITORY / "Snakefile",
+        of_this_run=of_this_run,
     shell:
-        "snakemake figures --snakefile {params.snakefile:q} --configfile {input.config:q}"
-        " {params.plugins:q} --nolock --report {output:q} > {log:q} 2>&1"
+        "snakemake figures --snakefile {params.snakefile:q} {params.of_this_run:q} --nolock"
+        " --report {output:q} > {log:q} 2>&1"
 
 
 rule report:

@@ -6,7 +6,7 @@ checkpoint selection:
         nearest=at.nearest,
         selection=at.selection,
     log:
-        "<logs>/selection.log",
+        below("logs/selection.log"),
     localrule: True
     conda:
         "../environment.yml"

@@ -216,11 +216,14 @@ def test_both_networks_see_the_same_shuffled_batches():
     ("loader", "message"),
     [
         (pairs_dict(), "batch 0: expected .*, got a dict of 'image', 'label'; give adapt"),
-        ([PAIRS[0], (VECTORS,)], r"batch 1: expected .*, got a tuple of a tensor \[60, 5\]; give"),
+        (
+            [PAIRS[0], (VECTORS,)],
+            r"batch 1: expected .*, got a tuple of a tensor \[60, 5\] of float32; give",
+        ),
         ([(*PAIRS[0], LABELS)], "got a tuple of a tensor"),
         ([VECTORS], r"got a tensor \[60, 5\]"),
         ([(VECTORS, [0] * 60)], "a list of int, int"),
-        ([(VECTORS, LABELS[:5])], r"a tensor \[60, 5\], a tensor \[5\]"),
+        ([(VECTORS, LABELS[:5])], r"a tensor \[60, 5\] of float32, a tensor \[5\]"),
         ([(VECTORS, torch.tensor(1))], r"a tensor \[\]"),
         ([None], "got NoneType"),
         ([()], "a tuple of nothing"),

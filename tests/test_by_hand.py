@@ -1,11 +1,13 @@
 """Every stage by hand, on the command line and from Python: the workflow's artifacts again."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Workflow
+from conftest import ROOT, TINY, Workflow
 from test_faults import assert_as_undisturbed
 
 from ftd import cli
@@ -70,37 +72,76 @@ def steps() -> Iterator[tuple[str, dict]]:
     yield "figure", {"figure": "shares", **drawn}
     for figure in ("trace", "cells"):
         yield "figure", {"figure": figure, **searched}
-    for figure in ("probes", "nearest", "comparison", "scatter"):
+    for figure in ("datasets", "probes", "nearest", "comparison", "scatter"):
         yield "figure", {"figure": figure}
     yield "record", {}
 
 
-def on_the_command_line(verb: str, names: dict) -> None:
-    figure = [names["figure"]] if verb == "figure" else []
-    given = {name: value for name, value in names.items() if name != "figure"}
-    options = [f"--{name}={value}" for name, value in given.items()]
-    settings = [f"--set={setting}" for setting in SETTINGS]
-    sys.argv = ["ftd", verb, *figure, "--config", "tiny.yaml", *options, *settings]
-    with pytest.raises(SystemExit) as end:
+def on_the_command_line(*arguments: str) -> None:
+    sys.argv = ["ftd", *arguments]
+    try:
         cli.main()
-    assert not end.value.code
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
-def from_python(verb: str, names: dict) -> None:
-    FUNCTIONS[verb](Experiment.load("tiny.yaml", settings=SETTINGS), **names)
-
-
-@pytest.mark.parametrize("by", [on_the_command_line, from_python])
-def test_all_stages_by_hand_make_what_the_workflow_makes(by, finished, tmp_path, monkeypatch):
-    by_hand = Workflow(tmp_path, OTHER)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [])
+def all_on_the_command_line(finished: str) -> None:
+    """All stages here, the pages of the finished experiment again, and what is done with it."""
+    config = ["--config", "tiny.yaml", *(f"--set={setting}" for setting in SETTINGS)]
     for verb, names in steps():
-        by(verb, names)
+        figure = [names["figure"]] if verb == "figure" else []
+        given = [f"--{name}={value}" for name, value in names.items() if name != "figure"]
+        on_the_command_line(verb, *figure, *config, *given)
+    for page in ("datasets", "probes", "nearest", "comparison"):
+        on_the_command_line("figure", page, *config, f"--results={finished}")
+    on_the_command_line("show", finished)
+
+
+HOSTILE = {
+    **{"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MPLCONFIGDIR": "/proc/none"},
+    **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Pacific/Kiritimati"},
+    **{"PYTHONHASHSEED": "1", "PYTHONSAFEPATH": "1", "HOME": "/proc/none"},
+    **{"TMPDIR": "/none", "COLUMNS": "20", "TERM": "none", "NO_COLOR": "1"},
+    **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "3"},
+}
+"""What users have in their environment, and what breaks programs that look at it."""
+
+
+def test_all_stages_on_the_command_line_whatever_the_surroundings(finished, tmp_path):
+    by_hand, again = Workflow(tmp_path / "work", OTHER), finished.copy(tmp_path / "again")
+    config = by_hand.folder / "tiny.yaml"
+    config.write_text(f"# Überschrift\n{config.read_text()}", encoding="utf-8")
+    (by_hand.folder / "matplotlibrc").write_bytes(b"font.size: 30\n\xff")
+    (by_hand.folder / "ftd.py").write_text("raise SystemExit('not this one')")
+    code = "import sys, test_by_hand; test_by_hand.all_on_the_command_line(sys.argv[1])"
+    paths = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(again.results)],
+        cwd=by_hand.folder, env={"PATH": os.environ["PATH"], **paths, **HOSTILE}, umask=0o077,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mean over trials \\xb1 std" in done.stdout
     assert_as_undisturbed(by_hand, finished)
     pages = sorted((finished.results / "figures").glob("*.html"))
-    assert [page.name for page in pages] == ["comparison.html", "nearest.html", "probes.html"]
-    assert all((by_hand.results / "figures" / page.name).exists() for page in pages)
+    assert [page.stem for page in pages] == ["comparison", "datasets", "nearest", "probes"]
+    for page in pages:
+        assert (again.results / "figures" / page.name).read_bytes() == page.read_bytes()
+    made = [path for path in by_hand.results.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
+    made = (path for path in finished.results.rglob("*") if path.is_file())
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o666 & ~mask}
+
+
+def test_all_stages_from_python_make_what_the_workflow_makes(finished, tmp_path, monkeypatch):
+    by_hand = Workflow(tmp_path, OTHER)
+    monkeypatch.chdir(tmp_path)
+    for verb, names in steps():
+        FUNCTIONS[verb](Experiment.load("tiny.yaml", settings=SETTINGS), **names)
+    assert_as_undisturbed(by_hand, finished)
 
 
 def test_the_workflow_takes_what_was_made_by_hand(finished, tmp_path, monkeypatch):

@@ -172,12 +172,12 @@ BAD = {
     "path without loader for it": (
         "datasets/digits/train",
         "x",
-        "datasets.digits.train: unknown key; known: loader, fit, parts",
+        "datasets.digits.train: unknown key; known: loader, fit, background, parts",
     ),
     "key that the loader does not take": (
         "datasets/digits/names",
         "x",
-        "datasets.digits.names: unknown key; known: loader, fit, parts",
+        "datasets.digits.names: unknown key; known: loader, fit, background, parts",
     ),
     "data set as a list": ("tasks/zero/dataset", ["digits"], "tasks.zero.dataset"),
     "unknown key of a task named dataset": (
@@ -333,10 +333,10 @@ def test_aliases_that_multiply_without_end_are_refused_at_once(tmp_path):
 def test_an_edited_record_says_what_to_do(tmp_path):
     path = LAYOUT.config.path(tmp_path)
     store.write_json(path, TINY, sort_keys=False)
-    config.check_recorded(path, {})
+    config.load(path)
     path.write_text(path.read_text().replace('"trials": 1', '"trials": 2'))
     with pytest.raises(UserError, match=r"config\.json: .* take the key _ftd out of it"):
-        config.check_recorded(path, {})
+        config.load(path)
 
 
 def test_a_record_keeps_the_order_of_tasks_and_labels(tmp_path):
@@ -369,12 +369,15 @@ def test_a_library_s_plugins_are_not_imported_unasked(record_with_plugins, tmp_p
 
 def test_plugins_of_a_record_that_is_run_again_are_not_imported_unasked(record_with_plugins):
     message = r"config\.json: names the plugins \['mine\.py'\], .*: --set\) 'plugins=\['mine"
+    read = TINY | {"plugins": ["mine.py"]}
     with pytest.raises(UserError, match=message):
-        config.check_recorded(record_with_plugins, {"seed": 1})
-    config.check_recorded(record_with_plugins, {"plugins": ["mine.py"]})
+        config.of_workflow(read, [record_with_plugins], {"seed": 1})
     assert not Path("imported").exists()
-    record_with_plugins.with_name("own.yaml").write_text(yaml.safe_dump(TINY | {"plugins": ["x"]}))
-    config.check_recorded(record_with_plugins.with_name("own.yaml"), {})  # the user's own
+    config.of_workflow(read, [record_with_plugins], {"plugins": ["mine.py"]})
+    assert Path("imported").exists()
+    own = record_with_plugins.with_name("own.yaml")
+    own.write_text(yaml.safe_dump(read))
+    config.load(own)  # the user's own
 
 
 def test_a_record_that_is_read_by_hand_is_checked_too(record_with_plugins):

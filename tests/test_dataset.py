@@ -24,6 +24,7 @@ from ftd.layout import LAYOUT
 from ftd.parts import LOADERS, Loader
 from ftd.stages import dataset
 from ftd.tasks.cut import PARTS, check_classes, cut
+from ftd.tasks.twins import twins
 
 
 def make(folder: Path, shape: Image | None = None, seed: int = 0, **keys):
@@ -205,6 +206,20 @@ def test_parquet_keeps_the_class_numbers_that_occur(tmp_path):
     assert (images[:40] == images[40:]).all()
 
 
+@pytest.mark.parametrize("keys", [{"train": ["a.parquet", "b.parquet"]}, {"test": "b.parquet"}])
+def test_names_of_classes_agree_over_all_files_and_splits(tmp_path, keys):
+    write_parquet(tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    names = json.dumps({"info": {"features": {"label": {"names": ["x"] * 40}}}})
+    table = table.replace_schema_metadata({"huggingface": names})
+    pq.write_table(table, tmp_path / "b.parquet")
+    keys = {"loader": "parquet", "train": "a.parquet"} | keys
+    with pytest.raises(
+        UserError, match=r"0 is 'class 0' in \S+a\.parquet and 'x' in \S+b\.parquet"
+    ):
+        make(tmp_path, Image(size=8, channels=3), **keys)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -273,10 +288,10 @@ def test_pixel_modes(tmp_path):
     write_images(tmp_path / "photos", {"cat": 9, "dog": 9})
     grey, _, _ = make(tmp_path, Image(size=8, channels=3), loader="imagefolder", train="photos")
     assert (grey[:, 0] == grey[:, 2]).all()  # grey in a colour experiment: all channels equal
-    deep = PIL.fromarray(np.full((8, 8), 40000, np.uint16))
-    deep.save(tmp_path / "photos" / "cat" / "0.png")
+    deep = PIL.fromarray(np.full((8, 8), 1e6, np.float32))
+    deep.save(tmp_path / "photos" / "cat" / "0.tiff")
     with pytest.raises(UserError, match="convert the images to 8 bits"):
-        make(tmp_path, loader="imagefolder", train="photos")
+        make(tmp_path, Image(size=8, channels=3), loader="imagefolder", train="photos")
 
 
 # Hostile ----------------------------------------------------------------------------------------
@@ -392,6 +407,7 @@ def test_compressed_names_are_not_mistaken_for_data(tmp_path):
 
 GREY = np.zeros((8, 8), np.uint8)
 SPLIT = [(GREY, number % 2) for number in range(40)]
+OTHERS = [(GREY + np.uint8(number), number % 2) for number in range(40)]
 
 
 class Said:
@@ -461,13 +477,68 @@ def test_what_a_loader_gives_is_compared_with_what_it_must(tmp_path, registered,
 
 
 def test_names_may_be_a_list_and_annotations_shares(tmp_path, registered):
-    registered(LOADERS, "mine", Loader(lambda *_: (SPLIT, None, ["cat", "dog"])))
+    registered(LOADERS, "mine", Loader(lambda *_: (OTHERS, None, ["cat", "dog"])))
     assert make(tmp_path, loader="mine")[2]["classes"] == {"0": "cat", "1": "dog"}
-    shares = [(GREY, VECTOR / 2), *[(GREY, VECTOR)] * 39]
+    shares = [(GREY, VECTOR / 2), *[(GREY + 1, VECTOR)] * 39]
     registered(LOADERS, "mine", Loader(lambda *_: (shares, None, {})))
     make(tmp_path, loader="mine")
     path = tmp_path / "out" / "datasets" / "own.safetensors"
     assert store.read_tensors(path)[0]["annotations"][:2].tolist() == [[0, 0.5], [0, 1]]
+
+
+def test_a_loader_says_what_it_left_out(tmp_path, registered, capsys):
+    train, test = Said(40, OTHERS), Said(2, [(GREY + 9, 0), (GREY + 200, 1)])
+    train.left_out, train.noted, test.left_out = {"too dark": 3, "none": 0}, {"cropped": 5}, {}
+    registered(LOADERS, "mine", Loader(lambda *_: (train, test, {})))
+    facts = make(tmp_path, loader="mine")[2]
+    assert facts["read"] == {
+        "train": {"images": 40, "left out": {"too dark": 3}},
+        "test": {"images": 2, "left out": {}},
+    }
+    assert facts["noted"] == {"cropped": 5}
+    said = capsys.readouterr().err
+    assert "data set own, train: 40 images read; left out: too dark: 3\n" in said
+    assert "data set own: of these cropped: 5\n" in said
+    (tmp_path / "out" / "datasets" / "own.safetensors").unlink()
+    for wrong in (["too dark"], {"too dark": "many"}, 3):
+        test.left_out = wrong
+        with pytest.raises(UserError, match="left_out and noted of a split: expected numbers by"):
+            make(tmp_path, loader="mine")
+    assert not (tmp_path / "out" / "datasets" / "own.safetensors").exists()
+
+
+# Equal images -----------------------------------------------------------------------------------
+
+
+def test_images_that_are_equal_across_parts_and_classes_are_counted(tmp_path, capsys):
+    write_images(tmp_path / "photos", {"cat": 20, "dog": 20})
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    for number in range(3):
+        source = tmp_path / "photos" / "cat" / f"{number}.png"
+        PIL.open(source).save(tmp_path / "test" / "cat" / f"{number}.bmp")  # by pixels, not bytes
+    PIL.new("L", (8, 8)).save(tmp_path / "test" / "dog" / "0.png")
+    source.rename(tmp_path / "photos" / "dog" / "3.png")
+    parts = {"train": 37, "fisher": 1, "val": 1}
+    keys = {"loader": "imagefolder", "train": "photos", "test": "test", "parts": parts}
+    equal = make(tmp_path, **keys)[2]["equal images"]
+    assert sum(n for where, n in equal.items() if where.endswith(" and test")) == 3
+    assert equal["of several classes"] == 1
+    assert "images that are equal: " in capsys.readouterr().err
+
+
+def test_equal_images_by_pair_of_parts():
+    prints = np.array([1, 2, 2, 3, 3, 1, 9, 9, 9])
+    parts = np.array(["train", "train", "val", "val", "test", "test", "test", "", "fisher"])
+    classes = np.array([0, 1, 0, 0, 0, 0, 2, 2, 2])
+    assert twins(prints, parts, classes) == {
+        "train and val": 1,
+        "train and test": 1,
+        "fisher and test": 1,
+        "val and test": 1,
+        "of several classes": 1,
+    }
+    assert twins(np.arange(9), parts, None) == {}
 
 
 def test_a_large_class_number_needs_no_memory():

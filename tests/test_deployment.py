@@ -2,62 +2,106 @@
 
 import json
 import os
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, Workflow, jobs
+from test_faults import assert_as_undisturbed
 
 from ftd import store
+from ftd.library import verify
 
-OUTER = """
-configfile: "outer.yaml"
+RECIPE = re.search(r"```snakemake\n(.*?)```", (ROOT / "docs" / "module.md").read_text(), re.DOTALL)
+TWO = {name: TINY["tasks"][name] for name in ("zero", "six")}
+THEIRS = TINY | {"experiment": "other", "tasks": TWO, "probe": {"epochs": 2}}
+COMMAND = [sys.executable, "-m", "snakemake", "--cores", "2"]
 
-module ftd:
-    snakefile: "{snakefile}"
-    config: config["ftd"]
 
-use rule * from ftd as ftd_*
+def outer(folder: Path, text: str, **config) -> Workflow:
+    """A workflow that uses this one as a module, with the tiny experiment as ``ours``."""
+    workflow = Workflow(folder, TINY)
+    (folder / "mine.yaml").write_text(json.dumps({"ours": TINY, "theirs": THEIRS} | config))
+    text = text.replace("/path/to/this/repository", str(ROOT))
+    (folder / "Snakefile").write_text(text)
+    return workflow
 
-module other:
-    snakefile: "{snakefile}"
-    config: config["other"]
 
-use rule * from other as other_*
+def counted(output: str, name: str) -> dict[str, int]:
+    """How many jobs of each rule of a module."""
+    found = jobs(output).items()
+    return {rule.removeprefix(f"{name}_"): n for rule, n in found if rule.startswith(f"{name}_")}
 
-rule both:
+
+def test_two_experiments_as_modules_are_asked_for_all_that_they_make(finished, tmp_path):
+    """The recipe, as it stands there; the outer workflow's own pathvars do not move them."""
+    pathvars = {"results": "elsewhere", "logs": "elsewhere"}
+    workflow = outer(tmp_path, RECIPE[1], pathvars=pathvars, other="key")
+    planned = workflow.run(command=[*COMMAND, "--dry-run"])
+    alone = jobs(finished.run("--dry-run", "--forceall", "all"))
+    late = {"search", "training"}  # not known before the selection
+    ours = {rule: number for rule, number in alone.items() if rule not in late}
+    assert counted(planned, "ours") == ours
+    assert counted(planned, "theirs") == ours | {"task": 2, "probe": 2, "fisher": 2, "distance": 2}
+    assert "elsewhere" not in planned
+
+
+OWN = """
+shell.prefix("export OWN=kept; ")
+
+module ours:
+    snakefile: "/path/to/this/repository/Snakefile"
+    config: yaml.safe_load(open("tiny.yaml"))
+    prefix: "moved"
+
+use rule * from ours as ours_*
+
+rule everything:
     default_target: True
     input:
-        rules.ftd_distances.output,
-        rules.other_probes.input,
+        rules.ours_all.input,
+    output:
+        "mine.txt",
+    shell:
+        "echo $OWN > {output}"
 """
+
+
+def test_a_module_with_a_prefix_beside_rules_with_commands(finished, tmp_path):
+    """Of finished results, which lie elsewhere than their record says, the report is made."""
+    workflow = outer(tmp_path, f"import yaml\n{OWN}")
+    shutil.copytree(finished.results, tmp_path / "moved" / "results" / "tiny")
+    report = tmp_path / "moved" / "results" / "tiny" / "report.html"
+    report.unlink()
+    done = jobs(workflow.run(command=COMMAND))
+    assert done == {"ours_make_report": 1, "everything": 1}
+    assert report.stat().st_size > 10**6 and (tmp_path / "mine.txt").read_text() == "kept\n"
 
 
 @pytest.mark.slow
 def test_a_module_of_another_workflow_twice(finished, tmp_path):
     """Each module's jobs read its own configuration."""
-    two = {"zero": TINY["tasks"]["zero"], "six": TINY["tasks"]["six"]}
-    other = TINY | {"experiment": "other", "tasks": two, "probe": {"epochs": 2}}
-    workflow = Workflow(tmp_path, TINY)
-    text = json.dumps({"ftd": TINY, "other": other})
-    (tmp_path / "outer.yaml").write_text(text)
-    (tmp_path / "Snakefile").write_text(OUTER.format(snakefile=ROOT / "Snakefile"))
-    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
-    done = jobs(workflow.run(command=command))
-    assert done["ftd_probe"] == 3 and done["ftd_distance"] == 3 and done["other_probe"] == 2
-    name = "distances.parquet"
-    assert store.read_table(workflow.results / name) == store.read_table(finished.results / name)
-    for root, epochs in ((workflow.results, 1), (tmp_path / "results" / "other", 2)):
+    workflow = outer(tmp_path, RECIPE[1])
+    text = (tmp_path / "mine.yaml").read_text()
+    done = jobs(workflow.run(command=COMMAND))
+    assert done["ours_probe"] == 3 and done["ours_distance"] == 3 and done["theirs_probe"] == 2
+    assert_as_undisturbed(workflow, finished)
+    other = tmp_path / "results" / "other"
+    for root, epochs in ((workflow.results, 1), (other, 2)):
         facts = store.read_json(root / "probes" / "small-cnn" / "0" / "six.json")
         assert facts["settings"]["epochs"] == epochs
-    assert "Nothing to be done" in workflow.run(command=command)
+        assert (root / "report.html").stat().st_size > 10**6
+    assert verify.run(other).problems == []
+    assert "Nothing to be done" in workflow.run(command=COMMAND)
     # As a job on a cluster does, with what the run's first process hands on.
     kept = [str(path.relative_to(tmp_path)) for path in (tmp_path / ".snakemake/ftd").iterdir()]
-    remote = [*command, "--mode", "remote", "--dry-run"]
-    environment = {"FTD_CONFIG": " ".join(kept)}
+    remote = [*COMMAND, "--mode", "remote", "--dry-run"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FTD_CONFIG", environment["FTD_CONFIG"])
-        assert len(kept) == 2 and "Nothing to be done" in workflow.run(command=remote)
-        (tmp_path / "outer.yaml").write_text(text.replace('"trials": 1', '"trials": 2'))
+        patch.setenv("FTD_CONFIG", " ".join(kept))
+        assert "Nothing to be done" in workflow.run(command=remote)
+        (tmp_path / "mine.yaml").write_text(text.replace('"trials": 1', '"trials": 2'))
         assert "was changed during the run" in workflow.run(command=remote, ok=False)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from ftd import fisher
 from ftd.config.search_keys import SpaceSettings
 from ftd.errors import UserError
-from ftd.fisher import Formula, engine, layers
+from ftd.fisher import Formula, engine, general, layers
 from ftd.measures.fisher_task import unit_trace
 from ftd.models import cells, networks
 from ftd.search.space import Space
@@ -59,7 +59,7 @@ def check(model, inputs, targets, loss=F.cross_entropy, batch=7):
 
 def only_formulas(monkeypatch):
     """Fail where a parameter takes the general path."""
-    monkeypatch.setattr(engine, "grad", None)
+    monkeypatch.setattr(general.General, "squares", None)
 
 
 def settled(model):
@@ -771,9 +771,8 @@ def test_a_formula_for_a_layer_of_one_s_own_is_used(monkeypatch):
         return scale(*arguments)
 
     for formula in (counted, Formula(counted), Formula(counted, dimensions=(2,))):
-        own = {Scale: formula}
-        found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, formulas=own)
-        agree(found, expected)
+        same = {"loss": F.cross_entropy, "formulas": {Scale: formula}, "check": False}
+        agree(fisher.fisher_diagonal(model, batches, **same), expected)
     assert len(calls) == 9 and set(calls) == {model[1]}
 
 
@@ -802,7 +801,7 @@ def test_a_formula_for_a_layer_that_holds_others(monkeypatch):
     agree(found, oracle(model, inputs, targets))
 
 
-def test_a_formula_in_place_of_a_built_in_one_is_used():
+def test_a_formula_in_place_of_a_built_in_one_is_used(capfd):
     model, inputs, targets = case()
 
     def twice(*arguments):
@@ -811,13 +810,15 @@ def test_a_formula_in_place_of_a_built_in_one_is_used():
 
     batches = [(inputs, targets)]
     plain = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
-    own = {nn.Linear: twice}
-    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy, formulas=own)
+    same = {"loss": F.cross_entropy, "formulas": {nn.Linear: twice}}
+    found = fisher.fisher_diagonal(model, batches, **same, check=False)
     assert found.pop("head.linear:rows").shape == (4,)
     for name, value in plain.items():
         assert torch.equal(found[name], 2 * value if "head" in name else value)
     again = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
     assert all(torch.equal(again[name], value) for name, value in plain.items())
+    agree(fisher.fisher_diagonal(model, batches, **same), oracle(model, inputs, targets))
+    assert "head.linear.bias" in capfd.readouterr().err  # of a wrong formula
 
 
 @pytest.mark.parametrize("found", [{}, {"factor": torch.zeros(2)}, {"weight": torch.zeros(4)}])

@@ -74,6 +74,7 @@ def test_it_is_what_the_workflow_finds(finished, task_file, tmp_path):
     record = json.loads((library / "config.json").read_text())
     assert list(record["tasks"]) == [*TINY["tasks"], "seven"]  # the order of arrival
     assert list(record["tasks"]["seven"]["labels"]) == ["other", "seven"]  # and of the labels
+    assert record["tasks"]["seven"] == NEW["seven"]
     another = task_file.with_name("another.yaml")
     datasets = {"digits": {"loader": "sklearn-digits"}}
     another.write_text(yaml.safe_dump({"tasks": {"one": NEW["seven"]}, "datasets": datasets}))

@@ -106,21 +106,37 @@ def test_shares_may_be_below_zero(tmp_path, first, below):
 
 
 DRAWS = """
+import os
 import sys
 from pathlib import Path
 import pandas as pd
 from ftd.drawing import heatmaps
 heatmaps.matrix(pd.DataFrame({"a": [0.25]}, ["a"]), Path(sys.argv[1]), title="t")
+import matplotlib.pyplot
+print(matplotlib.rcParams["font.size"], os.environ["MPLBACKEND"])
 """
 
 
-def test_the_user_s_style_changes_no_picture(tmp_path):
-    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: path\nbackend: agg\n")
-    for name, own in (("plain", {}), ("own", {"MATPLOTLIBRC": tmp_path, "MPLBACKEND": "pdf"})):
-        environment = os.environ | {key: str(value) for key, value in own.items()}
-        command = [sys.executable, "-c", DRAWS, str(tmp_path / f"{name}.svg")]
-        subprocess.run(command, check=True, env=environment, cwd=ROOT)
+@pytest.mark.parametrize(
+    ("settings", "backend"),
+    [
+        (b"font.size: 30\nsvg.fonttype: path\ntext.usetex: True\nbackend: agg\n", "pdf"),
+        (b"font.size: 30\n\xff", "module://matplotlib_inline.backend_inline"),
+    ],
+    ids=["another style", "refused"],
+)
+def test_the_user_s_style_changes_no_picture(tmp_path, monkeypatch, settings, backend):
+    """And stays the user's, unless matplotlib refuses to be imported with it."""
+    heatmaps.matrix(pd.DataFrame({"a": [0.25]}, ["a"]), tmp_path / "plain.svg", title="t")
+    (tmp_path / "matplotlibrc").write_bytes(settings)
+    environment = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", DRAWS, "own.svg"]
+    done = subprocess.run(
+        command, check=True, env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
     assert (tmp_path / "own.svg").read_bytes() == (tmp_path / "plain.svg").read_bytes()
+    size = 10.0 if b"\xff" in settings else 30.0
+    assert done.stdout == f"{size} {backend}\n"
 
 
 def test_drawing_leaves_the_user_s_style(tmp_path, monkeypatch):
@@ -128,6 +144,16 @@ def test_drawing_leaves_the_user_s_style(tmp_path, monkeypatch):
     before = dict(matplotlib.rcParams)
     heatmaps.matrix(square([[0.5]]), tmp_path / "x.svg", title="t")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_user_s_options_of_pandas_change_no_page(tmp_path):
+    pages.comparison(compared(2), tmp_path / "page.html")
+    before = (tmp_path / "page.html").read_bytes()
+    mine = ("display.html.use_mathjax", False, "display.chop_threshold", 9.0)
+    with pd.option_context(*mine, "display.colheader_justify", "left", "display.precision", 1):
+        pages.comparison(compared(2), tmp_path / "page.html")
+        assert pd.get_option("display.chop_threshold") == 9.0
+    assert (tmp_path / "page.html").read_bytes() == before
 
 
 def test_the_page_of_ranks_lists_each_target_s_first(tmp_path):
@@ -273,6 +299,8 @@ def test_pages_hold_their_tables(finished):
     probes = (finished.results / "figures" / "probes.html").read_text()
     assert probes.count("<tr>") == 3 and "val_accuracy" in probes and "False" in probes
     assert "val_most_frequent" in probes
+    datasets = (finished.results / "figures" / "datasets.html").read_text()
+    assert "<td>digits</td>" in datasets and "train: 1797" in datasets and "left out" in datasets
     nearest = (finished.results / "figures" / "nearest.html").read_text()
     assert len(re.findall("<tr>", nearest)) == 6 and "agreement" in nearest
     comparison = (finished.results / "figures" / "comparison.html").read_text()
@@ -291,6 +319,31 @@ def test_the_page_of_probes_has_the_most_frequent_label_s_share(tmp_path):
     assert text.index("<td>b</td>") < text.index("<td>a</td>") and "unseen" not in text
     heads, cells = (re.findall(rf"<{tag}>(.*)</{tag}>", text) for tag in ("th", "td"))
     assert cells[heads.index("val_most_frequent") :: len(heads)] == ["0.5", "0.625"]
+
+
+def test_the_page_of_data_sets_says_what_was_left_out(tmp_path):
+    facts = {
+        "dataset": "photos",
+        "read": {
+            "train": {"images": 40, "left out": {"hidden": 2, "suffix .txt": 1}},
+            "test": {"images": 7, "left out": {}},
+        },
+        "noted": {"turned upright": 3},
+        "equal images": {"train and test": 4},
+    }
+    pages.datasets([facts], tmp_path / "page.html")
+    assert re.findall(r"<td>(.*)</td>", (tmp_path / "page.html").read_text()) == [
+        *("photos", "train: 40, test: 7", "train: hidden: 2, suffix .txt: 1"),
+        *("turned upright: 3", "train and test: 4"),
+    ]
+
+
+def test_a_cut_of_an_older_version_is_no_page(tmp_path):
+    experiment = Experiment.of(config.parse(TINY), tmp_path)
+    cut = experiment.output(LAYOUT.cut, dataset="digits")
+    store.write_table(cut, pa.table({"index": [0]}), {"stage": "dataset"})
+    with pytest.raises(UserError, match=r"digits\.parquet: made by an older version; run the sta"):
+        figures.run(experiment, "datasets")
 
 
 def compared(seeds: int) -> pd.DataFrame:
@@ -356,5 +409,5 @@ def test_the_report_opens_in_a_browser(finished, tmp_path):
         text=True,
         timeout=120,
     )
-    for category in ("Distances", "Selection", "Search", "Comparison"):
+    for category in ("Data", "Distances", "Selection", "Search", "Comparison"):
         assert category in done.stdout, done.stdout[:2000]

@@ -1,7 +1,11 @@
 """Slices: disjoint parts shared by all tasks, balance, label order, stability."""
 
+import unicodedata
+
 import numpy as np
+import pyarrow as pa
 import pytest
+from conftest import experiment_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +13,9 @@ from ftd import store
 from ftd.config import Task
 from ftd.config.datasets import with_own
 from ftd.errors import UserError
+from ftd.layout import LAYOUT
 from ftd.parts import TARGETS, TargetKind
+from ftd.stages import task as task_stage
 from ftd.tasks import ClassLabels, class_slices
 from ftd.tasks.cut import PARTS
 from ftd.tasks.data import TaskData
@@ -171,6 +177,77 @@ def test_a_class_is_found_by_number_and_by_name():
         3,
         3,
     ]
+
+
+CAFE = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+
+
+@pytest.mark.parametrize("folder", CAFE)
+@pytest.mark.parametrize("item", CAFE)
+def test_a_class_is_found_in_either_unicode_form(folder, item):
+    assert CAFE[0] != CAFE[1]
+    assert class_slices._class_number(item, {0: "cafe", 1: folder}) == 1
+
+
+def test_a_class_that_is_not_there_may_be_new_in_the_raw_data():
+    with pytest.raises(ValueError, match=r"no class 'ant'; did you mean 'bat'\? .*: -R dataset\)$"):
+        class_slices._class_number("ant", {0: "bird", 1: "bat"})
+
+
+@pytest.fixture
+def sliced(tmp_path):
+    """A function that slices a task of a data set of such classes; its experiment."""
+
+    def run(names: str, labels, dataset: str = "own"):
+        folder = {"loader": "imagefolder", "train": "x"}
+        tasks = {"dogs": {"dataset": dataset, "labels": labels}}
+        experiment = experiment_of(tmp_path, datasets={dataset: folder}, tasks=tasks)
+        classes = np.arange(40) % len(names.split())
+        columns = {"index": np.arange(40), "class": classes, "part": np.repeat(PARTS, 10)}
+        facts = {"dataset": dataset, "classes": {str(n): c for n, c in enumerate(names.split())}}
+        facts |= {"stage": "dataset", "image": {}, "images": "", "mean": [], "std": []}
+        store.write_table(experiment.output(LAYOUT.cut, dataset=dataset), pa.table(columns), facts)
+        task_stage.run(experiment, task="dogs")
+        return experiment
+
+    return run
+
+
+BY_NUMBER = {"other": "rest", "dogs": [2]}
+
+
+def test_a_number_that_means_another_class_than_before_is_refused(sliced):
+    experiment = sliced("bird cat dog", BY_NUMBER)
+    path, kept = (experiment.output(a, task="dogs") for a in (LAYOUT.slice, LAYOUT.meant))
+    before = path.read_bytes()
+    path.unlink()  # as Snakemake does before a job
+    message = r"labels: class 2 of data set 'own' was 'dog' .* is 'cat' now; .*meant/dogs\.json to"
+    with pytest.raises(UserError, match=rf"tasks\.dogs\.{message}"):
+        sliced("ant bird cat dog", BY_NUMBER)
+    assert not path.exists()
+    sliced("bird cat dog owl", BY_NUMBER)  # the number that is used means what it meant
+    sliced("bird cat dog", BY_NUMBER)
+    assert path.read_bytes() == before
+    kept.unlink()
+    sliced("ant bird cat dog", BY_NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "kept"),
+    [
+        ("ant bird cat dog", {"other": "rest", "dogs": ["dog"]}, False),
+        ("ant bird cat dog", {"other": "rest", "dogs": [3]}, True),
+        ("0 1 2 3", BY_NUMBER, False),  # no names
+        ("ant bird cat dog", "all", False),
+    ],
+)
+def test_what_the_task_says_otherwise_is_taken(sliced, names, labels, kept):
+    path = sliced("bird cat dog", BY_NUMBER).output(LAYOUT.meant, task="dogs")
+    assert store.read_json(path) == {"dataset": "own", "classes": {"2": "dog"}}
+    sliced(names, labels)
+    assert path.exists() is kept
+    sliced("dog cat bird", BY_NUMBER, dataset="another")
+    assert store.read_json(path) == {"dataset": "another", "classes": {"2": "bird"}}
 
 
 def test_a_part_without_a_label_is_an_error():

@@ -14,7 +14,7 @@ from conftest import ROOT, TINY, Workflow, jobs, write_images
 from test_faults import results_of
 
 from ftd import store
-from ftd.library import leftovers
+from ftd.library import leftovers, verify
 from ftd.models.genotype import Genotype, edges_changed
 from ftd.stages import probe, training
 
@@ -163,6 +163,21 @@ def test_a_setting_of_another_method_reruns_nothing_but_the_report(finished, tmp
 
 def test_another_place_of_the_raw_data_reruns_nothing_but_the_report(finished, tmp_path):
     assert plan(finished, tmp_path, tiny(data_root="elsewhere")) == {"record": 1, "make_report": 1}
+
+
+def test_a_library_is_where_it_lies(finished, tmp_path):
+    """After it was moved only its report is missing, and nothing asks for the recorded folder."""
+    workflow = finished.copy(tmp_path / "copy")
+    moved = workflow.folder / "2024" / "tiny"  # not the number, if it is given as one
+    moved.parent.mkdir()
+    workflow.results.rename(moved)
+    (moved / "report.html").unlink()
+    workflow.configure(tiny(results="2024"))
+    assert jobs(workflow.run()) == {"make_report": 1}
+    assert (moved / "report.html").stat().st_size > 10**6
+    assert "results" not in store.read_json(moved / "config.json")
+    assert verify.run(moved).problems == [] and leftovers.find(moved) == []
+    assert not workflow.results.exists()
 
 
 def pair_stores(workflow: Workflow) -> dict[str, bytes]:
@@ -399,20 +414,37 @@ def test_configfile_replaces_the_default_and_config_overrides_it(tmp_path):
     assert jobs(default)["probe"] == 8 and "ten-digits" in default
 
 
-def test_own_images_by_configuration_alone(tmp_path):
-    write_images(tmp_path / "pictures" / "mine", {"cat": 40, "dog": 40, "cow": 40}, mode="RGB")
-    config = tiny(
-        data_root="pictures",
-        image={"size": 8, "channels": 3},
-        datasets={"mine": {"loader": "imagefolder", "train": "mine"}},
-        tasks={
-            "cats": {"dataset": "mine", "labels": {"other": "rest", "cat": ["cat"]}},
-            "all": {"dataset": "mine", "labels": "all"},
-        },
+def test_own_images_by_configuration_alone(tmp_path, monkeypatch):
+    """In folders with spaces, by names that YAML takes for numbers and booleans."""
+    monkeypatch.setenv("MY", "my 'own'")
+    mine = tmp_path / "a b" / "pictures" / "m m"
+    write_images(mine, {"01": 40, "010": 40, "no": 40, ".cache": 2}, mode="RGB")
+    workflow = Workflow(
+        tmp_path / "a b",
+        tiny(
+            results="../${MY} results/",
+            data_root="pictures",
+            image={"size": 8, "channels": 3},
+            datasets={"on": {"loader": "imagefolder", "train": "m m"}},
+            tasks={
+                "010": {"dataset": "on", "labels": {"yes": "rest", "01": ["010"]}},
+                "first": {"dataset": "on", "labels": {"other": "rest", "yes": [0]}},
+            },
+        ),
     )
-    workflow = Workflow(tmp_path, config)
-    workflow.run("distances")
-    assert store.read_table(workflow.results / "distances.parquet").num_rows == 4
+    file = workflow.folder / "tiny.yaml"
+    file.write_text(file.read_text().replace("'", "").replace('"', ""))
+    workflow.run("distances", "record", "../my 'own' results/tiny/figures/datasets.html")
+    root = tmp_path / "my 'own' results" / "tiny"
+    assert store.read_table(root / "distances.parquet").num_rows == 4
+    sliced = store.read_table(root / "tasks" / "010.parquet")
+    assert store.table_facts(sliced)["labels"] == ["yes", "01"]
+    assert store.read_json(root / "config.json")["tasks"]["010"]["labels"]["01"] == ["010"]
+    page = (root / "figures" / "datasets.html").read_text()
+    assert "<td>train: 120</td>" in page and "<td>train: hidden: 1</td>" in page
+    write_images(mine, {"00": 40}, mode="RGB")
+    output = workflow.run("tasks", "--forcerun", "dataset", ok=False)
+    assert "class 0 of data set 'on' was '01'" in output and "is '00' now" in output
 
 
 # Bad input --------------------------------------------------------------------------------------

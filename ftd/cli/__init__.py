@@ -3,6 +3,7 @@
 import importlib
 import signal
 import sys
+from contextlib import suppress
 
 from ftd.errors import UserError
 
@@ -15,6 +16,8 @@ def main(verbs: str = "ftd.cli.verbs") -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    with suppress(AttributeError):  # a closed output
+        sys.stdout.reconfigure(errors="backslashreplace")  # a ± where the locale has none
     try:
         importlib.import_module(verbs).app()  # this takes a moment, in which a signal may come
     except UserError as error:

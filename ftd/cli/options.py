@@ -5,15 +5,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ftd.errors import UserError
+from ftd.names import expanded
+
 if TYPE_CHECKING:
     from ftd.stages.experiment import Experiment
 
 DEFAULT = Path("config/config.yaml")
 
+
+def path(text: str) -> Path:
+    """An option's path, by the rule of the configuration's: a shell expands no ``--results=~``."""
+    try:
+        return Path(expanded(text))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+PATH = {"parser": path, "metavar": "PATH"}
 Configs = Annotated[
     list[Path] | None,
     typer.Option(
-        "--config", help=f"Configuration (YAML); again for one over it. [default: {DEFAULT}]"
+        "--config",
+        help=f"Configuration (YAML); again for one over it. [default: {DEFAULT}]",
+        **PATH,
     ),
 ]
 Settings = Annotated[
@@ -21,7 +36,7 @@ Settings = Annotated[
 ]
 Results = Annotated[
     Path | None,
-    typer.Option(help="Folder of the artifacts. [default: <results>/<experiment>]"),
+    typer.Option(help="Folder of the artifacts. [default: <results>/<experiment>]", **PATH),
 ]
 Dataset = Annotated[str, typer.Option(help="Name of the data set.")]
 Task = Annotated[str, typer.Option(help="Name of the task.")]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftd.cli.options import (
+    PATH,
     Configs,
     Dataset,
     Measure,
@@ -166,7 +167,8 @@ def figure(
     figure: Annotated[
         str,
         typer.Argument(
-            help="matrix, shares, trace, cells, scatter, or a page: probes, nearest, comparison."
+            help="matrix, shares, trace, cells, scatter, or a page: datasets, probes, nearest, "
+            "comparison."
         ),
     ],
     measure: Annotated[str | None, typer.Option(help="Of matrix and shares.")] = None,
@@ -196,15 +198,19 @@ def record(experiment: "Experiment") -> None:
 
 # What is done with a finished library -----------------------------------------------------------
 
-Library = Annotated[Path, typer.Argument(help="An experiment's folder, e.g. results/digits.")]
+Library = Annotated[
+    Path, typer.Argument(help="An experiment's folder, e.g. results/digits.", **PATH)
+]
 
 
 @app.command()
 def recommend(
-    library: Annotated[Path, typer.Option(help="Folder of a finished experiment.")],
-    task: Annotated[Path, typer.Option(help="YAML: one task, in the configuration's form.")],
+    library: Annotated[Path, typer.Option(help="Folder of a finished experiment.", **PATH)],
+    task: Annotated[
+        Path, typer.Option(help="YAML: one task, in the configuration's form.", **PATH)
+    ],
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the raw data. [default: the library's]")
+        Path | None, typer.Option(help="Folder of the raw data. [default: the library's]", **PATH)
     ] = None,
     searching: Annotated[
         bool, typer.Option("--search", help="Search and train an architecture as well.")

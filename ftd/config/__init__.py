@@ -16,7 +16,7 @@ from ftd.config.search_keys import (
     method_of,
 )
 from ftd.config.sections import Distance, Fisher, Probe, Select, Train
-from ftd.config.sources import check_recorded, load, merged, parse, read, recorded
+from ftd.config.sources import load, merged, of_workflow, parse, read, recorded
 from ftd.config.task_keys import Task
 from ftd.config.whole import Config
 
@@ -38,10 +38,10 @@ __all__ = [
     "SpaceSettings",
     "Task",
     "Train",
-    "check_recorded",
     "load",
     "merged",
     "method_of",
+    "of_workflow",
     "parse",
     "read",
     "recorded",

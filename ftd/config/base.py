@@ -1,14 +1,93 @@
 """What all sections of the configuration share."""
 
-from typing import Any
+import types
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from ftd.config.written import Written, plain
+from ftd.names import expanded
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(item) for key, item in value.items()}
+    return [*map(_expanded, value)] if isinstance(value, list) else expanded(value)
+
+
+Expanded = AfterValidator(_expanded)
+"""What makes texts, also in a list or a mapping, paths."""
+PathText = Annotated[str, Expanded]
+"""A path; a relative one begins where the program was started, a data set's in ``data_root``."""
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settled(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value.value if isinstance(value, Written) else value
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {
+            str(key) if isinstance(key, Written) else key: settled(item, kinds.get(key, Any))
+            for key, item in value.items()
+        }
+
+
+def settled(value: Any, *kinds: Any) -> Any:
+    """A value that may be, or hold, ``Written``: as the text or the value that its place wants.
+
+    Args:
+        value: of a file.
+        kinds: the types that the place takes. Where it takes text, what YAML takes for something
+            that the place does not is the text; so is a number that is no plain decimal.
+    """
+    kinds = [member for kind in kinds for member in _members(kind)]
+    if isinstance(value, Written):
+        return _scalar(value, kinds)
+    if isinstance(value, dict):
+        if any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
+            return value  # it settles its own keys
+        inner = _inner(kinds, Mapping)
+        if inner:
+            names, items = zip(*inner, strict=True)
+            return {settled(key, *names): settled(item, *items) for key, item in value.items()}
+    if isinstance(value, list):
+        items = [kind for args in _inner(kinds, Sequence, Set) for kind in args]
+        if items:
+            return [settled(item, *items) for item in value]
+    return plain(value)
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    """The types of a union, those of a literal's values, or the type itself."""
+    if get_origin(kind) is Annotated:
+        yield from _members(get_args(kind)[0])
+    elif get_origin(kind) in (Union, types.UnionType):
+        for member in get_args(kind):
+            yield from _members(member)
+    elif get_origin(kind) is Literal:
+        yield from map(type, get_args(kind))
+    else:
+        yield kind
+
+
+def _inner(kinds: list, *containers: type) -> list[tuple]:
+    """What the containers among some types, such as ``list[int]``, say of their items."""
+    origins = [(get_origin(kind), get_args(kind)) for kind in kinds]
+    return [args for of, args in origins if isinstance(of, type) and issubclass(of, containers)]
+
+
+def _scalar(written: Written, kinds: list) -> Any:
+    value = written.value
+    if type(value) in kinds and (type(value) is not int or written == str(value)):
+        return value
+    return str(written) if str in kinds else value
 
 
 def no_duplicates(values: list) -> list:
@@ -24,4 +103,6 @@ def by_name(value: dict) -> dict[str, Any]:
     for name in value:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise ValueError(f"a name that YAML reads as {name!r}; write it in quotes")
+        if not isinstance(name, str) and str(name) in value:
+            raise ValueError(f"{name} and '{name}' are one name")
     return {str(name): item for name, item in value.items()}

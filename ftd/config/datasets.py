@@ -1,5 +1,6 @@
 """The sections ``image`` and ``datasets``; a loader's own keys are its part's."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, field_validator
@@ -42,10 +43,14 @@ class Parts(Section):
 
 
 class Dataset(Section):
-    """Where the images come from, how they fit the experiment's shape, how they are cut."""
+    """Where the images come from, how they fit the experiment's shape, how they are cut.
+
+    ``background``: what transparent images are put on: ``white``, ``black`` or ``#rrggbb``.
+    """
 
     loader: str
     fit: Literal["exact", "pad", "resize"] = "exact"
+    background: str = "white"
     parts: Parts = Parts()
 
     @field_validator("loader")
@@ -53,6 +58,13 @@ class Dataset(Section):
     def _known(cls, value: str) -> str:
         loader_of(value)
         return value
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _colour(cls, value: Any) -> Any:
+        if isinstance(value, str) and re.fullmatch(r"white|black|#[0-9a-fA-F]{6}", value):
+            return value
+        raise ValueError(f"expected white, black or '#rrggbb' (in quotes), got {value!r}")
 
 
 def loader_of(value: str) -> tuple[str, Loader]:

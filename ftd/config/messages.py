@@ -4,6 +4,7 @@ import json
 import reprlib
 from collections import Counter
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from ftd.names import did_you_mean, safe_name
 _SHORT = reprlib.Repr()  # aliases make a short file's values endless
 _SHORT.maxlevel = 2
 _SHORT.maxstring = _SHORT.maxother = 100
+short = _SHORT.repr
 _NAMED = ("tasks", "datasets")
 """Sections of named entries, each of a type that its own key chooses."""
 
@@ -37,7 +39,9 @@ def describe(item: dict[str, Any], schema: type[BaseModel]) -> str:
     if item["type"] == "value_error":
         return f"{'.'.join(path) or 'configuration'}: {message}"
     where = f"{'.'.join(path)}: " if path else ""
-    return f"{where}{message[0].lower()}{message[1:]}, got {_SHORT.repr(item['input'])}"
+    scalar = isinstance(item["input"], bool | int | float | date)
+    hint = "; write it in quotes, in a file" if item["type"] == "string_type" and scalar else ""
+    return f"{where}{message[0].lower()}{message[1:]}, got {short(item['input'])}{hint}"
 
 
 def _keys_at(path: list[str], tag: str, schema: type[BaseModel]) -> list[str]:
@@ -93,7 +97,7 @@ def unknown_datasets(raw: dict[str, Any]) -> list[str]:
         for name, task in tasks.items()
         if isinstance(task, dict)
         and isinstance(task.get("dataset"), str)
-        and task["dataset"] not in datasets
+        and task["dataset"] not in map(str, datasets)
     ]
 
 
@@ -102,7 +106,7 @@ def duplicate_keys(path: Path) -> list[str]:
     if path.suffix == ".json":
         return _twice_in_json(path)
     try:
-        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return []  # whoever reads the values reports it
     found: list[str] = []
@@ -139,5 +143,5 @@ def _twice_in_json(path: Path) -> list[str]:
         return dict(pairs)
 
     with suppress(OSError, ValueError, RecursionError):  # whoever reads the values reports it
-        json.loads(path.read_text(), object_pairs_hook=mapping)
+        json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=mapping)
     return found

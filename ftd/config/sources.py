@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ftd import parts, store
 from ftd.config import messages
+from ftd.config.base import PathText, settled
 from ftd.config.whole import Config, schema
+from ftd.config.written import load_yaml, of_texts, plain, with_texts
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 
+_PLUGINS = TypeAdapter(list[PathText])
 RECORDED = store.JSON_KEY
 """The key under which a recorded configuration, ``config.json``, carries its checksum."""
 
@@ -26,9 +30,9 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
     """
     raw = {key: value for key, value in raw.items() if key != RECORDED}
     errors = [line for path in files for line in messages.duplicate_keys(Path(path))]
-    plugins = raw.get("plugins") or []
-    if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
-        parts.load(plugins)  # anything wrong with them makes every name that they bring unknown
+    with suppress(ValidationError):  # said below, with all others
+        plugins = settled(raw.get("plugins"), list[str])
+        parts.load(_PLUGINS.validate_python(plugins or []))  # else what they bring is unknown
     kind, config = schema(), None
     try:
         config = kind.model_validate(raw)
@@ -51,27 +55,58 @@ def load(*paths: Path, settings: Iterable[str] = ()) -> Config:
     above: dict[str, Any] = {}
     for setting in settings:
         above = merged(above, _setting(setting))
+    return parse(merged(_files(paths, above), above), paths)
+
+
+def of_workflow(values: dict[str, Any], paths: Iterable[Path], above: dict[str, Any]) -> Config:
+    """Validate what Snakemake has read, which is without the texts of the files' scalars.
+
+    Args:
+        values: all of it, or the section of it that a module is given.
+        paths: the files that it was read from, each over those before it.
+        above: what ``--config`` put over all.
+
+    Raises:
+        UserError: as ``load``; also names that YAML takes for something else, where the values
+            come from neither the files nor the command line.
+    """
+    paths = list(paths)
+    raw = _files(paths, above)
+    found = with_texts(values, merged(plain(raw), above), merged(raw, of_texts(above)))
+    return parse(found, paths)
+
+
+def _files(paths: Iterable[Path], above: dict[str, Any]) -> dict[str, Any]:
     raw: dict[str, Any] = {}
     for path in paths:
-        check_recorded(path, above)
-        raw = merged(raw, read(path))
-    return parse(merged(raw, above), paths)
+        found = read(path)
+        _check_recorded(path, found, above)
+        raw = merged(raw, found)
+    return raw
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The keys of one file, YAML or JSON (``….json``, many times faster), as they stand there.
+    """The keys of one file, JSON (many times faster) or YAML, as they stand there.
 
     Raises:
         UserError: unreadable file, or no mapping.
     """
     try:
-        text = Path(path).read_text()
-        raw = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+        text = Path(path).read_text(encoding="utf-8")  # as Snakemake does
+        raw = _json_or_yaml(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys (see config/README.md)")
     return raw
+
+
+def _json_or_yaml(text: str) -> Any:
+    """As Snakemake reads a file, whatever its name."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return load_yaml(text)
 
 
 def merged(base: Any, changes: Any) -> Any:
@@ -86,7 +121,7 @@ def _setting(text: str) -> dict[str, Any]:
     keys, mark, value = text.partition("=")
     shown = text if len(text) < 100 else f"{text[:100]}…"
     try:
-        found = yaml.safe_load(value)
+        found = load_yaml(value)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"--set {shown}: the value is no YAML") from error
     if not mark or not all(keys.split(".")):
@@ -117,7 +152,7 @@ def recorded(library: Path, *, plugins: bool = False) -> dict[str, Any]:
     return raw
 
 
-def check_recorded(path: Path, above: dict[str, Any]) -> None:
+def _check_recorded(path: Path, raw: dict[str, Any], above: dict[str, Any]) -> None:
     """Compare a library's ``config.json`` that is given as a configuration with its checksum.
 
     Other files have none. Its plugins are imported only if ``above``, what was given besides,
@@ -126,7 +161,6 @@ def check_recorded(path: Path, above: dict[str, Any]) -> None:
     Raises:
         UserError: it is damaged, was edited, or names plugins that were not asked for.
     """
-    raw = read(path)
     if RECORDED not in raw:
         return
     try:

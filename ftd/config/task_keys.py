@@ -1,10 +1,10 @@
 """The section ``tasks``; the keys of a kind of target are its part's."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import field_validator
 
-from ftd.config.base import Section
+from ftd.config.base import Expanded, Section
 from ftd.config.datasets import union
 from ftd.parts import TARGETS
 
@@ -21,7 +21,7 @@ class Task(Section):
 
     dataset: str
     target: str = CLASSES
-    weights: str | dict[str, str] | None = None
+    weights: Annotated[str | dict[str, str], Expanded] | None = None
 
     @field_validator("target")
     @classmethod

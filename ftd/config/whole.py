@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from ftd.config.base import Section, by_name, no_duplicates
+from ftd.config.base import PathText, Section, by_name, no_duplicates
 from ftd.config.datasets import Dataset, Image, dataset_schema
 from ftd.config.network_names import split_network
 from ftd.config.search_keys import Search, search_schema
@@ -30,15 +30,15 @@ class Config(Section):
     tasks: dict[str, Task] = Field(min_length=1)
     datasets: dict[str, Dataset] = Field(min_length=1)
     image: Image
-    results: str = Field("results", min_length=1)
-    data_root: str = Field("data", min_length=1)
-    cache: str | None = Field(None, min_length=1)
-    plugins: list[str] = Field([])
+    results: PathText = "results"
+    data_root: PathText = "data"
+    cache: PathText | None = None
+    plugins: list[PathText] = Field([])
     seed: int = Field(0, ge=0)
     trials: int = Field(5, ge=1)
     networks: list[str] = Field(["small-cnn"], min_length=1)
     measures: list[str] = Field(["fisher"], min_length=1)
-    pretrained: dict[str, str] = Field({})
+    pretrained: dict[str, PathText] = Field({})
     probe: Probe = Probe()
     fisher: Fisher = Fisher()
     distance: Distance = Distance()
@@ -50,6 +50,16 @@ class Config(Section):
     @classmethod
     def _experiment(cls, value: str) -> str:
         return safe_name(value)
+
+    @field_validator("results")
+    @classmethod
+    def _results(cls, value: str) -> str:
+        if set(value) & set("{}<>") or value.startswith("-"):
+            raise ValueError(
+                f"{value!r}: Snakemake takes {{…}} and <…> for placeholders, '-' in front for "
+                "an option"
+            )
+        return value
 
     @field_validator("tasks", "datasets", mode="before")
     @classmethod

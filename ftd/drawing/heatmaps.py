@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 
-from ftd.drawing.style import drawing
+from ftd.drawing.style import drawing, matplotlib
 
 _CELLS_WITH_VALUES = 30  # tasks: a larger heat map has colours only, and names here and there
 _MISSING = "0.8"  # a grey

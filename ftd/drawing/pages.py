@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ftd import store
+from ftd.names import listed
 
 _RANKS_LISTED = 20
 _OF_PROBES = (
@@ -18,6 +19,29 @@ table { border-collapse: collapse; }
 th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #888; }
 """
+_AS_PANDAS_HAS_IT = (
+    *("display.chop_threshold", None),
+    *("display.colheader_justify", "right"),
+    *("display.html.use_mathjax", True),
+)
+"""The options that its HTML follows from, whatever the user has set them to."""
+
+
+def datasets(facts: list[dict], out: Path) -> None:
+    """The facts of cuts as a page: what was read of each data set, and what was left out."""
+    rows = []
+    for about in facts:
+        left_out = {split: found["left out"] for split, found in about["read"].items()}
+        rows.append(
+            {
+                "data set": about["dataset"],
+                "images read": listed({s: found["images"] for s, found in about["read"].items()}),
+                "left out": "; ".join(f"{s}: {listed(n)}" for s, n in left_out.items() if n),
+                "of these": listed(about["noted"]),
+                "equal images": listed(about["equal images"]),
+            }
+        )
+    _page(pd.DataFrame(rows), out)
 
 
 def nearest(table: pd.DataFrame, out: Path) -> None:
@@ -63,7 +87,8 @@ def probes(facts: list[dict], out: Path) -> None:
 
 
 def _page(table: pd.DataFrame, out: Path) -> None:
-    body = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
+    with pd.option_context(*_AS_PANDAS_HAS_IT):
+        body = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{out.stem}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"

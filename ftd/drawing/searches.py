@@ -1,12 +1,15 @@
 """What searches did, what they found, and how that compares."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from ftd.drawing.style import drawing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def trace(traces: dict[str, pd.DataFrame], out: Path) -> None:
@@ -29,7 +32,7 @@ def trace(traces: dict[str, pd.DataFrame], out: Path) -> None:
             axes.set_xlabel("search step")
 
 
-def _losses(axes: Axes, rows: pd.DataFrame) -> None:
+def _losses(axes: "Axes", rows: pd.DataFrame) -> None:
     with_loss = rows[rows["loss"].notna()]
     for number, (phase, part) in enumerate(with_loss.groupby("phase", sort=False)):
         axes.plot(part["step"], part["loss"], ".-", ms=3, lw=0.8, c=f"C{number}", label=phase)
@@ -40,7 +43,7 @@ def _losses(axes: Axes, rows: pd.DataFrame) -> None:
         axes.legend(fontsize="small")
 
 
-def _chosen_by(axes: Axes, rows: pd.DataFrame) -> None:
+def _chosen_by(axes: "Axes", rows: pd.DataFrame) -> None:
     if "alpha" in rows:
         _candidate_weights(axes, rows)
     elif "kappa" in rows:
@@ -52,7 +55,7 @@ def _chosen_by(axes: Axes, rows: pd.DataFrame) -> None:
         axes.set_ylim(0, 1)
 
 
-def _candidate_weights(axes: Axes, rows: pd.DataFrame) -> None:
+def _candidate_weights(axes: "Axes", rows: pd.DataFrame) -> None:
     for _, generation in rows.groupby("generation"):
         for candidate, values in enumerate(np.stack(generation["alpha"]).T):
             axes.plot(generation["step"], values, lw=1, color=f"C{candidate}")
@@ -77,7 +80,7 @@ def cells(found: list[dict], out: Path) -> None:
                 _cell(axes, genotype[kind], genotype["skeleton"]["feeds"])
 
 
-def _cell(axes: Axes, cell: list, feeds: int) -> None:
+def _cell(axes: "Axes", cell: list, feeds: int) -> None:
     """States from left to right; an arc for every operation but ``none``."""
     names = [f"in {number}" for number in range(feeds)] + [str(n) for n in range(len(cell))]
     axes.set_xlim(-0.5, len(names) - 0.5)
@@ -131,7 +134,7 @@ def scatter(comparison: pd.DataFrame, out: Path) -> None:
                 axes.set_ylabel("test accuracy")
 
 
-def _against(axes: Axes, rows: pd.DataFrame, cost: str) -> None:
+def _against(axes: "Axes", rows: pd.DataFrame, cost: str) -> None:
     """Each method's point, and the Pareto front."""
     front = rows[pareto(rows[cost].to_numpy(), rows["accuracy"].to_numpy())].sort_values(cost)
     axes.step(front[cost], front["accuracy"], where="post", color="0.7", lw=1)

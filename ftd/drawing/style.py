@@ -1,16 +1,46 @@
 """How every picture looks, and how it is written."""
 
+import importlib
+import importlib.util
 import io
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from ftd import store
+
+
+def _imported() -> ModuleType:
+    """Matplotlib, without the user's settings if it refuses to be imported with them.
+
+    Such as a notebook's ``MPLBACKEND``, which its kernel has and this Python has not, or a
+    ``matplotlibrc`` that is no text. Where it accepts them, they stay the user's.
+    """
+    try:
+        return importlib.import_module("matplotlib")
+    except ImportError:
+        raise
+    except Exception:
+        for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+            del sys.modules[name]  # what the failed import left
+    backend = os.environ.pop("MPLBACKEND", None)
+    own = Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data"
+    try:
+        with chdir(own):  # a matplotlibrc in the working folder comes before all others
+            return importlib.import_module("matplotlib")
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+matplotlib = _imported()
+from matplotlib.figure import Figure  # noqa: E402, it would import matplotlib itself
 
 _SETTINGS = {
     "svg.hashsalt": "ftd",  # equal pictures are equal files

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ftd.fisher import layers
-from ftd.fisher.engine import Batches, Diagonal, LabelsOf, Loss, fisher_diagonal
+from ftd.fisher.engine import Batches, Diagonal, fisher_diagonal
+from ftd.fisher.estimators import LabelsOf
+from ftd.fisher.general import Loss
 
 Information = dict[str, torch.Tensor]
 

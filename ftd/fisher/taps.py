@@ -1,13 +1,14 @@
 """One forward and backward pass that shows each tapped layer's input and output gradient."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ftd.fisher.general import tensors
 from ftd.fisher.layers import Formula
 
 Formulas = Mapping[type[nn.Module], Formula]
@@ -24,7 +25,7 @@ def tappable(model: nn.Module, formulas: Formulas) -> dict[nn.Module, dict[str, 
     """Layers that a formula covers: ``{module: {name in the layer: name in the model}}``.
 
     A layer counts if it is of exactly a type with a formula that accepts it, runs as its class
-    says, holds parameters and shares none of them.
+    says, holds parameters, real ones, and shares none of them.
     """
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     names = {id(p): name for name, p in model.named_parameters()}
@@ -35,6 +36,7 @@ def tappable(model: nn.Module, formulas: Formulas) -> dict[nn.Module, dict[str, 
         if (
             owned
             and formula
+            and all(p.is_floating_point() for p in owned.values())
             and "forward" not in vars(module)
             and all(uses[id(p)] == 1 for p in owned.values())
             and (formula.accepts is None or formula.accepts(module))
@@ -55,12 +57,11 @@ class Taps(TorchFunctionMode):
         tapped: Iterable[nn.Module],
         formulas: Formulas,
         visit: Callable[[nn.Module, torch.Tensor, torch.Tensor], None],
-        keep_inputs: bool = False,
+        show: Callable[[nn.Module, torch.Tensor], None] | None = None,
     ):
         super().__init__()
         self.tapped, self.formulas = set(tapped), formulas
-        self.visit, self.keep_inputs = visit, keep_inputs
-        self.inputs: dict[nn.Module, torch.Tensor] = {}
+        self.visit, self.show = visit, show
         self.visits: Counter[nn.Module] | None = None  # none before the backward pass
         self.owner = {id(p): m for m in tapped for p in m.parameters(recurse=False)}
         self.misused: set[nn.Module] = set()
@@ -91,7 +92,12 @@ class Taps(TorchFunctionMode):
         return outputs  # not kept: the graph holds these taps, and would hold itself
 
     def backward(self, loss: torch.Tensor, *, keep: bool) -> None:
-        """Visit every tapped layer with the gradient of ``loss`` at its output."""
+        """Visit every tapped layer with the gradient of ``loss`` at its output.
+
+        Uncovered if a layer's parameters were used besides, by the loss for one.
+        """
+        if self.misused:
+            raise Uncovered(self.misused)
         self.visits = Counter()
         if loss.requires_grad:
             torch.autograd.grad(loss, self.anchor, retain_graph=keep, allow_unused=True)
@@ -107,8 +113,8 @@ class Taps(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if next(_tensors(result), None) is not None:
-            for value in _tensors((args, kwargs or {})):
+        if next(tensors(result), None) is not None:
+            for value in tensors((args, kwargs or {})):
                 module = self.owner.get(id(value))
                 if module is not None and module not in self.inside:
                     self.misused.add(module)
@@ -130,19 +136,9 @@ class Taps(TorchFunctionMode):
         ):
             self.misused.add(module)
             return output
-        if self.keep_inputs:
-            self.inputs[module] = x.detach().clone()
+        if self.show:
+            self.show(module, x.detach())
         return _Tap.apply(output, self.anchor, x, lambda x, g: self._visit(module, x, g))
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
 
 
 class _Tap(torch.autograd.Function):

@@ -7,7 +7,7 @@ its distances alone are computed, and its nearest learned tasks and their archit
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ from ftd.layout import LAYOUT
 from ftd.measures.columns import combined, join, read_columns
 from ftd.measures.ranking import NEEDED, nearest
 from ftd.parts import MEASURES
-from ftd.stages import dataset, distance, fisher, probe, search, task, training
+from ftd.stages import dataset, distance, fisher, probe, report, search, task, training
 from ftd.stages.experiment import Experiment
 
 
@@ -115,7 +115,7 @@ def run(
         architecture = _genotype_of(experiment, donors[0]) if donors else None
         found = _search(experiment, name, donors) if searching else None
         if add:
-            _add(experiment, settings, new)
+            _add(experiment)
             found = found and tuple(library / path.relative_to(work) for path in found)
         elif found:
             beside = [task_file.with_name(f"{name}-{path.name}") for path in found]
@@ -125,7 +125,7 @@ def run(
     return Recommendation(name, joined.measures[0], ranks, architecture, found)
 
 
-def _add(experiment: Experiment, settings: dict, new: dict) -> None:
+def _add(experiment: Experiment) -> None:
     """Move the new artifacts to the library; its configuration, which makes them known, last."""
     shutil.rmtree(experiment.root / "index")  # the workflow lists the sources itself
     try:
@@ -133,9 +133,7 @@ def _add(experiment: Experiment, settings: dict, new: dict) -> None:
     except OSError as error:
         reason = error.strerror or str(error)[:200]  # of many files, all of it
         raise UserError(f"{experiment.base}: the task cannot be kept there ({reason})") from error
-    joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
-    # in order: tasks arrive, and labels count, in theirs
-    store.write_json(LAYOUT.config.path(experiment.base), joined, sort_keys=False)
+    report.record(replace(experiment, root=experiment.base))
 
 
 def _expect_writable(folder: Path) -> None:

@@ -8,7 +8,9 @@ from ftd import store
 from ftd.config.datasets import loader_of
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.names import listed
 from ftd.parts import LOADERS
+from ftd.runtime.progress import log
 from ftd.stages.checking import Library, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
@@ -16,7 +18,10 @@ from ftd.store.provenance import record
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 3
+    from ftd.tasks.decoding import Decoded
+    from ftd.tasks.loaders import Counted
+
+VERSION = 4
 
 
 def decides(experiment: Experiment, *, dataset: str) -> dict[str, Any]:
@@ -38,10 +43,13 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     ``annotations`` [N, …], where they are no class numbers. Cut: Parquet with ``index`` (row of
     ``images``), ``class`` (the data set's own number, if images have one) and ``part`` (null:
     unused); facts: class names, mean and standard deviation of the train part per channel in
-    [0, 1], settings, seed, versions.
+    [0, 1], settings, seed, versions; ``read``: by official split, ``images``, their number, and
+    ``left out``, numbers by reason; ``noted``: to how many images something was done; ``equal
+    images``: see ``tasks.twins``.
 
     Raises:
-        UserError: missing, damaged or unfitting data; a cut that leaves a part empty.
+        UserError: missing, damaged or unfitting data; images that are all equal; a cut that
+            leaves a part empty.
     """
     # Decoders and torch: what reading this module does not cost.
     import numpy as np
@@ -50,44 +58,75 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     from ftd.tasks.cut import check_classes, moments, parts_of
     from ftd.tasks.decoding import decode
     from ftd.tasks.loaders import open_splits
+    from ftd.tasks.twins import check_different
 
     experiment.expect(dataset=dataset)
     settings, image = experiment.config.datasets[dataset], experiment.config.image
     train, test, names = open_splits(dataset, settings, Path(experiment.config.data_root))
-    sources = [source for source in (train, test) if source is not None]
+    splits = {"train": train} if test is None else {"train": train, "test": test}
     if not len(train):
         raise UserError(f"data set {dataset}: no images found; check datasets.{dataset}.train")
-    shape = (sum(map(len, sources)), image.channels, image.size, image.size)
+    shape = (sum(map(len, splits.values())), image.channels, image.size, image.size)
     out = experiment.output(LAYOUT.images, dataset=dataset)
     made = decides(experiment, dataset=dataset)
     decided = record("dataset", VERSION, settings, made["parts"])
+    about = {"dataset": dataset, "image": image.model_dump(), "seed": made["seed"]}
     with store.scratch_array(out.parent, shape) as images:
-        pairs = (pair for source in sources for pair in source)
-        annotations = decode(dataset, pairs, images, settings.fit)
-        labelled = annotations.ndim == 1
-        if labelled:
-            check_classes(dataset, annotations, len(train), names)
+        pairs = (pair for split in splits.values() for pair in split)
+        decoded = decode(dataset, pairs, images, settings)
+        labels = decoded.annotations if decoded.annotations.ndim == 1 else None
+        if labels is not None:
+            check_classes(dataset, labels, len(train), names)
         trained = None if test is None else len(train)
-        parts = parts_of(dataset, settings.parts, annotations, trained, made["seed"])
+        parts = parts_of(dataset, settings.parts, decoded.annotations, trained, made["seed"])
+        check_different(dataset, decoded.prints, settings.background)
+        read = _what_was_read(dataset, splits, decoded, parts)
         mean, std = moments(images, np.flatnonzero(parts == "train"))
         tensors = {"images": torch.from_numpy(images)}
-        if not labelled:
-            tensors["annotations"] = torch.from_numpy(annotations)
-        about = {"dataset": dataset, "image": image.model_dump(), "seed": made["seed"]}
+        if labels is None:
+            tensors["annotations"] = torch.from_numpy(decoded.annotations)
         store.write_tensors(out, tensors, about | decided)
-    numbers = np.unique(annotations) if labelled else ()
+    numbers = () if labels is None else np.unique(labels)
     facts = {
-        "dataset": dataset,
         "images": store.checksum(out),
         "classes": {int(c): names.get(int(c), str(c)) for c in numbers},
-        "image": image.model_dump(),
         "mean": mean,
         "std": std,
-        "seed": made["seed"],
     }
-    classes = annotations if labelled else None
-    cut = experiment.output(LAYOUT.cut, dataset=dataset)
-    _write_cut(cut, classes, parts, facts | decided)
+    facts |= about | read
+    _say(dataset, facts)
+    _write_cut(experiment.output(LAYOUT.cut, dataset=dataset), labels, parts, facts | decided)
+
+
+def _what_was_read(
+    name: str, splits: "Mapping[str, Counted]", decoded: "Decoded", parts: "np.ndarray"
+) -> dict[str, Any]:
+    """The facts ``read``, ``noted`` and ``equal images``, once all images were read."""
+    from ftd.tasks.loaders import counts  # as in run
+    from ftd.tasks.twins import twins
+
+    labels = decoded.annotations if decoded.annotations.ndim == 1 else None
+    read = {
+        split: {"images": len(images), "left out": counts(name, [images.left_out])}
+        for split, images in splits.items()
+    }
+    return {
+        "read": read,
+        "noted": counts(name, [decoded.noted, *(images.noted for images in splits.values())]),
+        "equal images": twins(decoded.prints, parts, labels),
+    }
+
+
+def _say(name: str, facts: Mapping[str, Any]) -> None:
+    """In the log: a line for each split, and for what is to be known of its images."""
+    for split, found in facts["read"].items():
+        left_out = listed(found["left out"])
+        more = f"; left out: {left_out}" if left_out else ""
+        log(f"data set {name}, {split}: {found['images']} images read{more}")
+    if facts["noted"]:
+        log(f"data set {name}: of these {listed(facts['noted'])}")
+    if facts["equal images"]:
+        log(f"data set {name}: images that are equal: {listed(facts['equal images'])}")
 
 
 def _write_cut(

@@ -1,5 +1,6 @@
 """An experiment: a configuration, and the folder of its artifacts."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,16 @@ class Experiment:
 
     @classmethod
     def of(cls, settings: Config, results: Path | None = None) -> "Experiment":
-        """The experiment of a configuration."""
-        return cls(settings, Path(results or Path(settings.results) / settings.experiment))
+        """The experiment of a configuration.
+
+        Raises:
+            UserError: a file lies where its folder is to be.
+        """
+        root = Path(results or Path(settings.results) / settings.experiment)
+        for folder in (root, *root.parents):
+            if os.path.isfile(folder):
+                raise UserError(f"{folder}: a file, expected a folder of results")
+        return cls(settings, root)
 
     def output(self, artifact: Artifact, **names: object) -> Path:
         """Where an artifact is to be written."""

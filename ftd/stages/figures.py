@@ -165,6 +165,18 @@ def _probes(experiment: Experiment, out: Path) -> None:
     pages.probes(found, out)
 
 
+def _datasets(experiment: Experiment, out: Path) -> None:
+    from ftd.drawing import pages
+
+    found = []
+    for name in sorted({task.dataset for task in experiment.config.tasks.values()}):
+        path = experiment.input(LAYOUT.cut, dataset=name)
+        found.append(store.table_facts(store.read_table(path, stage="dataset")))
+        if "read" not in found[-1]:
+            raise UserError(f"{path}: made by an older version; run the stage dataset again")
+    pages.datasets(found, out)
+
+
 def _nearest(experiment: Experiment, out: Path) -> None:
     from ftd.drawing import pages
     from ftd.measures.ranking import COLUMNS
@@ -196,6 +208,7 @@ _DRAWN_BY: dict[str, Callable[..., None]] = {
     "shares": _shares,
     "trace": _trace,
     "cells": _cells,
+    "datasets": _datasets,
     "probes": _probes,
     "nearest": _nearest,
     "comparison": _comparison,

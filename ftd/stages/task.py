@@ -12,6 +12,7 @@ from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
+    from ftd.config import Task
     from ftd.tasks.slices import Slice
 
 VERSION = 3
@@ -33,9 +34,12 @@ def run(experiment: Experiment, *, task: str) -> None:
 
     Parquet with ``index`` (row of the data set's images), ``label`` (where the target is no
     annotation of the data set's) and ``part``; facts: names of the labels, and the cut's.
+    Beside it a file that is no declared output, so that nothing deletes it, keeps what classes the
+    numbers in ``labels`` meant.
 
     Raises:
-        UserError: unknown class, a class in two labels, or a part or label without images.
+        UserError: unknown class, a class in two labels, a part or label without images, or a
+            number that meant another class when the task was sliced before.
     """
     # Numbers and tables: what reading this module does not cost.
     import pyarrow as pa
@@ -46,6 +50,9 @@ def run(experiment: Experiment, *, task: str) -> None:
     settings, made = experiment.config.tasks[task], decides(experiment, task=task)
     cut = store.read_table(experiment.input(LAYOUT.cut, dataset=settings.dataset), stage="dataset")
     facts = store.table_facts(cut)
+    meant = _meant(settings, facts.get("classes", {}))
+    kept = experiment.output(LAYOUT.meant, task=task)
+    _expect_the_same(task, meant, kept)
     sliced = slice_cut(task, settings, cut, facts, made["seed"])
     check_parts(task, sliced)
     columns = {"index": pa.array(sliced.rows, pa.int64())}
@@ -59,6 +66,39 @@ def run(experiment: Experiment, *, task: str) -> None:
     decided = record("task", VERSION, made["settings"], made["parts"])
     out = experiment.output(LAYOUT.slice, task=task)
     store.write_table(out, pa.table(columns), about | decided)
+    if meant["classes"]:
+        store.write_json(kept, meant)
+    else:
+        kept.unlink(missing_ok=True)
+
+
+def _meant(settings: "Task", classes: Mapping[str, str]) -> dict[str, Any]:
+    """The data set, and the names behind the class numbers that a task lists, where it has any."""
+    labels = getattr(settings, "labels", None)
+    lists = labels.values() if isinstance(labels, dict) else ()
+    listed = {str(item) for items in lists for item in items if type(item) is int}
+    named = {number: classes[number] for number in sorted(listed) if number in classes}
+    return {
+        "dataset": settings.dataset,
+        "classes": {number: name for number, name in named.items() if name != number},
+    }
+
+
+def _expect_the_same(task: str, meant: Mapping[str, Any], kept: Path) -> None:
+    """Raises a ``UserError`` if a number means another class than when the task was sliced last."""
+    if not kept.exists():
+        return
+    before = store.read_json(kept)
+    if before["dataset"] != meant["dataset"]:
+        return
+    for number, name in meant["classes"].items():
+        known = before["classes"].get(number, name)
+        if known != name:
+            raise UserError(
+                f"tasks.{task}.labels: class {number} of data set {meant['dataset']!r} was "
+                f"{known!r} when this task was sliced last, and is {name!r} now; write the name "
+                f"that you mean in quotes, or delete {kept} to go on with the new one"
+            )
 
 
 def read(experiment: Experiment, *, task: str) -> "Slice":
@@ -101,4 +141,8 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
         yield from must(same, "parts differ from the cut's")
 
 
-CHECKS = [(LAYOUT.slice, _check)]
+def _check_meant(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    yield from must({"dataset", "classes"} <= store.read_json(path).keys(), "has no classes")
+
+
+CHECKS = [(LAYOUT.slice, _check), (LAYOUT.meant, _check_meant)]

@@ -1,10 +1,10 @@
 """Tasks: data sets, their cut, slices of them, and targets. Registers the loaders and targets."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import field_validator
 
-from ftd.config.base import Section
+from ftd.config.base import Expanded, PathText, Section
 from ftd.parts import register_loader, register_target
 from ftd.tasks.labels import ClassLabels
 
@@ -12,8 +12,8 @@ from ftd.tasks.labels import ClassLabels
 class Folders(Section):
     """Folders, below ``data_root``, of a folder for each class."""
 
-    train: str
-    test: str | None = None
+    train: PathText
+    test: PathText | None = None
 
     @field_validator("train", "test", mode="before")
     @classmethod
@@ -26,8 +26,8 @@ class Folders(Section):
 class ParquetFiles(Section):
     """Files, below ``data_root``, and their columns; ``names``: a metadata key with a list."""
 
-    train: str | list[str]
-    test: str | list[str] | None = None
+    train: Annotated[str | list[str], Expanded]
+    test: Annotated[str | list[str], Expanded] | None = None
     image: str = "image"
     label: str = "label"
     names: str | None = None

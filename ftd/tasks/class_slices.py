@@ -8,7 +8,7 @@ import numpy as np
 
 from ftd.config import Task
 from ftd.errors import UserError
-from ftd.names import did_you_mean
+from ftd.names import did_you_mean, one_form
 from ftd.runtime.seeds import seed_of
 from ftd.tasks.cut import PARTS
 from ftd.tasks.labels import REST
@@ -90,13 +90,20 @@ def _members(task: str, settings: Task, classes: dict[int, str]) -> dict[str, se
             if not members[name] and not problems:
                 problems.append(f"{name}: no class is left for 'rest'")
     if problems:
-        raise UserError("\n".join(f"tasks.{task}.labels.{problem}" for problem in problems))
+        found = "\n".join(f"tasks.{task}.labels.{problem}" for problem in problems)
+        if "has no class" in found:
+            found += (
+                f"\nif {settings.dataset!r} has got new classes since it was read, read it again: "
+                f"snakemake -R dataset, or ftd dataset --dataset {settings.dataset}"
+            )
+        raise UserError(found)
     return members
 
 
 def _class_number(item: int | str, classes: dict[int, str]) -> int:
     """The class that a number or a name means; ``ValueError`` if there is none, or two."""
-    named = [number for number, name in classes.items() if name == str(item)]
+    wanted = one_form(str(item))
+    named = [number for number, name in classes.items() if one_form(name) == wanted]
     if isinstance(item, int) and item in classes:
         if named and named != [item]:
             raise ValueError(
@@ -109,7 +116,7 @@ def _class_number(item: int | str, classes: dict[int, str]) -> int:
         raise ValueError(f"has {len(named)} classes named {item!r}, {numbers}: give the number")
     if not named:
         known = [*classes.values(), *map(str, classes)]
-        raise ValueError(f"has no class {item!r}{did_you_mean(str(item), known)}")
+        raise ValueError(f"has no class {item!r}{did_you_mean(wanted, known)}")
     return named[0]
 
 

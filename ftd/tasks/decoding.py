@@ -1,39 +1,65 @@
 """Decoding a data set's images into one array of the experiment's shape."""
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray
+from PIL.Image import new as new_image
 
+from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.runtime.progress import progress
 from ftd.tasks.foreign import named
 from ftd.tasks.loaders import Annotation
+
+_ORIENTATION = 0x0112  # of EXIF: 1 is upright, 2 to 8 are turned or mirrored, others nothing
+_GREY = ("1", "L", "LA", "La")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding found besides the pixels.
+
+    Attributes:
+        annotations: class numbers, int64 [N], or arrays of numbers of one shape, [N, …], of the
+            first one's type.
+        prints: int64 [N], equal where images are; other ones in every process.
+        noted: what was done to how many images, such as turning them upright.
+    """
+
+    annotations: np.ndarray
+    prints: np.ndarray
+    noted: Counter[str]
 
 
 def decode(
     name: str,
     pairs: Iterable[tuple[Picture | np.ndarray, Annotation]],
     images: np.ndarray,
-    fit: str,
-) -> np.ndarray:
-    """Fill ``images`` uint8 [N, C, H, W] with decoded pictures; returns their annotations.
+    settings: Dataset,
+) -> Decoded:
+    """Fill ``images`` uint8 [N, C, H, W] with decoded pictures of data set ``name``.
 
-    Annotations are class numbers, int64 [N], or arrays of numbers of one shape, [N, …], of the
-    first one's type. There are as many pairs as ``images`` has rows.
+    There are as many pairs as ``images`` has rows.
 
     Raises:
-        UserError: an image that does not fit or is none, or annotations that are no numbers or of
-            different shapes or types.
+        UserError: an image that does not fit or is none, annotations that are no numbers or of
+            different shapes or types, or 16-bit images that use a small part of their range.
     """
     annotations: np.ndarray | None = None
+    prints = np.empty(len(images), np.int64)
+    upright = Upright(settings.background)
     for row, (picture, found) in enumerate(progress(pairs, f"decoding {name}", len(images))):
         where = f"data set {name}, image {row}"
         with named(f"{where}: cannot be read"):
-            images[row] = _pixels(_picture(picture, where), images.shape[1:], fit, where)
+            seen = _of_mode(_picture(picture, where), upright, len(images[row]), where)
+            images[row] = _pixels(seen, images.shape[1:], settings.fit, where)
             value = np.asarray(found)
+        prints[row] = hash(images[row].tobytes())
         if annotations is None:
             kind = value.dtype if value.shape and value.dtype.kind in "biuf" else np.int64
             annotations = np.empty((len(images), *value.shape), kind)
@@ -48,11 +74,76 @@ def decode(
                 "give a class number, or arrays of numbers that are all of one type"
             )
         annotations[row] = value
-    return np.empty(0, np.int64) if annotations is None else annotations
+    upright.check_range(name)
+    annotations = np.empty(0, np.int64) if annotations is None else annotations
+    return Decoded(annotations, prints, upright.noted)
+
+
+class Upright:
+    """Turns a picture into what it is meant to show: upright, of 8 bits, without transparency.
+
+    The orientation is EXIF's. Of 16 bits of grey the upper 8 stay, as of 16 bits of colour when
+    Pillow reads them. Whatever makes pixels transparent (an alpha channel, a palette's, a colour
+    that stands for nothing), they are put on one background.
+
+    Args:
+        background: ``white``, ``black`` or ``#rrggbb``.
+
+    Attributes:
+        noted: what was done to how many pictures.
+    """
+
+    def __init__(self, background: str):
+        self.background = background
+        self.noted: Counter[str] = Counter()
+        self._highest = -1  # of all 16-bit pixels, after they became 8 bits
+
+    def __call__(self, picture: Picture) -> Picture:
+        """The picture itself where there is nothing to do; else RGB, or L."""
+        # A picture that brings nothing besides its pixels has no EXIF: saves most of the check.
+        if picture.info and picture.getexif().get(_ORIENTATION) in range(2, 9):
+            picture = ImageOps.exif_transpose(picture)
+            self.noted["turned upright"] += 1
+        if picture.mode.startswith("I;16"):
+            picture = self._of_8_bits(picture)
+        return self._on_background(picture) if _may_be_transparent(picture) else picture
+
+    def _of_8_bits(self, picture: Picture) -> Picture:
+        deep = np.asarray(picture)
+        shown = fromarray((deep >> 8).astype(np.uint8))
+        if (clear := picture.info.get("transparency")) is not None:
+            shown.putalpha(fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
+        self._highest = max(self._highest, int(deep.max(initial=0)))
+        self.noted["16 bits, the upper 8 kept"] += 1
+        return shown
+
+    def _on_background(self, picture: Picture) -> Picture:
+        if picture.mode == "La":  # Pillow has no way from it to RGBA
+            picture = picture.convert("LA")
+        seen = picture.convert("RGBA")
+        alpha = seen.getchannel("A")
+        self.noted[f"transparent, put on {self.background}"] += alpha.getextrema()[0] < 255
+        canvas = new_image("RGB", seen.size, self.background)
+        canvas.paste(seen, mask=alpha)
+        return canvas
+
+    def check_range(self, name: str) -> None:
+        """Raises a ``UserError`` if 16-bit pictures use fewer bits: they would be nearly black."""
+        if 0 <= self._highest < 1 << 15:
+            raise UserError(
+                f"data set {name}: no 16-bit image has a value above {self._highest}, of 65535 "
+                "that it could have; convert them to 8 bits, by the range that they use"
+            )
+
+
+def _may_be_transparent(picture: Picture) -> bool:
+    return picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
 
 
 def _picture(found: object, where: str) -> Picture:
     if isinstance(found, np.ndarray):
+        if found.dtype.kind == "u" and found.dtype.itemsize == 2:  # their range is not known
+            raise UserError(f"{where}: uint16 pixels; convert the images to 8 bits a channel")
         return fromarray(found)
     if not isinstance(found, Picture):
         raise UserError(
@@ -61,15 +152,25 @@ def _picture(found: object, where: str) -> Picture:
     return found
 
 
+def _of_mode(picture: Picture, upright: Upright, channels: int, where: str) -> Picture:
+    """One picture as it is meant to be seen, of mode L or RGB, or an error that says why not."""
+    if picture.mode in ("I", "F"):
+        raise UserError(f"{where}: {picture.mode} pixels; convert the images to 8 bits a channel")
+    if channels == 1 and not _is_grey(picture):
+        raise UserError(f"{where}: a colour image; set image.channels to 3")
+    return upright(picture).convert("L" if channels == 1 else "RGB")
+
+
+def _is_grey(picture: Picture) -> bool:
+    if picture.mode in ("P", "PA"):  # as GIFs have it, of grey pictures too
+        pixels = np.asarray(picture.convert("RGB"))
+        return bool((pixels == pixels[..., :1]).all())
+    return picture.mode in _GREY or picture.mode.startswith("I;16")
+
+
 def _pixels(picture: Picture, shape: tuple[int, int, int], fit: str, where: str) -> np.ndarray:
     """One image as uint8 [channels, size, size], or an error that says why it does not fit."""
     channels, side, _ = shape
-    if picture.mode.startswith(("I", "F")):
-        raise UserError(f"{where}: {picture.mode} pixels; convert the images to 8 bits a channel")
-    grey = picture.mode in ("1", "L", "LA")
-    if channels == 1 and not grey:
-        raise UserError(f"{where}: a colour image; set image.channels to 3")
-    picture = picture.convert("L" if channels == 1 else "RGB")
     if picture.size != (side, side):
         width, height = picture.size
         if fit == "resize":

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from ftd.config.base import Section, by_name
+from ftd.config.messages import short
 
 REST = "rest"
 
@@ -51,7 +52,10 @@ def _problems(labels: dict[str, Any]) -> Iterable[str]:
         if not isinstance(classes, list) or not all(
             isinstance(item, (int, str)) and not isinstance(item, bool) for item in classes
         ):
-            yield f"label {name!r}: expected a list of classes (numbers or names) or 'rest'"
+            yield (
+                f"label {name!r}: expected a list of classes (numbers, or names, in quotes where "
+                f"YAML takes them for something else) or 'rest', got {short(classes)}"
+            )
             continue
         if not classes:
             yield f"label {name!r} is empty; list at least one class, or write 'rest'"

@@ -1,17 +1,22 @@
 """Loaders: where a data set's images and their annotations come from."""
 
-from collections.abc import Iterable, Iterator
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL.Image import DecompressionBombError, Image
+from PIL.Image import open as open_image
 
 from ftd.config import Dataset
 from ftd.config.datasets import loader_of
 from ftd.errors import UserError
+from ftd.names import alike, one_form
 from ftd.parts import resolve
+from ftd.runtime.progress import log
 from ftd.tasks.foreign import named
 
 # What PIL raises, and what a label raises that is no number of 64 bits.
@@ -23,10 +28,23 @@ Splits = tuple["Counted", "Counted | None", dict[int, str]]
 
 
 class Counted:
-    """Images of one official split, to be read once: (image, annotation), and their number."""
+    """Images of one official split, to be read once: (image, annotation), and their number.
 
-    def __init__(self, images: Iterable[tuple[Image | np.ndarray, Annotation]], count: int):
+    Attributes:
+        left_out: files or rows that are not among them, by reason; it may grow while they are read.
+        noted: what is to be said of how many of them, likewise.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[tuple[Image | np.ndarray, Annotation]],
+        count: int,
+        left_out: Mapping[str, int] | None = None,
+        noted: Mapping[str, int] | None = None,
+    ):
         self.images, self.count = images, count
+        self.left_out = {} if left_out is None else left_out  # not a copy: it may grow
+        self.noted = {} if noted is None else noted
 
     def __len__(self) -> int:
         return self.count
@@ -38,7 +56,7 @@ class Counted:
 def open_splits(name: str, settings: Dataset, root: Path) -> Splits:
     """Find the images of data set ``name`` below ``root`` (its own files are not decoded yet).
 
-    Names may be a list as well, from class 0 on.
+    Names may be a list as well, from class 0 on; they come back in one Unicode form.
 
     Raises:
         UserError: what the loader says is wrong, or a loader that fails or gives something else;
@@ -51,7 +69,9 @@ def open_splits(name: str, settings: Dataset, root: Path) -> Splits:
     with named(f"{what}: expected (train, test or None, names by class), splits with a length"):
         train, test, names = found
         names = dict(enumerate(names)) if isinstance(names, list | tuple) else dict(names)
-        names = {int(number): str(text) for number, text in names.items()}
+        names = {int(number): one_form(str(text)) for number, text in names.items()}
+        for first, other in alike(names.values()):
+            log(f"data set {name}: classes {first!r} and {other!r} differ in case or spaces alone")
         return _checked(what, train), None if test is None else _checked(what, test), names
 
 
@@ -71,7 +91,33 @@ def _checked(what: str, split: Any) -> Counted:
             found = "more" if row == count else row + 1
             raise UserError(f"{what}: a split of length {count} gives {found} images")
 
-    return Counted(images(), count)
+    left_out, noted = (getattr(split, key, None) for key in ("left_out", "noted"))
+    return Counted(images(), count, left_out, noted)
+
+
+def counts(name: str, found: Iterable[Any]) -> dict[str, int]:
+    """Numbers by reason, of several mappings in one; those that are 0 are left out.
+
+    Raises:
+        UserError: a loader's mapping that is none of numbers.
+    """
+    with named(f"data set {name}: left_out and noted of a split: expected numbers by reason"):
+        total = Counter()
+        for mapping in found:
+            total.update({str(reason): int(number) for reason, number in mapping.items()})
+    return {reason: number for reason, number in sorted(total.items()) if number}
+
+
+def read_picture(file: str | io.BytesIO, noted: Counter[str]) -> Image:
+    """The first picture of an encoded image, which is all that is read of several.
+
+    Raises:
+        One of ``DAMAGED``.
+    """
+    with open_image(file) as picture:
+        noted["several frames, the first is read"] += getattr(picture, "is_animated", False)
+        picture.load()
+        return picture
 
 
 def indexed(name: str, split: Any) -> Counted:
@@ -89,4 +135,5 @@ def indexed(name: str, split: Any) -> Counted:
                 ) from error
             yield picture, label
 
-    return Counted(images(), len(split))
+    left_out, noted = (getattr(split, key, None) for key in ("left_out", "noted"))
+    return Counted(images(), len(split), left_out, noted)

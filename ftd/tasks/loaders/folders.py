@@ -1,44 +1,193 @@
 """A folder of images per class."""
 
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from PIL.Image import open as open_image
-from torchvision.datasets import ImageFolder
+from PIL.Image import Image, registered_extensions
 
 from ftd.config import Dataset
 from ftd.errors import UserError
-from ftd.tasks.loaders import DAMAGED, Splits, indexed
+from ftd.names import listed, one_form
+from ftd.tasks.loaders import DAMAGED, Splits, indexed, read_picture
+
+_HIDDEN = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "JXL", "PNG", "PPM"),
+    *("QOI", "TGA", "TIFF", "WEBP"),
+)
+"""Of pixels, where Pillow or a plugin of it reads them."""
 
 
 def open_folders(name: str, settings: Dataset, root: Path) -> Splits:
     """Folders of images, one a class; ``train`` and, if given, ``test`` are such folders.
 
     Raises:
-        UserError: a folder that is none, or whose classes differ from the other's.
+        UserError: a folder that is none, a class without an image or whose name another has, a
+            file in two classes, or classes that differ between the two.
+    """
+    train = _Split(name, "train", root / settings.train)
+    test = _Split(name, "test", root / settings.test) if settings.test else None
+    if test:
+        if test.numbers.keys() != train.numbers.keys():
+            only = "; ".join(filter(None, (_only(train, test), _only(test, train))))
+            raise UserError(
+                f"data set {name}: train and test folders have different classes: {only}"
+            )
+        test.numbers = train.numbers  # in two Unicode forms their order may differ
+    names = {number: text for text, number in train.numbers.items()}
+    return indexed(name, train), indexed(name, test) if test else None, names
+
+
+def _only(one: "_Split", other: "_Split") -> str:
+    """The classes that but one of two folders has."""
+    found = [name for name in one.numbers if name not in other.numbers]
+    shown = ", ".join(map(repr, found[:5])) + (", …" if len(found) > 5 else "")
+    return f"{shown} only in {one.folder}" if found else ""
+
+
+class _Split:
+    """The images of a folder of class folders, in the order of their paths: (picture, class).
+
+    Attributes:
+        numbers: of the classes, by name in one Unicode form.
+        left_out, noted: as in ``Counted``.
     """
 
-    def load(path: str):
+    def __init__(self, name: str, key: str, folder: Path):
+        self.name, self.folder = name, folder
+        self.left_out: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
+        self.numbers: dict[str, int] = {}
+        self._files: list[tuple[str, str]] = []  # and their class
+        walk = _Walk(folder)
         try:
-            with open_image(path) as picture:
-                picture.load()
-                return picture
+            classes = walk.class_folders()
+            for path in classes:
+                self._add(path, walk)
+        except OSError as error:
+            raise UserError(
+                f"data set {name}: {error.filename or folder} is no folder of class folders "
+                f"({error.strerror or error}); check datasets.{name}.{key} and data_root"
+            ) from error
+        self.left_out.update(walk.left_out)
+        if walk.links:
+            self._files = list(self._each_once())
+
+    def _add(self, path: str, walk: "_Walk") -> None:
+        """A class folder's images."""
+        label, before = one_form(os.path.basename(path)), walk.left_out.copy()
+        if label in self.numbers:
+            raise UserError(
+                f"data set {self.name}: {self.folder} has two folders named {label!r}, in two "
+                "Unicode forms; rename one, or put all their images in one"
+            )
+        files = walk.images(path)
+        if not files:
+            there = listed(walk.left_out - before) or "nothing"
+            raise UserError(
+                f"data set {self.name}: class folder {path} holds no image (left out there: "
+                f"{there}); add images, or remove the folder"
+            )
+        self.numbers[label] = len(self.numbers)
+        self._files += [(file, label) for file in files]
+
+    def _each_once(self) -> Iterator[tuple[str, str]]:
+        """The files, where links may lead to one by several paths."""
+        inside = os.path.join(os.path.realpath(self.folder), "")
+        seen: dict[str, tuple[str, str]] = {}
+        for path, label in self._files:
+            real = os.path.realpath(path)
+            first, known = seen.setdefault(real, (path, label))
+            if known != label:
+                raise UserError(
+                    f"data set {self.name}: {first} and {path} are one file, by a link, in two "
+                    "classes; remove the link that is wrong"
+                )
+            if first != path:
+                self.left_out["another link to the same file"] += 1
+                continue
+            self.noted["through a link out of the folder"] += not real.startswith(inside)
+            yield path, label
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, row: int) -> tuple[Image, int]:
+        path, label = self._files[row]
+        try:
+            return read_picture(path, self.noted), self.numbers[label]
         except DAMAGED as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def folder(key: str) -> ImageFolder:
-        path = root / getattr(settings, key)
-        try:
-            return ImageFolder(path, loader=load)
-        except (OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"data set {name}: {path} is no folder of class folders ({reason}); "
-                f"check datasets.{name}.{key} and data_root"
-            ) from error
 
-    train = folder("train")
-    test = folder("test") if settings.test else None
-    if test and test.class_to_idx != train.class_to_idx:
-        raise UserError(f"data set {name}: train and test folders have different classes")
-    names = dict(enumerate(train.classes))
-    return indexed(name, train), indexed(name, test) if test else None, names
+class _Walk:
+    """A walk through a folder of class folders, which follows links, but never upwards.
+
+    Attributes:
+        left_out: how many files and folders, by reason.
+        links: whether there was one.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = str(folder)
+        self.left_out: Counter[str] = Counter()
+        self.links = False
+        kinds = registered_extensions().items()
+        self._suffixes = {suffix for suffix, kind in kinds if kind in _FORMATS}
+
+    def class_folders(self) -> list[str]:
+        """Sorted by name.
+
+        Raises:
+            OSError: no folder, or no folder in it.
+        """
+        found, files = self._entries(self.folder, (os.path.realpath(self.folder),))
+        if not found:
+            raise OSError(None, "it has no folder in it", self.folder)
+        self.left_out["in no class folder"] += len(files)
+        return sorted(found)
+
+    def images(self, path: str) -> list[str]:
+        """The images of a class, by folder and name."""
+        start = os.path.realpath(self.folder), os.path.realpath(path)
+        found, pending = [], [(path, start)]
+        while pending:
+            here, chain = pending.pop()
+            folders, files = self._entries(here, chain)
+            pending += [(folder, (*chain, os.path.realpath(folder))) for folder in folders]
+            found += [(here, file) for file in files if self._is_image(file)]
+        return [os.path.join(*pair) for pair in sorted(found)]
+
+    def _entries(self, path: str, chain: tuple[str, ...]) -> tuple[list[str], list[str]]:
+        """Folders, by path, and names of files, without what is hidden, or a link upwards."""
+        folders, files = [], []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                link = entry.is_symlink()
+                self.links |= link
+                if entry.name.startswith(".") or entry.name in _HIDDEN:
+                    self.left_out["hidden"] += 1
+                elif os.path.isdir(entry.path) if link else entry.is_dir():
+                    if link and _is_above(os.path.realpath(entry.path), chain):
+                        self.left_out["a link to a folder above"] += 1
+                    else:
+                        folders.append(entry.path)
+                elif link or entry.is_file():  # what a broken one stands for is missed when read
+                    files.append(entry.name)
+                else:
+                    self.left_out["no file"] += 1
+        return folders, files
+
+    def _is_image(self, file: str) -> bool:
+        suffix = os.path.splitext(file)[1].lower()
+        if suffix in self._suffixes:
+            return True
+        self.left_out[f"suffix {suffix}" if suffix else "no suffix"] += 1
+        return False
+
+
+def _is_above(real: str, chain: tuple[str, ...]) -> bool:
+    """Whether a folder is, or holds, one of those that the walk has come through."""
+    return any(os.path.commonpath([real, each]) == real for each in chain)

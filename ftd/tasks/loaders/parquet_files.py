@@ -1,7 +1,7 @@
 """Parquet files of encoded images, in the layout of Hugging Face."""
 
 import io
-import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pyarrow.types as types
 from PIL.Image import Image
-from PIL.Image import open as open_image
 
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import did_you_mean
-from ftd.tasks.loaders import DAMAGED, Counted, Splits
+from ftd.tasks.loaders import DAMAGED, Counted, Splits, read_picture
+from ftd.tasks.loaders.class_names import common_names
 
 _MAX_GROUP = 1 << 30  # bytes that a row group may unpack to, if that is much more than it takes
 _MAX_RATIO = 20  # encoded images hardly become smaller
@@ -25,20 +25,20 @@ def open_parquet(name: str, settings: Dataset, root: Path) -> Splits:
     """Parquet files with a struct column of encoded images (``bytes``) and an integer label.
 
     Raises:
-        UserError: missing or damaged files, wrong columns.
+        UserError: missing or damaged files, wrong columns, or other classes in one file than in
+            another.
     """
     train = _ParquetSplit(name, settings, root, settings.train)
     test = _ParquetSplit(name, settings, root, settings.test) if settings.test else None
-    return (
-        Counted(train.images(), train.count),
-        Counted(test.images(), test.count) if test else None,
-        train.names(),
-    )
+    metadata = train.metadata() | (test.metadata() if test else {})
+    names = common_names(name, metadata, settings.names, settings.label)
+    return train.counted(), test.counted() if test else None, names
 
 
 class _ParquetSplit:
     def __init__(self, name: str, settings: Dataset, root: Path, files: str | list[str]):
         self.name, self.settings = name, settings
+        self.noted: Counter[str] = Counter()
         self.paths = [root / file for file in ([files] if isinstance(files, str) else files)]
         self.readers = []
         for path in self.paths:
@@ -77,33 +77,20 @@ class _ParquetSplit:
                     "write the file with smaller row groups"
                 )
 
-    def names(self) -> dict[int, str]:
-        """Class names from the metadata key ``names``, or from the ``huggingface`` features."""
-        metadata = self.readers[0].schema_arrow.metadata or {}
-        key = self.settings.names
-        try:
-            if key:
-                found = json.loads(metadata[key.encode()])
-            else:
-                features = json.loads(metadata.get(b"huggingface", b"{}"))
-                label = features.get("info", {}).get("features", {}).get(self.settings.label, {})
-                found = label.get("names") or []
-        except (KeyError, ValueError) as error:
-            known = [name.decode() for name in metadata]
-            raise UserError(
-                f"datasets.{self.name}.names: {self.paths[0]} has no such list of names"
-                f"{did_you_mean(key, known)}"
-            ) from error
-        return dict(enumerate(str(item) for item in found))
+    def metadata(self) -> dict[Path, dict[bytes, bytes]]:
+        """What the files say of themselves."""
+        found = (reader.schema_arrow.metadata or {} for reader in self.readers)
+        return dict(zip(self.paths, found, strict=True))
+
+    def counted(self) -> Counted:
+        return Counted(self.images(), self.count, noted=self.noted)
 
     def images(self) -> Iterator[tuple[Image, int]]:
         for path, reader in zip(self.paths, self.readers, strict=True):
             row = 0
             try:
                 for content, label in self._rows(reader):
-                    with open_image(io.BytesIO(content)) as picture:
-                        picture.load()
-                    yield picture, np.int64(label)
+                    yield read_picture(io.BytesIO(content), self.noted), np.int64(label)
                     row += 1
             except (*DAMAGED, TypeError) as error:
                 reason = str(error).partition("\n")[0]
