@@ -15,8 +15,7 @@ def setup() -> None:
     One thread, or ``OMP_NUM_THREADS`` (which the workflow sets), if it is a number from 1 to 9999:
     sums differ between thread counts. Denormals are flushed: an over-trained network's gradients
     can become so small that a CPU works many times slower. Of several GPUs the process takes one
-    for itself, and takes
-    cuDNN's deterministic algorithms.
+    for itself, and takes cuDNN's deterministic algorithms.
     """
     if not torch.cuda.is_initialized():  # else the choice is made
         claim(detect=torch.backends.cuda.is_built())
