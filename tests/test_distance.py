@@ -308,7 +308,7 @@ def test_a_missing_column_is_named(trial):
 
 
 def test_a_probe_that_changed_since_it_was_listed_is_refused(trial):
-    trial.train("six", epochs=2)
+    trial.change("six")
     with pytest.raises(UserError, match=r"six\.safetensors: changed since this job or its list"):
         trial.column()
     assert not trial.path(LAYOUT.column).exists()
@@ -320,7 +320,7 @@ def test_a_probe_that_changes_while_a_column_is_computed_gives_no_pair(trial, mo
 
     def changing(file):
         if file.path.stem == "zero":
-            trial.train("zero", epochs=2)
+            trial.change("zero")
         return network_of(file)
 
     monkeypatch.setattr(probe, "network_of", changing)
