@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -365,34 +366,50 @@ def _source(name: str) -> Path:
     if os.getcwd() not in sys.path:  # like files, modules may lie where the program was started
         sys.path.append(os.getcwd())
     importlib.invalidate_caches()
-    try:
+    with _user_code(name, "cannot be found"):  # it imports the packages above it
         found = importlib.util.find_spec(name)
-    except Exception as error:  # whatever a user's package raises when it is imported
-        raise UserError(
-            f"plugins: {name}: cannot be found ({type(error).__name__}: {error})"
-        ) from error
     if found is None or not found.origin or not found.origin.endswith(".py"):
         raise UserError(f"plugins: {name}: no such module; give a file, 'my_parts.py', or a module")
     return Path(found.origin)
 
 
 def _import(plugin: Plugin, path: Path) -> None:
-    with _registering(plugin):
-        try:
+    try:
+        with _registering(plugin), _user_code(plugin.name, "cannot be imported"):
             if plugin.name.endswith(".py"):
                 _execute(f"ftd_plugin_{plugin.digest[:16]}", path)
             elif plugin.name in sys.modules:  # in place: others hold what it has defined
                 importlib.reload(sys.modules[plugin.name])
             else:
                 importlib.import_module(plugin.name)
-        except UserError as error:
-            _forget(plugin)
-            raise UserError(f"plugins: {plugin.name}: {error}") from error
-        except Exception as error:  # whatever a user's file raises
-            _forget(plugin)
-            raise UserError(
-                f"plugins: {plugin.name}: cannot be imported ({type(error).__name__}: {error})"
-            ) from error
+    except UserError:
+        _forget(plugin)
+        raise
+
+
+@contextmanager
+def _user_code(name: str, what: str) -> Iterator[None]:
+    """Run a plugin's module, which ends no program and leaves the working folder as it was.
+
+    Raises:
+        UserError: in place of whatever is raised inside.
+    """
+    folder = os.getcwd()
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"plugins: {name}: {error}") from error
+    except SystemExit as end:
+        if end.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise  # a signal's, not the module's
+        raise UserError(
+            f"plugins: {name}: {what}: it ends the program (status {end.code}); put what it does "
+            "as a program of its own under: if __name__ == '__main__'"
+        ) from end
+    except Exception as error:  # whatever a user's file raises
+        raise UserError(f"plugins: {name}: {what} ({type(error).__name__}: {error})") from error
+    finally:
+        os.chdir(folder)
 
 
 def _execute(module_name: str, path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ftd import cli
 from ftd.errors import UserError
-from ftd.stages import search
+from ftd.stages import comparison, search, training
 from ftd.stages.experiment import Experiment
 
 IMAGES, CUT = "datasets/digits.safetensors", "datasets/digits.parquet"
@@ -207,7 +207,7 @@ BAD = {
     "training: another task's slice": (
         "training --task six",
         {SLICE: OTHER},
-        "genotype.json: is of task six, the slice is of zero",
+        "six.parquet: is of task zero; delete it",
     ),
     "comparison: nothing of a method": (
         "comparison --set search.methods=[random]",
@@ -401,6 +401,17 @@ def test_learned_tasks_are_refused_where_the_full_space_is_searched(finished, tm
     with pytest.raises(UserError, match="method random takes no learned tasks"):
         search.run(experiment, method="random", task="six", seed=0, donors=["zero"])
     assert not (finished.results / "search" / "random").exists()
+
+
+def test_networks_of_other_settings_are_not_compared(finished):
+    """As of a training by hand, or where Snakemake does not see that settings changed."""
+    files = finished.folder / "tiny.yaml"
+    other = Experiment.load(files, settings=["train.epochs=9"], results=finished.results)
+    with pytest.raises(UserError, match=r"metrics\.json: made with other training .*\(epochs\)"):
+        comparison.run(other)
+    other = Experiment.load(files, settings=["search.learning_rate=1"], results=finished.results)
+    with pytest.raises(UserError, match=r"genotype\.json: made with other search .*\(learn"):
+        training.run(other, method="ftd-nas", task="six", seed=0)
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ BAD = {
     "share out of range": ("datasets/digits/parts", {"val": 1.5}, "expected a share in (0, 1]"),
     "share of nothing": ("datasets/digits/parts", {"val": 0}, "expected a share in (0, 1]"),
     "negative seed": ("seed", -1, "seed: input should be greater than or equal to 0"),
+    "seed of no table": ("search/seeds", [2**63], "search.seeds.0: input should be less than"),
     "no trials": ("trials", 0, "trials: input should be greater than or equal to 1"),
     "channels": ("image/channels", 2, "image.channels: input should be 1 or 3"),
     "unknown operation": (

@@ -12,11 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, Workflow, jobs
 from test_workflow import digests, missing_pairs
 
 from ftd.errors import UserError
 from ftd.runtime import device
+from ftd.runtime.threads import setup
 
 VARIABLES = (device.VISIBLE, device.CLAIMED, "SLURM_JOB_ID", "CUDA_DEVICE_ORDER")
 
@@ -232,3 +234,17 @@ def test_a_column_without_missing_pairs_claims_nothing(finished, tmp_path, two_g
     for log in (workflow.results / "logs" / "distance").rglob("*.log"):
         assert "GPU" not in log.read_text() and "device" not in log.read_text()
     assert not list(tmp_path.glob("ftd-gpus-*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("2", 2), ("2,1", 2), ("", 1), ("0", 1), ("-1", 1), ("two", 1), ("99999999999", 1)],
+)
+def test_threads_are_those_that_are_asked_for_if_they_can_be(given, found, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    try:
+        setup()
+        assert torch.get_num_threads() == found
+    finally:
+        torch.set_num_threads(before)

@@ -57,8 +57,14 @@ class Trial:
         given = {"measure": "fisher", "task": "ten"} | PLACE | names
         return artifact.path(self.folder, **given)
 
-    def train(self, name, epochs=1):
-        probe.run(self.of(probe={"epochs": epochs}), task=name, **PLACE)
+    def train(self, name):
+        probe.run(self.of(), task=name, **PLACE)
+
+    def change(self, name):
+        """Other weights, as a training with other packages would give."""
+        path = self.path(LAYOUT.probe, task=name)
+        weights, facts = store.read_tensors(path)
+        store.write_tensors(path, {key: value * 1.01 for key, value in weights.items()}, facts)
 
     def fisher(self, name, **sections):
         fisher.run(self.of(**sections), task=name, **PLACE)
@@ -129,7 +135,7 @@ def test_finished_pairs_are_not_computed_again(trial, monkeypatch):
 def test_a_retrained_probe_invalidates_its_pair_only(trial):
     trial.column()
     before = trial.table()["squared_distance"]
-    trial.train("six", epochs=2)
+    trial.change("six")
     trial.list()
     assert trial.column() == 1
     after = trial.table()["squared_distance"]
@@ -302,7 +308,7 @@ def test_a_missing_column_is_named(trial):
 
 
 def test_a_probe_that_changed_since_it_was_listed_is_refused(trial):
-    trial.train("six", epochs=2)
+    trial.change("six")
     with pytest.raises(UserError, match=r"six\.safetensors: changed since this job or its list"):
         trial.column()
     assert not trial.path(LAYOUT.column).exists()
@@ -314,7 +320,7 @@ def test_a_probe_that_changes_while_a_column_is_computed_gives_no_pair(trial, mo
 
     def changing(file):
         if file.path.stem == "zero":
-            trial.train("zero", epochs=2)
+            trial.change("zero")
         return network_of(file)
 
     monkeypatch.setattr(probe, "network_of", changing)
@@ -329,7 +335,7 @@ def test_a_diagonal_that_changes_before_it_is_loaded_gives_no_pair(trial, monkey
 
     def changing(self):
         if self.path.parts[-4] == "fisher":
-            trial.train("ten", epochs=2)
+            trial.change("ten")
             trial.fisher("ten")
         return read(self)
 
@@ -347,7 +353,7 @@ def test_columns_of_different_packages_are_joined(two_columns, monkeypatch):
 
 
 def test_a_diagonal_of_another_probe_or_slice_is_refused(trial):
-    trial.train("ten", epochs=2)
+    trial.change("ten")
     trial.list()
     with pytest.raises(UserError, match="made from another probe"):
         trial.column()
@@ -358,6 +364,49 @@ def test_a_diagonal_of_another_probe_or_slice_is_refused(trial):
     store.write_table(sliced, table.slice(0, len(table) - 1), store.table_facts(table))
     with pytest.raises(UserError, match="made from another slice"):
         trial.column()
+
+
+# Made otherwise than the configuration asks for ---------------------------------------------------
+
+OTHERWISE = {
+    "probe of other settings": (
+        {"probe": {"epochs": 2}},
+        r"made with other probe settings",
+    ),
+    "probe of another seed": ({"seed": 5}, r"made with the experiment's seed 5"),
+}
+
+
+@pytest.mark.parametrize(("sections", "message"), OTHERWISE.values(), ids=OTHERWISE)
+def test_probes_are_not_mixed(trial, sections, message, monkeypatch):
+    """By hand, or where Snakemake does not see that settings changed."""
+    monkeypatch.setattr(task, "expect_asked", lambda *_: None)  # the slice's seed comes first
+    probe.run(trial.of(**sections), task="six", **PLACE)
+    listed = trial.path(LAYOUT.index).read_bytes()
+    with pytest.raises(UserError, match=rf"six\.safetensors: {message}.*, which is not what the"):
+        trial.list()
+    assert trial.path(LAYOUT.index).read_bytes() == listed
+
+
+def test_a_probe_of_other_labels_is_not_listed(trial):
+    other = {"dataset": "digits", "labels": {"other": "rest", "six": [5]}}
+    tasks = {name: {"dataset": "digits", "labels": labels} for name, labels in TASKS.items()}
+    experiment = experiment_of(trial.folder, trial.base, tasks=tasks | {"six": other})
+    with pytest.raises(UserError, match=r"six\.safetensors: trained on another slice than"):
+        distance.index(experiment, measure="fisher", **PLACE)
+    task.run(experiment, task="six")  # and its probe is not
+    with pytest.raises(UserError, match=r"six\.safetensors: trained on another slice than .*six"):
+        fisher.run(experiment, task="six", **PLACE)
+
+
+def test_a_column_is_of_the_fisher_information_that_is_asked_for(trial):
+    with pytest.raises(UserError, match=r"ten\.safetensors: made with other fisher .*\(samples\)"):
+        trial.column(fisher={"samples": 10})
+
+
+def test_fewer_images_than_a_micro_batch_has(trial):
+    with pytest.raises(UserError, match=r"^tasks\.ten: 50 images .* no micro-batch of 60; lower"):
+        trial.fisher("ten", fisher={"samples": 50, "microbatch": 60})
 
 
 # Each input once ----------------------------------------------------------------------------------

@@ -139,6 +139,7 @@ class Blocked:
     def find_spec(self, name, *_):
         if name.partition(".")[0] in {extras}:
             raise ModuleNotFoundError(name)
+sys.modules["fcntl"] = None  # Windows has none
 sys.meta_path.insert(0, Blocked())
 for name in {modules}:
     importlib.import_module(name)

@@ -143,12 +143,38 @@ def test_a_network_of_ones_own(monkeypatch):
     assert start("mine", size=9).head.linear.in_features == 5
 
 
+class Told(nn.Conv2d):
+    """It keeps something else besides tensors."""
+
+    def __init__(self):
+        super().__init__(3, 4, 3)
+
+    def get_extra_state(self):
+        return {"calls": 0}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Spread(nn.Conv2d):
+    """A buffer of which all elements are one, which PyTorch cannot write."""
+
+    def __init__(self):
+        super().__init__(3, 4, 3)
+        self.register_buffer("ones", torch.ones(1).expand(4))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: None, r"cannot be built \(TypeError: "),
         (lambda *_: nn.Conv2d(3, 4, 64), r"no images of 32×32 \(RuntimeError: "),
         (lambda *_: None, r"no images of 32×32 \(AttributeError: "),
+        (
+            lambda *_: Told(),
+            r"its state '_extra_state' is a dict, but networks are kept as",
+        ),
+        (lambda *_: Spread(), r"its state cannot be put back \(RuntimeError: .*single memory"),
         (lambda *_: nn.Flatten(0), r"its body makes \(3072,\) of one image; expected feature maps"),
     ],
 )

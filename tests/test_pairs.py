@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftd.store import pairs
+from ftd.store import locks, pairs
 from ftd.store.pairs import open_store, pair_key
 
 RECORD = 16
@@ -112,11 +112,15 @@ def test_disk_is_awaited_once_a_second_and_at_the_end(path, monkeypatch):
     assert len(synced) == before + 2
 
 
-def test_a_file_system_without_locks_is_written_all_the_same(path, monkeypatch, capsys):
+@pytest.mark.parametrize("of", ["the file system", "Python"])
+def test_without_locks_it_is_written_all_the_same(of, path, monkeypatch, capsys):
     def flock(*_arguments):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(pairs.fcntl, "flock", flock)
+    if of == "Python":
+        monkeypatch.setattr(locks, "fcntl", None)
+    else:
+        monkeypatch.setattr(locks.fcntl, "flock", flock)
     fill(path, [0.5, 0.25])
     assert "not locked, this file system has no locks" in capsys.readouterr().err
     assert found(path, 2) == [0.5, 0.25]

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -267,12 +268,31 @@ def test_a_plugin_may_use_what_python_s_own_modules_may(plugin):
     parts.load([plugin(text + "class A:\n    x: dataclasses.InitVar[int]\n")])
 
 
+def test_a_plugin_leaves_the_folder_as_it_was(plugin, tmp_path):
+    before = os.getcwd()
+    parts.load([plugin("import os\nos.chdir('/')\n")])
+    assert os.getcwd() == before
+
+
+def test_a_signal_during_an_import_is_not_the_plugin_s(plugin):
+    with pytest.raises(SystemExit):
+        parts.load([plugin("import sys\nsys.exit(128 + 15)\n")])
+
+
 BROKEN = {
     "an exception": ("1 / 0", r"cannot be imported \(ZeroDivisionError: division by zero\)"),
     "no Python": ("def", r"cannot be imported \(SyntaxError: "),
     "an unknown module": (
         "import nothing_of_this",
         r"cannot be imported \(ModuleNotFoundError: No module named",
+    ),
+    "an end of the program": (
+        "import sys\nsys.exit(0)",
+        r"cannot be imported: it ends the",
+    ),
+    "a program's options": (
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('x')\np.parse_args([])",
+        r"cannot be imported: it ends the program \(status 2\)",
     ),
     "a name that is taken": (NETWORK.format("vgg16", "a:b"), "network 'vgg16' is registered al"),
     "a bad name": (NETWORK.format("a/b", "a:b"), "network: expected a name of letters"),

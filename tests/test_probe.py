@@ -13,7 +13,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures import Measure
 from ftd.models import fitting, networks
-from ftd.parts import MEASURES
+from ftd.parts import MEASURES, NETWORKS, Network
 from ftd.stages import probe, task
 from ftd.store import resume
 from ftd.tasks.data import TaskData
@@ -279,6 +279,52 @@ def test_dropout_goes_on_to_the_same_weights_too(train, monkeypatch):
     assert (train("b", epochs=3) / "zero.safetensors").read_bytes() == whole
 
 
+class Normed(torch.nn.Module):
+    """A batch norm over the images alone."""
+
+    def __init__(self, channels, size, width):
+        super().__init__()
+        self.linear = torch.nn.Linear(channels * size**2, 4)
+        self.norm = torch.nn.BatchNorm1d(4)
+
+    def forward(self, images):
+        return self.norm(self.linear(images.flatten(1)))
+
+
+def test_batch_norm_and_one_image_at_a_time(train, registered):
+    registered(NETWORKS, "small-cnn", Network(Normed))
+    with pytest.raises(UserError, match=r"^probe zero, .*: batch norm cannot train on one image"):
+        train("a", epochs=1, batch_size=1)
+    assert not train.folder("a").exists()
+
+
+def test_statistics_that_are_not_finite_are_no_result(train, registered, monkeypatch):
+    registered(NETWORKS, "small-cnn", Network(Normed))
+    norm = torch.nn.BatchNorm1d.forward
+
+    def overflowing(self, values):
+        self.running_var.fill_(torch.inf)
+        return norm(self, values)
+
+    monkeypatch.setattr(torch.nn.BatchNorm1d, "forward", overflowing)
+    with pytest.raises(UserError, match=r"^probe zero, .*: its weights are no longer finite"):
+        train("a", epochs=1)
+
+
+def test_outputs_that_are_no_numbers_have_no_accuracy(train, registered):
+    """The first of such outputs would count as the largest."""
+
+    def broken(*arguments):
+        body = Normed(*arguments)
+        body.norm.running_var.fill_(-2.0)  # its root is NaN
+        body.norm.momentum = 0.0
+        return body
+
+    registered(NETWORKS, "small-cnn", Network(broken))
+    with pytest.raises(UserError, match=r"^task zero: the network's outputs on val are NaN"):
+        train("a", epochs=1)
+
+
 # A trained network in place of a probe ------------------------------------------------------------
 
 ACCURACY = Measure(dict, ("facts",), ("facts",), 0.0, 1.0)
@@ -338,6 +384,8 @@ BAD_WEIGHTS = {
         "size mismatch for head",
     ),
     "one too many": ({"more": torch.zeros(1)}, "Unexpected key"),
+    "a wrapper's names": ("module.", "Missing key.*; the names that fit begin with 'module\\.'"),
+    "two wrappers' names": ("_orig_mod.module.", "Missing key.*begin with '_orig_mod\\.module\\.'"),
 }
 NO_NUMBERS = {
     "none": (torch.tensor([0.0, float("nan")]), "not finite"),
@@ -348,7 +396,11 @@ NO_NUMBERS = {
 
 @pytest.mark.parametrize(("change", "message"), BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
 def test_weights_that_do_not_fit_are_one_error(brought, tmp_path, change, message):
-    whole = load_file(brought.path) if "weight" not in change else {}
+    whole = load_file(brought.path)
+    if isinstance(change, str):
+        whole, change = {change + name: value for name, value in whole.items()}, {}
+    elif "weight" in change:
+        whole = {}
     save_file(whole | change, tmp_path / "bad.safetensors")
     what = rf"^{tmp_path}/bad\.safetensors: not a network small-cnn for task zero: {message}"
     with pytest.raises(UserError, match=what):

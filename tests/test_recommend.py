@@ -1,5 +1,6 @@
 """A new task among the learned ones of a library."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -108,6 +109,20 @@ def test_a_failed_addition_leaves_the_library_as_it_was(finished, task_file, tmp
     with pytest.raises(UserError, match="no learned task was searched"):
         recommend.run(library, task_file, data_root=tmp_path, searching=True, add=True)
     assert digests(library) == before
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(
+    finished, task_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recommend.probe, "run", None)  # calling it would fail
+    monkeypatch.setattr(recommend.tempfile, "TemporaryFile", refused)
+    for place, keys in ((tmp_path, {"searching": True}), (finished.results, {"add": True})):
+        with pytest.raises(UserError, match=f"^{place}: results cannot be written there .Read"):
+            recommend.run(finished.results, task_file, data_root=tmp_path, **keys)
+
+
+def refused(**_):
+    raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_a_search_starts_from_the_nearest_task_that_was_searched(finished, task_file, tmp_path):

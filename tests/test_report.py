@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, experiment_of
 from PIL import Image
 
 from ftd import config, store
@@ -269,6 +269,12 @@ def test_tables_without_a_measure_s_rows(measured):
     store.write_table(path, table.slice(0, 6))
     with pytest.raises(UserError, match=r"no distances to three, a task of .*nearest\.parquet"):
         figures.run(measured, "matrix", **MATRIX)
+
+
+def test_a_lone_task_has_no_shares(tmp_path):
+    one = experiment_of(tmp_path, tasks={"zero": TINY["tasks"]["zero"]})
+    assert not [name for name in one.figures() if name.startswith("shares")]
+    assert [name for name in experiment_of(tmp_path).figures() if name.startswith("shares")]
 
 
 def test_what_decides_a_figure():

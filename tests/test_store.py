@@ -133,6 +133,38 @@ def test_files_without_a_checksum_are_refused(tmp_path):
     assert store.read_foreign_tensors(path).keys() == TENSORS.keys()
 
 
+def test_tensors_that_share_memory_are_kept_apart(tmp_path):
+    """Tied weights, views of one another, expanded ones: a state may hold them all."""
+    whole = torch.arange(8.0)
+    shared = {
+        **{"a": whole, "b": whole, "part": whole[2:4], "wide": whole[:1].expand(3)},
+        **{"turned": whole.view(2, 4).T, "none": torch.empty(0), "nothing": torch.empty(0)},
+    }
+    store.write_tensors(tmp_path / "t.safetensors", shared, {})
+    found, _ = store.read_tensors(tmp_path / "t.safetensors")
+    assert found.keys() == shared.keys()
+    assert all(torch.equal(found[name], value) for name, value in shared.items())
+
+
+OTHER_FORMATS = {
+    "torch.save": (None, "it looks like a file of torch.save: write it by safetensors.torch.save"),
+    "pickle": (b"\x80\x02}q\x00.", "it looks like a file of torch.save"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+    "anything": (b"<html>", "check the file that was given"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), OTHER_FORMATS.values(), ids=OTHER_FORMATS)
+def test_what_is_taken_for_safetensors_is_named(tmp_path, content, message):
+    path = tmp_path / "body.pth"
+    if content is None:
+        torch.save(TENSORS, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"body\.pth: cannot be read, .*{message}"):
+        store.read_foreign_tensors(path)
+
+
 def test_a_missing_column_and_another_stage_s_file_are_named(tmp_path):
     write("table", tmp_path / "t.parquet")
     with pytest.raises(UserError, match=r"t\.parquet: no column wanted; give the right table"):

@@ -285,6 +285,13 @@ def fails(*_):
     raise KeyError("tags")
 
 
+def test_one_class_is_no_task(digits):
+    cut = store.read_table(digits / "digits.parquet")
+    settings = with_own(Task, ClassLabels, "Task")(dataset="digits", labels="all")
+    with pytest.raises(UserError, match=r"^tasks\.mine\.labels: .*has the class 'cat' alone; a"):
+        slice_cut("mine", settings, cut, {"classes": {"3": "cat"}}, 0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -86,7 +86,7 @@ class Search(SearchCommon):
 
     methods: list[str] = Field(["ftd-nas"], min_length=1)
     tasks: list[str] | None = Field(None, min_length=1)
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field([0], min_length=1)
 
     def of(self, method: str) -> SearchSettings:
         """What a search by ``method`` is done by."""

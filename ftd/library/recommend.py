@@ -88,7 +88,7 @@ def run(
 
     Raises:
         UserError: no library, a task that is none or in it already, unfitting data, nothing
-            searched where a search is to start from it.
+            searched where a search is to start from it, a folder that cannot be written.
     """
     library = Path(library)
     settings = config.recorded(library, plugins=plugins)
@@ -97,10 +97,12 @@ def run(
         settings = settings | {"data_root": str(data_root)}
     name, joined = _with_task(settings, new, library, task_file)
     learned = [known for known in joined.tasks if known != name]
+    if add or searching:  # said before any work, not after it
+        _expect_writable(library if add else task_file.parent)
     with tempfile.TemporaryDirectory(prefix="ftd-recommend-") as work:
         experiment = Experiment(joined, Path(work), library)
         searched = [known for known in learned if _genotype_of(experiment, known).exists()]
-        if searching and not searched:  # said before any work, not after it
+        if searching and not searched:  # before any work, as above
             raise UserError(
                 f"{library / 'search' / LIBRARY}: no learned task was searched, so there is no "
                 "architecture to start from; run the library's searches first"
@@ -117,15 +119,33 @@ def run(
             found = found and tuple(library / path.relative_to(work) for path in found)
         elif found:
             beside = [task_file.with_name(f"{name}-{path.name}") for path in found]
-            found = tuple(Path(shutil.copy(*pair)) for pair in zip(found, beside, strict=True))
+            for path, copy in zip(found, beside, strict=True):
+                store.write_bytes(copy, path.read_bytes())
+            found = tuple(beside)
     return Recommendation(name, joined.measures[0], ranks, architecture, found)
 
 
 def _add(experiment: Experiment) -> None:
     """Move the new artifacts to the library; its configuration, which makes them known, last."""
     shutil.rmtree(experiment.root / "index")  # the workflow lists the sources itself
-    shutil.copytree(experiment.root, experiment.base, dirs_exist_ok=True)
+    try:
+        shutil.copytree(experiment.root, experiment.base, dirs_exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)[:200]  # of many files, all of it
+        raise UserError(f"{experiment.base}: the task cannot be kept there ({reason})") from error
     report.record(replace(experiment, root=experiment.base))
+
+
+def _expect_writable(folder: Path) -> None:
+    """Raises a ``UserError`` if no file can be made in a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: results cannot be written there ({error.strerror}); check its permissions, "
+            "or give a copy of it"
+        ) from error
 
 
 def _one_task(task_file: Path) -> dict:

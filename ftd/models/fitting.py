@@ -28,12 +28,20 @@ def train_epoch(
     """One pass over ``train``; returns the mean loss per image.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or the network cannot train on a batch of one image.
     """
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     for images, targets in data.batches("train", batch_size, generator):
         optimizer.zero_grad()
-        loss = loss_of(images, targets)
+        try:
+            loss = loss_of(images, targets)
+        except ValueError as error:
+            if len(targets) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"{what}: batch norm cannot train on one image at a time; raise batch_size, "
+                "samples and the images of train to 2 at least"
+            ) from error
         loss.backward()
         optimizer.step()
         total += loss.detach().double() * len(targets)
@@ -69,7 +77,8 @@ def fit(
             (and batch norms measured anew), as the consistency theorem of Le et al. assumes.
 
     Raises:
-        UserError: a loss or a final weight is not finite.
+        UserError: a loss, a final weight or a batch norm's statistic is not finite, or the network
+            cannot train on a batch of one image.
     """
     with _seeded(seed, data.device):
         generator = torch.Generator().manual_seed(seed)
@@ -95,7 +104,7 @@ def fit(
         if mean:
             model.load_state_dict(mean.module.state_dict())
             update_bn(data.batches("train", batch_size, generator), model)
-    if not all(value.isfinite().all() for value in model.parameters()):
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise UserError(f"{what}: its weights are no longer finite; lower its learning_rate")
     model.eval()
     return losses
@@ -138,17 +147,25 @@ def accuracy(model: nn.Module, data: TaskData, part: str) -> float:
     """Mean score of a part's images, in [0, 1]: for classes, the share that is named rightly.
 
     Raises:
-        UserError: a target whose scores are not [B] in [0, 1].
+        UserError: outputs that are NaN, or a target whose scores are not [B] in [0, 1].
     """
     model.eval()
-    total, strange = 0, 0
+    total, strange, none = 0, 0, 0
     for images, targets in data.batches(part, EVAL_BATCH):
-        scores = data.target.scores(model(images), targets)
+        outputs = model(images)
+        if isinstance(outputs, torch.Tensor):  # the largest of such outputs would be the first
+            none = none + outputs.isnan().sum()
+        scores = data.target.scores(outputs, targets)
         shape = list(getattr(scores, "shape", ()))
         if shape != [len(images)]:
             raise _no_scores(data, f"{shape} of {len(images)} images")
         total = total + scores.sum()
         strange = strange + (~((scores >= 0) & (scores <= 1))).sum()
+    if none:
+        raise UserError(
+            f"task {data.task.name}: the network's outputs on {part} are NaN, it has diverged; "
+            "lower its learning_rate, or bring other weights"
+        )
     if strange:
         raise _no_scores(data, f"{int(strange)} that are not in [0, 1]")
     return float(total) / data.count(part)

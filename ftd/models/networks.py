@@ -49,6 +49,7 @@ def build(
             with _named(network, "cannot be built"):
                 body = resolve(entry.build)(channels, size[0], width)
         head = target.head(_features(network, body, image_shape), tuple(size), pooled=pooled)
+        _expect_kept(network, body)
     target.start(head, seed)
     return nn.Sequential(OrderedDict(body=body, head=head))
 
@@ -78,10 +79,24 @@ def _features(network: str, body: nn.Module, image_shape: tuple[int, int, int]) 
     return shape[1:]
 
 
+def _expect_kept(network: str, body: nn.Module) -> None:
+    """Raises a ``UserError`` for a body whose state cannot be kept as tensors and put back."""
+    state = body.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"network {network}: its state {name!r} is a {type(value).__name__}, but networks "
+                "are kept as tensors; hold it in a buffer, or leave it out of the state"
+            )
+    with _named(network, "its state cannot be put back"):
+        body.load_state_dict({name: value.clone() for name, value in state.items()})
+
+
 @contextmanager
 def _named(network: str, what: str) -> Iterator[None]:
     """Say which network it was; whatever a user's one raises is theirs to put right."""
     try:
         yield
     except Exception as error:
-        raise UserError(f"network {network}: {what} ({type(error).__name__}: {error})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"network {network}: {what} ({type(error).__name__}: {reason})") from error

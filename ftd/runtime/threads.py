@@ -1,6 +1,7 @@
 """Setting a process up so that results do not depend on the machine's load."""
 
 import os
+import re
 
 import torch
 
@@ -11,15 +12,15 @@ from ftd.runtime.progress import log
 def setup() -> None:
     """Set the process up so that a stage's result does not depend on the machine's load.
 
-    One thread, or ``OMP_NUM_THREADS`` (which the workflow sets): sums differ between thread
-    counts. Denormals are flushed: an over-trained network's gradients can become so small that
-    a CPU works many times slower. Of several GPUs the process takes one for itself, and takes
-    cuDNN's deterministic algorithms.
+    One thread, or ``OMP_NUM_THREADS`` (which the workflow sets), if it is a number from 1 to 9999:
+    sums differ between thread counts. Denormals are flushed: an over-trained network's gradients
+    can become so small that a CPU works many times slower. Of several GPUs the process takes one
+    for itself, and takes cuDNN's deterministic algorithms.
     """
     if not torch.cuda.is_initialized():  # else the choice is made
         claim(detect=torch.backends.cuda.is_built())
     log(f"device: {default_device()}")
     threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # of nested levels the first
-    torch.set_num_threads(max(1, int(threads)) if threads.isdecimal() else 1)
+    torch.set_num_threads(int(threads) if re.fullmatch("[1-9][0-9]{0,3}", threads) else 1)
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True

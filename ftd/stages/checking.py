@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftd import store
+from ftd.errors import UserError
 from ftd.layout import Artifact
 from ftd.stages.experiment import Experiment
 
@@ -64,14 +65,8 @@ class Library:
         yield from must(facts["version"] == version, f"made by another version of the stage {name}")
         if self.experiment is None or not self._is_asked_for(names):
             return
-        asked = decides(self.experiment, **names)
-        right = facts["settings"] == asked["settings"]
-        yield from must(right, f"made with other {name} settings")
-        right = facts.get("parts", {}) == asked.get("parts", {})
-        yield from must(right, f"made with another plugin for {', '.join(asked.get('parts', {}))}")
-        if "seed" in asked:
-            seed = facts.get("experiment_seed", facts.get("seed", asked["seed"]))
-            yield from must(seed == asked["seed"], f"made with the experiment's seed {seed}")
+        for problem in other_making(facts, decides(self.experiment, **names)):
+            yield from must(False, problem)
 
     def _is_asked_for(self, names: Mapping[str, str]) -> bool:
         """Whether the configuration still names an artifact: else it is a leftover."""
@@ -81,6 +76,43 @@ class Library:
         ):
             return False
         return all(name in known[kind] for kind, name in names.items())
+
+
+def other_making(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """How an artifact was made otherwise than ``asked``, which its stage's ``decides`` gives."""
+    found, wanted = facts["settings"], asked["settings"]
+    if found != wanted:
+        keys = [key for key in {*found, *wanted} if found.get(key) != wanted.get(key)]
+        yield f"made with other {facts['stage']} settings ({', '.join(sorted(keys))})"
+    if facts.get("parts", {}) != asked.get("parts", {}):
+        yield f"made with another plugin for {', '.join(asked.get('parts', {}))}"
+    if "seed" in asked:
+        seed = facts.get("experiment_seed", facts.get("seed", asked["seed"]))
+        if seed != asked["seed"]:
+            yield f"made with the experiment's seed {seed}"
+
+
+def expect_asked(path: Path, facts: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Compare how an artifact that a stage reads was made with what the configuration asks for.
+
+    Snakemake starts no job again for changed settings where its records are lost or it was told to
+    look at time stamps alone, and verbs take other settings (``--set``).
+
+    Args:
+        asked: what ``decides`` of the artifact's stage gives.
+
+    Raises:
+        UserError: it was made with other settings, plugins or another seed, or by another version.
+    """
+    stage = facts["stage"]
+    problems = list(other_making(facts, asked))
+    if facts["version"] != asked["version"]:
+        problems.append(f"made by another version of the stage {stage}")
+    if problems:
+        raise UserError(
+            f"{path}: {'; '.join(problems)}, which is not what the configuration asks for now; "
+            f"{AGAIN}, or make all such files anew (snakemake -R {stage})"
+        )
 
 
 def must(holds: bool, what: str) -> list[str]:

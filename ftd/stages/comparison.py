@@ -6,7 +6,8 @@ from typing import Any
 
 from ftd import store
 from ftd.layout import LAYOUT
-from ftd.stages.checking import Library
+from ftd.stages import training
+from ftd.stages.checking import Library, expect_asked
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
@@ -36,7 +37,8 @@ def run(experiment: Experiment) -> None:
     """Write one row per task, method and seed, from their metrics.
 
     Raises:
-        UserError: unreadable metrics.
+        UserError: unreadable metrics, or such that were made otherwise than the configuration asks
+            for.
     """
     import pyarrow as pa  # rules and --help would pay for it
 
@@ -46,6 +48,7 @@ def run(experiment: Experiment) -> None:
         path = experiment.input(LAYOUT.metrics, **names)
         metrics, facts = store.read_document(path)
         store.expect_stage(path, metrics, "training")
+        expect_asked(path, metrics, training.decides(experiment, **names))
         rows.append({name: metrics[name] for name in COLUMNS})
         digests.append(facts["sha256"])
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])

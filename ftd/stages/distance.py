@@ -14,7 +14,7 @@ from ftd.runtime.progress import log, progress
 from ftd.stages import fisher, probe
 from ftd.stages.checking import Library, must
 from ftd.stages.experiment import Experiment
-from ftd.stages.sides import Entry, Side, Things
+from ftd.stages.sides import Entry, Side, Things, expect_made
 from ftd.store.pairs import PairStore, open_store, pair_key, read_store
 from ftd.store.provenance import packages, record
 
@@ -68,15 +68,17 @@ def index(
     equal sources. Paths are relative to the list's folder.
 
     Raises:
-        UserError: a file that is missing, damaged, or of another stage; a combination.
+        UserError: a file that is missing, damaged, of another stage, or made otherwise than the
+            configuration asks for; a combination.
     """
     _expect(experiment, measure=measure, network=network, trial=trial)
     kind, names = MEASURES.get(measure), {"network": network, "trial": trial}
     out = experiment.output(LAYOUT.index, measure=measure, **names)
-    found = {
-        task: Things.of(experiment, kind.source, task=task, **names).entries(kind.source, out)
-        for task in sorted(experiment.config.tasks)
-    }
+    found = {}
+    for task in sorted(experiment.config.tasks):
+        things = Things.of(experiment, kind.source, task=task, **names)
+        expect_made(experiment, kind.source, things, task=task, **names)
+        found[task] = things.entries(kind.source, out)
     about = {"stage": "index", "measure": measure} | names | declares(measure)
     store.write_json(out, found, about)
     return found
@@ -169,13 +171,14 @@ def run(experiment: Experiment, *, measure: str, network: str, trial: int, task:
     missing. Returns the number of pairs computed.
 
     Raises:
-        UserError: unreadable input, inputs of different runs or that change meanwhile, numbers
-            that are not finite or out of the measure's range, or a combination.
+        UserError: unreadable input, inputs of different runs or settings, or that change meanwhile,
+            numbers that are not finite or out of the measure's range, or a combination.
     """
     from ftd.measures.columns import write_column  # pyarrow, as above
 
     _expect(experiment, measure=measure, network=network, trial=trial, task=task)
     column = Column(experiment, measure=measure, network=network, trial=trial, task=task)
+    expect_made(experiment, column.kind.target, column.things, **column.names)
     keys, parts = column.keys(), column.parts
     with open_store(column.store) as pairs:
         missing = [source for source in keys if None in map(pairs.get, keys[source])]

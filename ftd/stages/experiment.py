@@ -128,7 +128,8 @@ class Experiment:
         layered = [name for name in self.measures if _measure(name).layers]
         combined = {
             "matrix": self.config.measures,
-            "shares": layered if self.config.distance.layers else [],
+            # a lone task has no pair with shares
+            "shares": layered if self.config.distance.layers and len(known["task"]) > 1 else [],
         }
         return [
             name.format(measure=measure, network=network, statistic=s, method=method, seed=seed)

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ftd import store
+from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import probe
-from ftd.stages.checking import Library, finite, must
+from ftd.stages import task as slices
+from ftd.stages.checking import Library, expect_asked, finite, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
@@ -27,25 +29,36 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
     """Extract F_bb, a probe's diagonal on its own task; write it as safetensors (float64).
 
     Raises:
-        UserError: unreadable input, or a zero or non-finite trace.
+        UserError: unreadable input, or such that was made otherwise than the configuration asks
+            for, fewer images than a micro-batch has, or a zero or non-finite trace.
     """
     # torch: seconds that rules and --help would pay.
     from ftd.fisher.kronecker import layers_of
     from ftd.measures.fisher_task import on_own_task
     from ftd.runtime.threads import setup
     from ftd.tasks.data import TaskData
-    from ftd.tasks.slices import read_slice
 
     experiment.expect(network=network, trial=trial, task=task)
     setup()
     names = {"network": network, "trial": trial, "task": task}
-    model, facts = probe.load(experiment.input(LAYOUT.probe, **names))
-    sliced, settings = read_slice(experiment.input(LAYOUT.slice, **names)), experiment.config.fisher
+    path, settings = experiment.input(LAYOUT.probe, **names), experiment.config.fisher
+    model, facts = probe.load(path)
+    expect_asked(path, facts, probe.decides(experiment, **names))
+    sliced = slices.read(experiment, task=task)
+    if facts["slice"] != sliced.facts["sha256"]:
+        raise UserError(f"{path}: trained on another slice than {sliced.path}; run probe again")
     data = TaskData(sliced, experiment.images_of(task), {"fisher": settings.samples})
+    count = data.count("fisher")
+    if count < settings.microbatch:
+        raise UserError(
+            f"tasks.{task}: {count} images of the part 'fisher' are no micro-batch of "
+            f"{settings.microbatch}; lower fisher.microbatch, or give more images (fisher.samples, "
+            "the data set's parts)"
+        )
     found = on_own_task(model, data, settings, probe.name_of(facts))
     made = decides(experiment, **names)
     about = names | {
-        "samples": data.count("fisher"),
+        "samples": count,
         "layers": layers_of(found),
         "probe": facts["sha256"],
         "slice": sliced.facts["sha256"],

@@ -11,6 +11,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.runtime.progress import log
 from ftd.runtime.seeds import seed_of
+from ftd.stages import task as slices
 from ftd.stages.checking import Library, finite, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
@@ -62,12 +63,11 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> dict:
     from ftd.runtime.device import default_device
     from ftd.runtime.threads import setup
     from ftd.store import cache as shared
-    from ftd.tasks.slices import read_slice
 
     experiment.expect(network=network, trial=trial, task=task)
     setup()
     names = {"network": network, "trial": trial, "task": task}
-    sliced = read_slice(experiment.input(LAYOUT.slice, **names))
+    sliced = slices.read(experiment, task=task)
     made, files = decides(experiment, **names), files_of(experiment, network=network, task=task)
     identity = names | {
         "seed": made["seed"],
@@ -175,9 +175,20 @@ def _start(sliced: "Slice", identity: dict, files: dict[str, str]) -> "nn.Module
                 into.load_state_dict(weights)
             except RuntimeError as error:
                 reason = str(error).splitlines()[1].strip()
-                raise UserError(f"{files[key]}: not {what}: {reason}") from error
+                hint = _prefix_hint(weights, into)
+                raise UserError(f"{files[key]}: not {what}: {reason}{hint}") from error
             _check_numbers(files[key], weights, into)
     return model
+
+
+def _prefix_hint(weights: "dict[str, torch.Tensor]", into: "nn.Module") -> str:
+    """What to do about names that are right but for what stands before all of them."""
+    wanted = list(into.state_dict())
+    first = wanted[0] if wanted else None
+    for prefix in (name.removesuffix(first) for name in weights if first and name.endswith(first)):
+        if prefix and all(prefix + name in weights for name in wanted):
+            return f"; the names that fit begin with {prefix!r}: keep those alone, without it"
+    return ""
 
 
 def _check_numbers(path: str, weights: "dict[str, torch.Tensor]", into: "nn.Module") -> None:

@@ -11,6 +11,7 @@ from ftd.layout import LAYOUT
 from ftd.parts import OPERATIONS, SEARCHERS, Searcher, resolve
 from ftd.runtime.seeds import seed_of
 from ftd.stages import selection
+from ftd.stages import task as slices
 from ftd.stages.checking import AGAIN, Library, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
@@ -83,14 +84,13 @@ def run(
     from ftd.runtime.threads import setup
     from ftd.search.ledger import trace_table
     from ftd.store.resume import Resume
-    from ftd.tasks.slices import read_slice
 
     experiment.expect(method=method, task=task)
     setup()
     names = {"method": method, "task": task, "seed": seed}
     if donors is None:
         donors = sources(experiment, _selected(experiment, method), **names)
-    sliced = read_slice(experiment.input(LAYOUT.slice, task=task))
+    sliced = slices.read(experiment, task=task)
     found, weights = _donors(experiment, method, donors, seed)
     made = decides(experiment, **names)
     facts = names | {

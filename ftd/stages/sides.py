@@ -15,7 +15,9 @@ from ftd import store
 from ftd.config import Fisher
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.stages import probe
+from ftd.stages import fisher, probe
+from ftd.stages import task as slices
+from ftd.stages.checking import expect_asked
 from ftd.stages.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -124,9 +126,14 @@ class Things:
         return store.TensorFile(self.paths["fisher"], stage="fisher")
 
     @functools.cached_property
+    def all_facts(self) -> dict[str, Any]:
+        """All facts of its network."""
+        return store.read_json(self.paths["probe_facts"])
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Its facts, as far as measures may read them."""
-        return _chosen(store.read_json(self.paths["probe_facts"]), _FACTS)
+        return _chosen(self.all_facts, _FACTS)
 
     @functools.cached_property
     def table(self) -> "pa.Table":
@@ -147,6 +154,32 @@ class Things:
         if path not in self.opened:
             self.opened[path] = store.TensorFile(path, stage="dataset")
         return self.opened[path]
+
+
+def expect_made(experiment: Experiment, needs: Iterable[str], things: Things, **names: Any) -> None:
+    """Compare how one task's things were made with what the configuration asks for.
+
+    Args:
+        names: ``network``, ``trial`` and ``task``.
+
+    Raises:
+        UserError: one was made otherwise.
+    """
+    wanted, paths = artifacts_of(needs), things.paths
+    sliced = slices.decides(experiment, task=names["task"])
+    of_network = {"probe": lambda: things.probe.facts, "probe_facts": lambda: things.all_facts}
+    for name in of_network.keys() & wanted:
+        facts = of_network[name]()
+        expect_asked(paths[name], facts, probe.decides(experiment, **names))
+        if facts["target"]["settings"] != sliced["settings"]:
+            raise UserError(
+                f"{paths[name]}: trained on another slice than the configuration asks for now; "
+                "delete it and run again"
+            )
+    if "fisher" in wanted:
+        expect_asked(paths["fisher"], things.fisher.facts, fisher.decides(experiment, **names))
+    if "slice" in wanted:
+        expect_asked(paths["slice"], store.table_facts(things.table), sliced)
 
 
 def _chosen(facts: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

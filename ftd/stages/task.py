@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.stages.checking import Library, must
+from ftd.stages.checking import AGAIN, Library, expect_asked, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
     from ftd.config import Task
+    from ftd.tasks.slices import Slice
 
 VERSION = 3
 
@@ -98,6 +99,22 @@ def _expect_the_same(task: str, meant: Mapping[str, Any], kept: Path) -> None:
                 f"{known!r} when this task was sliced last, and is {name!r} now; write the name "
                 f"that you mean in quotes, or delete {kept} to go on with the new one"
             )
+
+
+def read(experiment: Experiment, *, task: str) -> "Slice":
+    """A task's slice, for the stages that follow.
+
+    Raises:
+        UserError: missing or damaged file, one of another task, or made otherwise than the
+            configuration asks for.
+    """
+    from ftd.tasks.slices import read_slice  # numbers, as in run
+
+    found = read_slice(experiment.input(LAYOUT.slice, task=task))
+    if found.name != task:
+        raise UserError(f"{found.path}: is of task {found.name}; {AGAIN}")
+    expect_asked(found.path, found.facts, decides(experiment, task=task))
+    return found
 
 
 def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:

@@ -12,7 +12,9 @@ from ftd.layout import LAYOUT
 from ftd.parts import OPERATIONS
 from ftd.runtime.progress import log
 from ftd.runtime.seeds import seed_of
-from ftd.stages.checking import Library, finite, must
+from ftd.stages import search
+from ftd.stages import task as slices
+from ftd.stages.checking import Library, expect_asked, finite, must
 from ftd.stages.experiment import Experiment
 from ftd.stages.search import read_architecture, same_genotype
 from ftd.store.provenance import record
@@ -50,21 +52,22 @@ def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
     network; ``macs`` per image, forward; ``seconds``; and the search's cost, copied.
 
     Raises:
-        UserError: unreadable input, or a loss that is not finite.
+        UserError: unreadable input, or such that was made otherwise than the configuration asks
+            for, or a loss that is not finite.
     """
     # torch: seconds that rules and --help would pay.
     from ftd.runtime.device import default_device
     from ftd.runtime.threads import setup
     from ftd.store.resume import Resume
     from ftd.tasks.data import TaskData
-    from ftd.tasks.slices import read_slice
 
     experiment.expect(method=method, task=task)
     setup()
     names = {"method": method, "task": task, "seed": seed}
     genotype = experiment.input(LAYOUT.genotype, **names)
     found = read_architecture(genotype)
-    sliced = read_slice(experiment.input(LAYOUT.slice, task=task))
+    expect_asked(genotype, found, search.decides(experiment, **names))
+    sliced = slices.read(experiment, task=task)
     if found["task"] != sliced.facts["task"]:
         its = sliced.facts["task"]
         raise UserError(f"{genotype}: is of task {found['task']}, the slice is of {its}; run again")

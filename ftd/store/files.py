@@ -8,7 +8,6 @@ bytes of tables and tensors, of the canonical text of JSON. Reading compares it 
 else is made of the content, so a damaged file reaches no decoder. It is no signature.
 """
 
-import fcntl
 import glob
 import hashlib
 import itertools
@@ -25,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from ftd.errors import UserError
+from ftd.store.locks import lock_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +90,7 @@ def _neighbour(path: Path) -> tuple[IO, str]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         file = open(handle)  # noqa: SIM115, closed by the caller
         with suppress(OSError):  # a file system without locks: leftovers stay there
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file)
         if os.fstat(handle).st_nlink:  # else it was taken for a leftover a moment ago
             return file, name
         file.close()
@@ -100,7 +100,7 @@ def _remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of ``path``: half-written neighbours that none holds."""
     for old in path.parent.glob(f".{glob.escape(path.name)}.????????"):
         with suppress(OSError), open(old, "r+b") as file:  # NFS locks no file open to read
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(file, wait=False)
             old.unlink()
 
 

@@ -6,7 +6,6 @@ key, to find it by, and 5 bytes of a digest of the whole key and the number, to 
 torn, damaged or outdated record agrees with no key that is asked for, wherever it stands.
 """
 
-import fcntl
 import hashlib
 import os
 import struct
@@ -19,6 +18,7 @@ from typing import BinaryIO
 from ftd.errors import UserError
 from ftd.runtime.progress import log
 from ftd.store.files import canonical
+from ftd.store.locks import lock_file
 
 _RECORD = struct.Struct("8s3s5s")  # number, part of the key, check
 _NUMBER = struct.Struct("<d")
@@ -73,10 +73,10 @@ class PairStore:
 def _lock(file: BinaryIO, path: Path) -> None:
     """A killed run can leave a job behind that still writes."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file, wait=False)
     except BlockingIOError:
         log(f"{path}: waiting for another process that writes it")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file)
     except OSError as error:
         log(f"{path}: not locked, this file system has no locks ({error.strerror})")
 

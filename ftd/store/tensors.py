@@ -31,6 +31,12 @@ from ftd.store.files import (
 if TYPE_CHECKING:
     import torch
 
+_OTHERS = {
+    b"PK\x03\x04": "it looks like a file of torch.save: write it by safetensors.torch.save_file",
+    b"\x80": "it looks like a file of torch.save: write it by safetensors.torch.save_file",
+    b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself, git lfs pull",
+}
+"""How files of other formats begin that are taken for safetensors, and what to do about them."""
 _CHUNK = 1 << 20
 _MAX_HEADER = 100_000_000  # bytes, safetensors' own limit
 
@@ -39,7 +45,7 @@ def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict) -
     """Write named tensors and their facts as safetensors."""
     from safetensors.torch import save_file  # it imports torch (2 s), which readers of facts spare
 
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = _apart({name: tensor.detach().cpu() for name, tensor in tensors.items()})
     about = without_digest(facts) | {CHECKSUM: BLANK.decode()}
     with replacing(Path(path)) as name:
         save_file(content, name, metadata={KEY: canonical(about)})
@@ -49,6 +55,21 @@ def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], facts: dict) -
             checksum = checksum_of(header, at, _rest(file))
             file.seek(at)
             file.write(checksum.encode())
+
+
+def _apart(tensors: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
+    """Contiguous tensors of which no two share memory, as tied weights and views do.
+
+    The format has no names for one thing: each gets its own copy, which a network that ties them
+    takes in one after another.
+    """
+    found, taken = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.contiguous()
+        memory = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if memory in taken else value
+        taken.add(memory)
+    return found
 
 
 class TensorFile:
@@ -119,9 +140,15 @@ def read_foreign_tensors(path: Path) -> dict[str, "torch.Tensor"]:
     """Named tensors of a file that the user brings: it carries no checksum.
 
     Raises:
-        UserError: missing or damaged file.
+        UserError: missing or damaged file, or one of another format.
     """
-    with reading(path, BRING):
+    remedy = BRING
+    if os.path.isfile(path):
+        with reading(path, BRING), open(path, "rb") as file:
+            start = file.read(64)
+        found = [what for mark, what in _OTHERS.items() if start.startswith(mark)]
+        remedy = found[0] if found else BRING
+    with reading(path, remedy):
         return _map(path)
 
 

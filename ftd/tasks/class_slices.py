@@ -60,6 +60,12 @@ def slice_classes(
 def _members(task: str, settings: Task, classes: dict[int, str]) -> dict[str, set[int]]:
     """Class numbers by label name, in label order."""
     if settings.labels == "all":
+        if len(classes) < 2:
+            one = ", ".join(map(repr, classes.values()))
+            raise UserError(
+                f"tasks.{task}.labels: data set {settings.dataset!r} has the class {one} alone; a "
+                "task needs at least two labels"
+            )
         if len(set(classes.values())) < len(classes):
             raise UserError(f"tasks.{task}.labels: two classes share a name; list the labels")
         return {name: {number} for number, name in classes.items()}
