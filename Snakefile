@@ -1,13 +1,17 @@
 """Fisher task distance: dataset → task → probe → Fisher → distance → selection → search → training → report."""
 
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.19")
 
-# A configuration given on the command line or by a module replaces the default experiment.
+# A configuration given on the command line or by a module replaces the default experiment, which
+# is that of the folder in which Snakemake runs, as it is for ftd, if it has one.
 if not workflow.configfiles and "tasks" not in config:
+    default = "config/config.yaml"
 
-    configfile: f"{workflow.current_basedir}/config/config.yaml"
+    configfile: default if os.path.exists(default) else f"{workflow.current_basedir}/{default}"
 
 
 include: "rules/common.smk"

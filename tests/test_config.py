@@ -11,7 +11,7 @@ from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures import Combination, Measure
-from ftd.parts import MEASURES
+from ftd.parts import MEASURES, NETWORKS, Network
 from ftd.stages import report, search
 
 
@@ -265,6 +265,45 @@ def test_bad_value_is_named(path, value, message):
         config.parse(changed(path, value))
     assert message in str(error.value)
     assert "1 error(s)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where"),
+    [
+        ("trials", True, "trials"),
+        ("image/channels", True, "image.channels"),
+        ("probe/learning_rate", True, "probe.learning_rate"),
+        ("datasets/digits/parts", {"val": True}, "datasets.digits.parts.val"),
+        ("search/seeds", [True], "search.seeds.0"),
+        ("search/space/feeds", True, "search.space.feeds"),
+        ("search/fuse/tie", False, "search.fuse.tie"),
+        ("search/max_macs", True, "search.max_macs"),
+    ],
+)
+def test_a_boolean_is_no_number(tmp_path, path, value, where):
+    """In a file, in whichever words, as in JSON and in Python."""
+    raw = changed(path, value)
+    with pytest.raises(UserError, match=rf"1 error\(s\)\n  {where}: (input should be|expected) "):
+        config.parse(raw)
+    text = yaml.safe_dump(raw, sort_keys=False).replace("true", "yes").replace("false", "off")
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"1 error\(s\)\n  {where}: (input should be|expected) "):
+        config.load(tmp_path / "own.yaml")
+
+
+def test_a_boolean_is_one_where_it_can_be():
+    for value in (True, False):
+        found = config.parse(changed("probe/average", value) | {"distance": {"layers": value}})
+        assert found.probe.average is value and found.distance.layers is value
+
+
+def test_two_figures_of_one_name(registered):
+    registered(MEASURES, "fisher-small", OF_FACTS)
+    registered(NETWORKS, "cnn", Network("nowhere:build"))
+    both = {"measures": ["fisher", "fisher-small"], "networks": ["small-cnn", "cnn"]}
+    with pytest.raises(UserError, match="two of their figures would be named 'fisher-small-cnn'"):
+        config.parse(TINY | both)
+    config.parse(TINY | both | {"networks": ["small-cnn"]})
 
 
 def test_all_errors_at_once():

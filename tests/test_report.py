@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -103,6 +104,24 @@ def test_shares_may_be_below_zero(tmp_path, first, below):
     text = words(tmp_path / "x.svg")
     assert {"to b", "l0", "l2", "share of overlap"} <= set(text)
     assert any(word.startswith("\N{MINUS SIGN}") for word in text) is below
+
+
+@pytest.mark.parametrize(
+    ("source", "layer", "layers"),
+    [
+        ("n" * 100, "conv", 5),
+        ("W" * 100, "conv", 2),
+        ("a", "features.denseblock3.denselayer12.conv2.weight", 2),
+    ],
+)
+def test_long_names_leave_the_shares_their_room(tmp_path, source, layer, layers):
+    pairs = [(target, f"{layer}{number}") for target in "bc" for number in range(layers)]
+    parts = pd.DataFrame(pairs, columns=["target", "layer"]).assign(source=source, contribution=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's: axes sizes collapsed to zero
+        sources = {"b": [source], "c": [source]}
+        heatmaps.shares(parts, sources, tmp_path / "x.svg", of="overlap")
+    assert {source, f"{layer}0"} <= set(words(tmp_path / "x.svg"))
 
 
 DRAWS = """

@@ -443,7 +443,12 @@ def test_own_images_by_configuration_alone(tmp_path, monkeypatch):
     page = (root / "figures" / "datasets.html").read_text()
     assert "<td>train: 120</td>" in page and "<td>train: hidden: 1</td>" in page
     write_images(mine, {"00": 40}, mode="RGB")
-    output = workflow.run("tasks", "--forcerun", "dataset", ok=False)
+    # where it is the default experiment, without --configfile
+    (workflow.folder / "config").mkdir()
+    file.rename(workflow.folder / "config" / "config.yaml")
+    default = workflow.command("tasks", "--forcerun", "dataset")
+    del default[(at := default.index("--configfile")) : at + 2]
+    output = workflow.run(ok=False, command=default)
     assert "class 0 of data set 'on' was '01'" in output and "is '00' now" in output
 
 

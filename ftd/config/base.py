@@ -45,9 +45,13 @@ def settled(value: Any, *kinds: Any) -> Any:
     Args:
         value: of a file.
         kinds: the types that the place takes. Where it takes text, what YAML takes for something
-            that the place does not is the text; so is a number that is no plain decimal.
+            that the place does not is the text; so is a number that is no plain decimal, and
+            a boolean where a number stands: it would be taken for 0 or 1.
     """
     kinds = [member for kind in kinds for member in _members(kind)]
+    taken = value.value if isinstance(value, Written) else value
+    if isinstance(taken, bool) and _numbers_alone(kinds):
+        return str(value)
     if isinstance(value, Written):
         return _scalar(value, kinds)
     if isinstance(value, dict):
@@ -81,6 +85,11 @@ def _inner(kinds: list, *containers: type) -> list[tuple]:
     """What the containers among some types, such as ``list[int]``, say of their items."""
     origins = [(get_origin(kind), get_args(kind)) for kind in kinds]
     return [args for of, args in origins if isinstance(of, type) and issubclass(of, containers)]
+
+
+def _numbers_alone(kinds: list) -> bool:
+    """Whether a number can stand in a place, and neither a boolean nor text."""
+    return not {int, float}.isdisjoint(kinds) and {bool, str, Any}.isdisjoint(kinds)
 
 
 def _scalar(written: Written, kinds: list) -> Any:

@@ -97,6 +97,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _figures(self) -> "Config":
+        names = [f"{measure}-{network}" for measure in self.measures for network in self.networks]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"measures and networks: two of their figures would be named {twice[0]!r}; rename "
+                "a measure or a network"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _layers(self) -> "Config":
         pairs = len(self.networks) * self.trials * len(self.tasks) ** 2
         if self.distance.layers and pairs > MAX_LAYERED:

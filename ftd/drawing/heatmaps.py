@@ -81,7 +81,7 @@ def shares(parts: pd.DataFrame, sources: dict[str, list[str]], out: Path, *, of:
     """
     names = list(dict.fromkeys(parts["layer"]))
     mean = parts.groupby(["target", "source", "layer"])["contribution"].mean()
-    size = (3 + 0.25 * len(names), 1.8 * len(sources))
+    size = _size(names, sources)
     with drawing(out, len(sources), sharex=True, figsize=size, layout="constrained") as drawn:
         figure, panels = drawn
         for (target, shown), axes in zip(sources.items(), panels[:, 0], strict=True):
@@ -94,3 +94,14 @@ def shares(parts: pd.DataFrame, sources: dict[str, list[str]], out: Path, *, of:
             axes.legend(fontsize="small", title="from", loc="center left", bbox_to_anchor=(1, 0.5))
         panels[-1, 0].set_xticks(range(len(names)), names, rotation=90, fontsize="small")
         figure.supylabel(f"share of {of}")
+
+
+def _size(layers: list[str], sources: dict[str, list[str]]) -> tuple[float, float]:
+    """Inches of panels with a legend beside and layers' names below, which leave them some room.
+
+    A letter of a legend takes up to 0.115, of a module's name 0.07 on average.
+    """
+    longest = max((len(source) for shown in sources.values() for source in shown), default=0)
+    width = max(3 + 0.25 * len(layers), 1.5 + 0.115 * longest)
+    height = max(1.8 * len(sources), 0.6 * len(sources) + 0.08 * max(map(len, layers), default=0))
+    return width, height

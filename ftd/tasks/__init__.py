@@ -32,6 +32,13 @@ class ParquetFiles(Section):
     label: str = "label"
     names: str | None = None
 
+    @field_validator("train", "test")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value == []:
+            raise ValueError("expected a file, or a list of at least one, got []")
+        return value
+
 
 register_loader("sklearn-digits", "ftd.tasks.loaders.digits:open_digits")
 register_loader("torchvision", "ftd.tasks.loaders.torchvision_sets:open_torchvision")

@@ -1,13 +1,16 @@
 """Loaders: where a data set's images and their annotations come from."""
 
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import UnidentifiedImageError
 from PIL.Image import DecompressionBombError, Image
 from PIL.Image import open as open_image
 
@@ -23,6 +26,14 @@ from ftd.tasks.foreign import named
 DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError, OverflowError)
 
 Annotation = int | np.ndarray
+_STAND_INS = {
+    b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself, git lfs pull",
+    b"/annex/objects/": "it is a pointer of git-annex: fetch the file itself, git annex get",
+    b"<!doctype html": "it is a web page: download the file itself",
+    b"<html": "it is a web page: download the file itself",
+}
+"""How texts begin, in small letters, that lie in place of a file, and what to do about them."""
+
 Splits = tuple["Counted", "Counted | None", dict[int, str]]
 """The training split, the official test split, and the names of the classes by number."""
 
@@ -114,10 +125,33 @@ def read_picture(file: str | io.BytesIO, noted: Counter[str]) -> Image:
     Raises:
         One of ``DAMAGED``.
     """
-    with open_image(file) as picture:
-        noted["several frames, the first is read"] += getattr(picture, "is_animated", False)
-        picture.load()
-        return picture
+    try:
+        with open_image(file) as picture:
+            noted["several frames, the first is read"] += getattr(picture, "is_animated", False)
+            picture.load()
+            return picture
+    except UnidentifiedImageError as error:  # Pillow's words may hold an address
+        raise ValueError(stand_in(file) or "no picture of a format that Pillow reads") from error
+
+
+def stand_in(file: str | Path | io.BytesIO) -> str | None:
+    """What a text is that lies in place of a file, and what to do; ``None`` if it is no such."""
+    with suppress(OSError), file if isinstance(file, io.BytesIO) else open(file, "rb") as opened:
+        opened.seek(0)
+        start = opened.read(64).lstrip().lower()
+        return next((what for text, what in _STAND_INS.items() if start.startswith(text)), None)
+    return None
+
+
+def check_each_once(name: str, paths: Iterable[Path]) -> None:
+    """Raises a ``UserError`` if two of a data set's files, or folders, are one."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        first = seen.setdefault(os.path.realpath(path), path)
+        if first is not path:
+            raise UserError(
+                f"data set {name}: {first} and {path} are one; give each once, in train or in test"
+            )
 
 
 def indexed(name: str, split: Any) -> Counted:

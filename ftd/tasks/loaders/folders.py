@@ -10,9 +10,13 @@ from PIL.Image import Image, registered_extensions
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import listed, one_form
-from ftd.tasks.loaders import DAMAGED, Splits, indexed, read_picture
+from ftd.tasks.loaders import DAMAGED, Splits, check_each_once, indexed, read_picture
 
 _HIDDEN = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_SPLITS = {
+    *("train", "training", "test", "testing", "val", "valid", "validation"),
+    *("dev", "eval", "evaluation"),
+}
 _FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "JXL", "PNG", "PPM"),
     *("QOI", "TGA", "TIFF", "WEBP"),
@@ -24,9 +28,12 @@ def open_folders(name: str, settings: Dataset, root: Path) -> Splits:
     """Folders of images, one a class; ``train`` and, if given, ``test`` are such folders.
 
     Raises:
-        UserError: a folder that is none, a class without an image or whose name another has, a
-            file in two classes, or classes that differ between the two.
+        UserError: a folder that is none, is given twice or holds splits; a class without an image
+            or whose name another has, a file in two classes, or classes that differ between the
+            two.
     """
+    if settings.test:
+        check_each_once(name, [root / settings.train, root / settings.test])
     train = _Split(name, "train", root / settings.train)
     test = _Split(name, "test", root / settings.test) if settings.test else None
     if test:
@@ -64,6 +71,7 @@ class _Split:
         walk = _Walk(folder)
         try:
             classes = walk.class_folders()
+            self._check_no_splits(key, [os.path.basename(path) for path in classes])
             for path in classes:
                 self._add(path, walk)
         except OSError as error:
@@ -74,6 +82,16 @@ class _Split:
         self.left_out.update(walk.left_out)
         if walk.links:
             self._files = list(self._each_once())
+
+    def _check_no_splits(self, key: str, folders: list[str]) -> None:
+        """Raises a ``UserError`` if the folders are those of splits, by their names."""
+        if _SPLITS.issuperset(map(str.lower, folders)):
+            inner = f"{os.path.basename(self.folder)}/{folders[0]}"
+            raise UserError(
+                f"data set {self.name}: {self.folder} holds splits, no classes "
+                f"({', '.join(folders)}); give the folder of one split, such as …/{inner}, for "
+                f"datasets.{self.name}.{key}"
+            )
 
     def _add(self, path: str, walk: "_Walk") -> None:
         """A class folder's images."""

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import did_you_mean
-from ftd.tasks.loaders import DAMAGED, Counted, Splits, read_picture
+from ftd.tasks.loaders import DAMAGED, Counted, Splits, check_each_once, read_picture, stand_in
 from ftd.tasks.loaders.class_names import common_names
 
 _MAX_GROUP = 1 << 30  # bytes that a row group may unpack to, if that is much more than it takes
@@ -25,11 +25,12 @@ def open_parquet(name: str, settings: Dataset, root: Path) -> Splits:
     """Parquet files with a struct column of encoded images (``bytes``) and an integer label.
 
     Raises:
-        UserError: missing or damaged files, wrong columns, or other classes in one file than in
-            another.
+        UserError: missing or damaged files, one given twice, wrong columns, or other classes in
+            one file than in another.
     """
     train = _ParquetSplit(name, settings, root, settings.train)
     test = _ParquetSplit(name, settings, root, settings.test) if settings.test else None
+    check_each_once(name, train.paths + (test.paths if test else []))
     metadata = train.metadata() | (test.metadata() if test else {})
     names = common_names(name, metadata, settings.names, settings.label)
     return train.counted(), test.counted() if test else None, names
@@ -45,7 +46,7 @@ class _ParquetSplit:
             try:
                 reader = pq.ParquetFile(path)
             except (OSError, ValueError) as error:
-                reason = str(error).partition("\n")[0]
+                reason = stand_in(path) or str(error).partition("\n")[0]
                 raise UserError(f"data set {name}: {path} cannot be read ({reason})") from error
             self._check_columns(path, reader.schema_arrow)
             self._check_sizes(path, reader.metadata)
@@ -63,8 +64,13 @@ class _ParquetSplit:
         kind = schema.field(self.settings.image).type
         if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
             raise UserError(f"{path}: column {self.settings.image!r} is no struct with 'bytes'")
-        if not types.is_integer(schema.field(self.settings.label).type):
-            raise UserError(f"{path}: column {self.settings.label!r} holds no whole numbers")
+        kind = schema.field(self.settings.label).type
+        if not types.is_integer(kind):
+            raise UserError(
+                f"{path}: column {self.settings.label!r} holds no whole numbers, but {kind}; write "
+                "the classes' numbers there, and their names into the file's metadata (see "
+                f"datasets.{self.name}.names)"
+            )
 
     def _check_sizes(self, path: Path, metadata) -> None:
         """A row group is unpacked in memory: a small file must not become gigabytes there."""
@@ -89,22 +95,37 @@ class _ParquetSplit:
         for path, reader in zip(self.paths, self.readers, strict=True):
             row = 0
             try:
-                for content, label in self._rows(reader):
-                    yield read_picture(io.BytesIO(content), self.noted), np.int64(label)
+                for image, label in self._rows(reader):
+                    if label is None:
+                        raise ValueError("it has no label: give it one, or take the row out")
+                    content = io.BytesIO(_bytes_of(image))
+                    yield read_picture(content, self.noted), np.int64(label)
                     row += 1
-            except (*DAMAGED, TypeError) as error:
+            except DAMAGED as error:
                 reason = str(error).partition("\n")[0]
                 raise UserError(
                     f"data set {self.name}: {path}, row {row} cannot be read ({reason})"
                 ) from error
 
-    def _rows(self, reader) -> Iterator[tuple[bytes, int]]:
+    def _rows(self, reader) -> Iterator[tuple[dict | None, int | None]]:
         columns = [self.settings.image, self.settings.label]
         for group in range(reader.num_row_groups):
             rows = _rows_at_once(reader.metadata.row_group(group))
             for batch in reader.iter_batches(rows, row_groups=[group], columns=columns):
-                images = batch.column(self.settings.image).field("bytes").to_pylist()
-                yield from zip(images, batch.column(self.settings.label).to_pylist(), strict=True)
+                yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+
+
+def _bytes_of(image: dict | None) -> bytes:
+    """An encoded image out of its struct; ``ValueError`` if it is not there."""
+    content, path = (image or {}).get("bytes"), (image or {}).get("path")
+    if content is None and path is not None:
+        raise ValueError(
+            f"it holds no bytes, only the path {path!r}: write the file with its images embedded, "
+            "as Dataset.push_to_hub does"
+        )
+    if not content:
+        raise ValueError("it has no image: give it one, or take the row out")
+    return content
 
 
 def _sizes(group) -> tuple[int, int]:
