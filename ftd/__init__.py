@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names, for editors
     from ftd.api import Distance, distance, load
-    from ftd.config.base import Section
+    from ftd.config.base import PathText, Section
     from ftd.fisher import fisher_diagonal
     from ftd.measures import Combination, Measure
     from ftd.parts import (
@@ -27,6 +27,7 @@ __all__ = [
     "Combination",
     "Distance",
     "Measure",
+    "PathText",
     "Section",
     "Target",
     "distance",
@@ -44,6 +45,7 @@ _PLACES = {
     "Combination": "ftd.measures",
     "Distance": "ftd.api",
     "Measure": "ftd.measures",
+    "PathText": "ftd.config.base",
     "Section": "ftd.config.base",
     "Target": "ftd.tasks.targets",
     "distance": "ftd.api",

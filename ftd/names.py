@@ -33,19 +33,23 @@ def expanded(path: str) -> str:
     def value(match: re.Match) -> str:
         name = match[1] or match[2]
         if not os.environ.get(name):
-            raise ValueError(f"{path!r}: the variable {name} is not set")
+            raise ValueError(f"{path!r}: the variable {name} is not set, or empty")
         return os.environ[name]
 
     if not path.strip():
         raise ValueError(f"expected a path, got {path!r}")
     found = os.path.expanduser(_VARIABLE.sub(value, path))
     if "$" in found or found.startswith("~"):
-        raise ValueError(f"{path!r}: '$' begins the name of a variable, '~' that of a user")
+        raise ValueError(
+            f"{path!r}: '$' begins the name of a variable, '~' that of a user; a folder with such "
+            "a name needs another, by a link"
+        )
     if any(ord(sign) < 32 or 0xD800 <= ord(sign) < 0xDC80 for sign in found):
         raise ValueError(f"{path!r}: holds characters that no path may have")
     if any(len(os.fsencode(part)) > 255 for part in PurePath(found).parts):
         raise ValueError("a name in the path is longer than 255 bytes")
-    return str(PurePath(found))
+    found = str(PurePath(found))
+    return f"./{found}" if found.startswith("~") else found  # which is expanded again in each job
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from ftd import config as configuration, layout, store
@@ -58,6 +59,12 @@ try:
     # A damaged selection is named here, not from inside the graph, where it would be a traceback.
     if EXPERIMENT.output(LAYOUT.selection).exists():
         store.read_json(EXPERIMENT.output(LAYOUT.selection))
+    changed = report_stage.changed_elsewhere(EXPERIMENT)
+    if changed and workflow.is_main_process:
+        logger.warning(
+            f"{EXPERIMENT.root}: made by another path, and with other settings ({', '.join(changed)}), "
+            "which start nothing here: call it as before, or use -F (see docs/reruns.md)"
+        )
     # Jobs on a cluster read the files again: not to mix two configurations. A workflow that uses
     # this one as a module twice has two.
     CONFIG = kept(report_stage.decides(EXPERIMENT))

@@ -23,7 +23,7 @@ from ftd import config, store
 from ftd.drawing import heatmaps, pages, searches
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.stages import figures
+from ftd.stages import figures, report
 from ftd.stages.experiment import Experiment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -430,3 +430,15 @@ def test_the_report_opens_in_a_browser(finished, tmp_path):
     )
     for category in ("Data", "Distances", "Selection", "Search", "Comparison"):
         assert category in done.stdout, done.stdout[:2000]
+
+
+def test_settings_that_changed_with_the_folder_s_path_are_named(tmp_path, monkeypatch):
+    """Snakemake knows how files were made by their paths, and sees no change there."""
+    monkeypatch.chdir(tmp_path)
+    report.record(Experiment.of(config.parse(TINY | {"results": "old"})))
+    shutil.move("old", "new")
+    moved = TINY | {"results": "new", "data_root": "elsewhere"}
+    assert report.changed_elsewhere(Experiment.of(config.parse(moved))) == []
+    changed = Experiment.of(config.parse(moved | {"seed": 5, "trials": 3}))
+    assert report.changed_elsewhere(changed) == ["seed", "trials"]
+    assert report.changed_elsewhere(Experiment.of(config.parse(TINY | {"seed": 5}))) == []

@@ -143,6 +143,7 @@ def test_containers_of_a_plugin_s_settings_are_settled_by_their_types():
     assert settled(value, dict[str, list[str | None] | str]) == {
         **{"01": ["01", "no", "0x1F", "2.50", None], "a": "010"}
     }
+    assert settled(load_yaml("1"), float | str) == 1 and settled(load_yaml("01"), Path) == "01"
     assert settled(value, dict) == {1: [1, False, 31, 2.5, None], "a": 8} == plain(value)
 
 
@@ -163,6 +164,12 @@ def test_the_texts_behind_what_snakemake_has_read_are_found(tmp_path):
     assert found.tasks["010"].labels == {"010": ["010"], "other": "rest", "x": ["01", 5]}
     assert (found.trials, found.probe.epochs, found.probe.stop_early) == (2, 3, False)
     assert found.seed == 31 and found.search.fuse.tie is None
+    merged = config.merged(read, over)  # Snakemake begins with what --config gives
+    found = config.of_workflow(dict(reversed(merged.items())), [path], over)
+    assert names_of(found) == ["010"] * 6 and list(found.tasks["010"].labels)[:2] == [
+        "010",
+        "other",
+    ]
     over = {"experiment": 10}  # `--config experiment=010`
     with pytest.raises(UserError, match=r"own\.yaml: 1 error.*\n  experiment: .* got 10; write it"):
         config.of_workflow(read | over, [path], over)
@@ -187,8 +194,9 @@ def test_what_an_outer_workflow_has_changed_is_refused_where_its_texts_are_neede
         read = yaml.safe_load(path.read_text())
         with pytest.raises(UserError, match=message):
             config.of_workflow(read | {"trials": 2}, [path], {})
-    path.write_text(text.replace("[a]", "[5]", 1))
+    path.write_text(f"other: {{id: 007, mode: 0755}}\n{text.replace('[a]', '[5]', 1)}")
     read = yaml.safe_load(path.read_text())
+    del read["other"]
     assert config.of_workflow(read | {"trials": 2}, [path], {}).tasks["a"].labels["a"] == [5]
 
 
@@ -284,6 +292,18 @@ PATHS = {
 }
 
 
+@pytest.mark.parametrize("path", ["./~x", "x/../~x", "./~root/y", "a//b/", "~/x", ".", "/"])
+def test_a_path_is_expanded_once(home, path):
+    assert expanded(expanded(path)) == expanded(path)
+
+
+@pytest.mark.parametrize("key", ["results", "data_root"])
+def test_a_path_that_is_nothing_is_no_name(tmp_path, key):
+    for nothing in ("null", "~"):
+        with pytest.raises(UserError, match=f"{key}: .*, got None"):
+            load(tmp_path, f"{EVERYWHERE.format('a')}\n{key}: {nothing}\n")
+
+
 @pytest.mark.parametrize("key", PATHS)
 def test_every_key_that_names_a_file_is_a_path(home, registered, key):
     """However it is written: records, and so what runs again, are the same."""
@@ -328,7 +348,8 @@ def test_options_that_name_files_are_paths(home, monkeypatch):
     assert not run(app, ["leftovers", "~/deep down/b"]).exception
     found = run(app, ["verify", "$UNSET/b"]).exception
     assert (
-        isinstance(found, UserError) and str(found) == "'$UNSET/b': the variable UNSET is not set"
+        isinstance(found, UserError)
+        and str(found) == "'$UNSET/b': the variable UNSET is not set, or empty"
     )
 
 

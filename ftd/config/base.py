@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
@@ -32,9 +33,13 @@ class Section(BaseModel):
     def _settled(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value.value if isinstance(value, Written) else value
-        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        fields = cls.model_fields
+        kinds = {name: field.annotation for name, field in fields.items()}
+        paths = {name for name, field in fields.items() if Expanded in field.metadata}
         return {
-            str(key) if isinstance(key, Written) else key: settled(item, kinds.get(key, Any))
+            str(key) if isinstance(key, Written) else key: None
+            if key in paths and isinstance(item, Written) and item.value is None
+            else settled(item, kinds.get(key, Any))
             for key, item in value.items()
         }
 
@@ -48,6 +53,8 @@ def settled(value: Any, *kinds: Any) -> Any:
             that the place does not is the text; so is a number that is no plain decimal, and
             a boolean where a number stands: it would be taken for 0 or 1.
     """
+    if not isinstance(value, (Written, bool, dict, list, set, tuple)):
+        return value  # nearly all, of JSON
     kinds = [member for kind in kinds for member in _members(kind)]
     taken = value.value if isinstance(value, Written) else value
     if isinstance(taken, bool) and _numbers_alone(kinds):
@@ -94,9 +101,11 @@ def _numbers_alone(kinds: list) -> bool:
 
 def _scalar(written: Written, kinds: list) -> Any:
     value = written.value
-    if type(value) in kinds and (type(value) is not int or written == str(value)):
+    if type(value) is int and written == str(value) and not {int, float}.isdisjoint(kinds):
         return value
-    return str(written) if str in kinds else value
+    if type(value) in kinds and type(value) is not int:
+        return value
+    return str(written) if not {str, Path}.isdisjoint(kinds) else value
 
 
 def no_duplicates(values: list) -> list:

@@ -101,9 +101,10 @@ def with_texts(values: Any, read: Any, written: Any) -> Any:
         UserError: from somewhere else, while a number in the files may have been meant as a name.
     """
     todo, visited, dubious = [(read, written)], set(), []
+    numbers = _numbers(values)
     for value, item in todo:  # which grows
         if isinstance(item, Written) and type(value) is int and item != str(value):
-            dubious.append(item)
+            dubious += [item] if value in numbers else []
         if id(item) in visited:
             continue
         visited.add(id(item))
@@ -111,7 +112,7 @@ def with_texts(values: Any, read: Any, written: Any) -> Any:
             todo += zip(value, item, strict=False)
         elif isinstance(value, dict) and isinstance(item, dict):
             if _same(values, value, set()):
-                return item
+                return _in_order(values, item, {})
             for key, inner in item.items():
                 todo += [(plain(key), key), (value.get(plain(key)), inner)]
     if dubious:
@@ -123,15 +124,48 @@ def with_texts(values: Any, read: Any, written: Any) -> Any:
 
 
 def _same(one: Any, other: Any, compared: set[tuple[int, int]]) -> bool:
-    """Equality of types as well, in linear time, whatever aliases do."""
+    """Equality of types as well, whatever the order of keys; in linear time, with aliases too."""
     pair = (id(one), id(other))
     if pair in compared:
         return True
     compared.add(pair)
     if isinstance(one, dict) and isinstance(other, dict):
-        same_keys = list(one) == list(other)
+        same_keys = one.keys() == other.keys()
         return same_keys and all(_same(one[key], other[key], compared) for key in one)
     if isinstance(one, list) and isinstance(other, list):
         same_length = len(one) == len(other)
         return same_length and all(map(_same, one, other, [compared] * len(one)))
     return type(one) is type(other) and one == other
+
+
+def _in_order(values: Any, written: Any, made: dict[int, Any]) -> Any:
+    """What was written, its mappings in the order of ``values``, which are the same otherwise.
+
+    Snakemake puts the keys that ``--config`` gives before those of a ``configfile:``.
+    """
+    if not isinstance(written, dict | list) or type(values) is not type(written):
+        return written
+    if id(written) in made:
+        return made[id(written)]
+    if isinstance(written, list):
+        made[id(written)] = found = []
+        found += [_in_order(*pair, made) for pair in zip(values, written, strict=True)]
+        return found
+    made[id(written)] = found = {}
+    place = {key: number for number, key in enumerate(values)}
+    known = {key: next((k for k in (plain(key), str(key)) if k in place), None) for key in written}
+    for key in sorted(written, key=lambda key: place.get(known[key], len(place))):
+        found[key] = _in_order(values.get(known[key]), written[key], made)
+    return found
+
+
+def _numbers(values: Any) -> set[int]:
+    """All whole numbers among values and keys."""
+    todo, visited, found = [values], set(), set()
+    for value in todo:  # which grows
+        if type(value) is int:
+            found.add(value)
+        elif isinstance(value, dict | list) and id(value) not in visited:
+            visited.add(id(value))
+            todo += [*value, *value.values()] if isinstance(value, dict) else value
+    return found

@@ -12,6 +12,21 @@ def decides(experiment: Experiment) -> dict[str, Any]:
     return experiment.config.model_dump(mode="json", exclude_unset=True)
 
 
+def changed_elsewhere(experiment: Experiment) -> list[str]:
+    """The settings that differ from those recorded, if these results were made by another path.
+
+    Snakemake knows how a file was made by its path: it sees no change then.
+    """
+    path = experiment.output(LAYOUT.config)
+    if not path.exists():
+        return []
+    before, now = store.read_json(path), decides(experiment)
+    if before.get("results", "results") == now.get("results", "results"):
+        return []
+    apart = {"results", "data_root", "cache", "plugins", store.JSON_KEY}
+    return sorted(key for key in {*before, *now} - apart if before.get(key) != now.get(key))
+
+
 def record(experiment: Experiment) -> None:
     """Keep the configuration as it was run, overrides included, beside the artifacts (JSON).
 
