@@ -139,7 +139,7 @@ def test_where_the_text_is_gone_a_name_is_refused(tmp_path, path, value, message
 
 def test_containers_of_a_plugin_s_settings_are_settled_by_their_types():
     value = load_yaml("{01: [01, no, 0x1F, 2.50, ~], a: 010}")
-    assert settled(value, dict[str, list[int] | int]) == {"01": [1, False, 31, 2.5, None], "a": 8}
+    assert settled(value, dict[str, list[int] | int]) == {"01": [1, "no", 31, 2.5, None], "a": 8}
     assert settled(value, dict[str, list[str | None] | str]) == {
         **{"01": ["01", "no", "0x1F", "2.50", None], "a": "010"}
     }
