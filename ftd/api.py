@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from ftd.errors import UserError
-from ftd.fisher.engine import expect_evaluation, is_pair, usable
-from ftd.fisher.general import Loss, told
+from ftd.fisher.batches import is_pair, told
+from ftd.fisher.engine import callable_loss, expect_evaluation, usable
+from ftd.fisher.general import Loss
 from ftd.fisher.keeping import home_of, kept
 from ftd.measures import FISHER
 from ftd.measures.fisher_task import aligned_information, contributions
@@ -85,8 +86,8 @@ def distance(
         raise UserError(f"align {align!r}: expected 'index', 'matching' or None")
     for model in (source, target):
         expect_evaluation(model)
-    same = {"loss": loss, "estimator": estimator, "microbatch": microbatch}
-    same["device"] = usable(device) if device else home_of(target)
+    same = {"loss": callable_loss(loss), "estimator": estimator, "microbatch": microbatch}
+    same["device"] = usable(device) if device is not None else home_of(target)
     batches = _pairs(loader, adapt)
     with kept(source, target):
         of_source, of_target, rows = _alignments(source, target, batches, align, head)

@@ -5,6 +5,9 @@ The oracle is the definition: one sample after the other, each with a backward p
 
 import copy
 import io
+from collections import deque
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch import nn
 from ftd import fisher
 from ftd.errors import UserError
 from ftd.fisher import engine
+from ftd.fisher.spots import Spots
 from ftd.models import networks
 from ftd.tasks.targets.classes import Classes
 
@@ -320,6 +324,116 @@ class Counting(Net):
         return super().forward(x / self.calls)
 
 
+class Smoothed(Net):
+    """State that is moved in place, and used."""
+
+    def __init__(self, hold=lambda mean: {"mean": mean}, take=lambda held: held["mean"]):
+        super().__init__()
+        self.held, self.take = hold(torch.zeros(4)), take
+
+    def forward(self, x):
+        mean = self.take(self.held)
+        mean.mul_(0.9).add_(x.detach().mean(0).to(mean), alpha=0.1)
+        return super().forward(x - mean.to(x))
+
+
+class Ring(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(3, 4))
+        self.turn = 0
+
+    def forward(self, x):
+        self.rows[self.turn % 3] = x.detach().mean(0)
+        self.turn += 1
+        return super().forward(x - self.rows.mean(0))
+
+
+class Holder:
+    def __init__(self, value):
+        self.value = value
+
+
+class Cached(Net):
+    """A moving mean in an object, replaced at each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = Holder(deque([torch.zeros(4)]))
+
+    def forward(self, x):
+        mean = 0.9 * self.cache.value[0].to(x) + 0.1 * x.detach().mean(0)
+        self.cache.value.append(mean)
+        self.cache.value.popleft()
+        return super().forward(x - mean)
+
+
+HELD = {
+    "in a list of lists": lambda: Smoothed(lambda m: [[m]], lambda held: held[0][0]),
+    "in a tuple": lambda: Smoothed(lambda m: (m,), lambda held: held[0]),
+    "in an object": lambda: Smoothed(Holder, lambda held: held.value),
+    "in a namespace": lambda: Smoothed(lambda m: SimpleNamespace(m=m), lambda held: held.m),
+    "past its version": lambda: Smoothed(lambda m: [m], lambda held: held[0].data),
+    "as an array": lambda: Smoothed(lambda m: [m], lambda held: torch.from_numpy(held[0].numpy())),
+    "in a queue": Cached,
+    "in a ring": Ring,
+}
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("make", HELD.values(), ids=HELD)
+def test_state_that_is_moved_in_place_goes_on_as_in_a_loop(inputs, make, batch):
+    model = make()
+    check(model, plain, inputs, batch=batch)
+    held = vars(model).get("held")
+    assert held is None or not model.take(held).any()
+    copy.deepcopy(model)(inputs)
+
+
+def test_state_of_inference_mode_is_left_as_it_is(inputs):
+    model = nn.Sequential(Keeps(), nn.Linear(5, 5)).eval()
+    with torch.inference_mode():
+        model(inputs)
+        model.register_buffer("seen", torch.zeros(3))
+    before = model[0].features
+    batch = (inputs, torch.arange(12) % 5)
+    fisher.fisher_diagonal(model, [batch], loss=F.cross_entropy)
+    assert model[0].features is before and all(p.requires_grad for p in model.parameters())
+
+
+class Loss:
+    """A loss with state, that is no module."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, outputs, targets):
+        return self.forward(outputs, targets)
+
+    def forward(self, outputs, targets):
+        self.calls += 1
+        return F.cross_entropy(outputs, targets) * self.calls
+
+
+def counting():
+    calls = 0
+
+    def loss(outputs, targets):
+        nonlocal calls
+        calls += 1
+        return F.cross_entropy(outputs, targets) * calls
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "loss_of",
+    [lambda m: Loss(), lambda m: Loss().forward, lambda m: counting(), lambda m: partial(Loss())],
+)
+def test_the_state_of_losses_goes_on_too(inputs, loss_of):
+    check(Net(), loss_of, inputs)
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("make", [Written, Moving, Counting])
 def test_state_goes_on_as_in_a_loop_and_is_taken_back(inputs, make, batch):
@@ -404,15 +518,40 @@ def test_a_network_can_be_saved_and_copied_afterwards(inputs, make):
 
 
 class Learning(Net):
+    def __init__(self, learn):
+        super().__init__()
+        self.learn = learn
+
     def forward(self, x):
         with torch.no_grad():
-            self.body.weight.mul_(0.9)
+            self.learn(self.body.weight)
         return super().forward(x)
 
 
-def test_a_forward_pass_that_changes_parameters_is_refused(inputs):
+def renormed(weight):
+    weight.data = torch.renorm(weight.data, 2, 0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "learn",
+    [lambda w: w.mul_(0.9), lambda w: setattr(w, "data", w.data * 0.9), lambda w: w.data.add_(1)],
+)
+def test_a_forward_pass_that_changes_parameters_is_refused(inputs, learn):
+    model = Learning(learn).eval()
+    batches = [(inputs, torch.arange(12) % 5)] * 5
     with pytest.raises(UserError, match=r"changes the parameter 'body\.weight' in place"):
-        check(Learning(), plain, inputs)
+        fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
+    assert torch.equal(model.body.weight, Net().body.weight)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("learn", [renormed, lambda w: w.clamp_(-0.1, 0.1)])
+def test_a_bound_that_the_forward_pass_puts_on_parameters(inputs, learn):
+    model = Learning(learn).eval()
+    batches = list(zip(inputs.split(4), (torch.arange(12) % 5).split(4), strict=True))
+    found = fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
+    assert torch.equal(model.body.weight, Net().body.weight)
+    agree(found, loop(model, batches, plain))
 
 
 def test_a_renormed_embedding_is_as_it_was():
@@ -421,6 +560,91 @@ def test_a_renormed_embedding_is_as_it_was():
     batch = (torch.randint(5, (6, 3)), torch.arange(6) % 5)
     fisher.fisher_diagonal(model, [batch], loss=F.cross_entropy)
     assert torch.equal(model[0].weight, before)
+
+
+# Inputs that are written into --------------------------------------------------------------------
+
+
+def normalise_(x):
+    return x.sub_(0.3).div_(1.5)
+
+
+@pytest.mark.parametrize("last", [nn.Identity, lambda: nn.PReLU(5)])
+def test_passes_that_write_into_their_inputs(inputs, last):
+    targets = torch.arange(12) % 5
+    model = nn.Sequential(Mixing(normalise_), last())
+    rotated = lambda o, y: F.cross_entropy(o, y.add_(1).remainder_(5))  # noqa: E731
+    expected = loop(model.eval(), [(inputs.clone(), targets.clone())], lambda model: rotated)
+    x, y = inputs.clone(), targets.clone()
+    agree(fisher.fisher_diagonal(model, [(x, y)], loss=rotated), expected)
+    assert torch.equal(x, inputs) and torch.equal(y, targets)
+
+
+# Layers that no gradient reaches -----------------------------------------------------------------
+
+
+class Backbone(Net):
+    """Features without gradients, as under a linear probe; and an output that the loss leaves."""
+
+    def __init__(self):
+        super().__init__()
+        self.aside, self.max_norm = nn.Linear(6, 3), 1.0
+
+    def forward(self, x):
+        with torch.no_grad():
+            features = self.body(x).tanh()
+        self.other = self.aside(features)
+        return self.head(features * self.scale)
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+def test_layers_that_no_gradient_reaches(inputs, unit):
+    check(Backbone(), plain, inputs, unit=unit)
+    check(Net(), lambda model: lambda o, y: (o * 0).sum() + 1, inputs, unit=unit)
+    found = fisher.fisher_diagonal(
+        Net().eval(), [(inputs, torch.arange(12))], loss=lambda o, y: torch.ones(())
+    )
+    assert not any(value.any() for value in found.values())
+
+
+def test_batches_out_of_a_generator_without_gradients(inputs):
+    def batches():
+        with torch.no_grad():
+            yield inputs[:6], torch.arange(6) % 5
+        with torch.inference_mode():
+            yield inputs[6:], torch.arange(6) % 5
+
+    found = fisher.fisher_diagonal(Net().eval(), batches(), loss=F.cross_entropy)
+    pairs = [(half, torch.arange(6) % 5) for half in inputs.split(6)]
+    agree(found, loop(Net().eval(), pairs, plain))
+
+
+def test_half_precision_inside_is_rounding(inputs, capfd):
+    class Mixed(Net):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(x).float()
+
+    batch = (inputs, torch.arange(12) % 5)
+    fisher.fisher_diagonal(Mixed().eval(), [batch], loss=F.cross_entropy)
+    assert not capfd.readouterr().err
+
+
+def test_many_shapes_are_not_all_checked(monkeypatch):
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh()).eval()
+    checked = []
+    monkeypatch.setattr(engine, "Spots", lambda *arguments: checked.append(1) or Spots(*arguments))
+    batches = [(torch.randn(3, length, 4), torch.zeros(3)) for length in range(1, 31)]
+    fisher.fisher_diagonal(model, batches, loss=lambda o, y: o.square().mean())
+    assert len(checked) == 2 * (4 + 3)  # a batch and the samples' own
+
+
+def test_samples_of_unlike_shapes_in_a_micro_batch():
+    batches = [(torch.randn(4, length, 4), torch.zeros(4)) for length in (3, 5)]
+    with pytest.raises(UserError, match=r"batch 1: .* \[4, 5, 4\].* goes on with .* \[1, 3, 4\]"):
+        fisher.fisher_diagonal(
+            nn.Linear(4, 5).eval(), batches, loss=lambda o, y: o.mean(), microbatch=3
+        )
 
 
 # Networks of other kinds -------------------------------------------------------------------------
@@ -551,7 +775,7 @@ BATCHES = {
     "one tensor": (X, r"a tensor \[4, 4\]"),
     "a number for targets": ((X, 3), "int; make such a pair"),
     "numbers for targets": ((X, [0, 1, 2, 3]), "a list of int, int"),
-    "sparse ones": ((X.to_sparse(), Y), "a tuple of a sparse tensor"),
+    "sparse ones": ((X.to_sparse(), Y), "a tuple of a sparse or nested tensor"),
     "a target without a dimension": ((X[:1], torch.tensor(3)), r"a tensor \[\]"),
 }
 
@@ -589,7 +813,13 @@ def test_a_loss_of_one_sample_may_keep_its_dimension(inputs):
     agree(found, loop(Net().eval(), batches, lambda model: F.cross_entropy))
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "nowhere", 3.5])
+@pytest.mark.parametrize("loss", [None, nn.CrossEntropyLoss, "cross_entropy"])
+def test_what_is_no_loss_is_refused(inputs, loss):
+    with pytest.raises(UserError, match=r"loss: expected a function .*, got (the class|str|None)"):
+        fisher.fisher_diagonal(Net().eval(), [], loss=loss)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nowhere", 3.5, "", "meta"])
 def test_a_device_that_is_not_there(inputs, device):
     with pytest.raises(UserError, match=f"device '{device}': cannot be computed on"):
         fisher.fisher_diagonal(Net().eval(), [], loss=F.cross_entropy, device=device)

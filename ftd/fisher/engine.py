@@ -7,7 +7,7 @@ formula covers take a general path (``ftd.fisher.general``) on their own. Whethe
 the network and the loss at hand is checked (``ftd.fisher.spots``).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,16 +15,16 @@ from torch import nn
 from torch.func import vmap
 
 from ftd.errors import UserError
+from ftd.fisher.batches import Batches, told, whole_units
 from ftd.fisher.estimators import Choices, Labels, LabelsOf
-from ftd.fisher.general import General, Loss, apart, scalar, squared, taken, told
-from ftd.fisher.keeping import borrowed, expect_gradients, home_of, kept
+from ftd.fisher.general import General, Loss, apart, scalar, squared, taken
+from ftd.fisher.keeping import Parameters, borrowed, expect_gradients, home_of, kept
 from ftd.fisher.layers import FORMULAS, Formula, Function, Squares
 from ftd.fisher.spots import Marks, Show, Spots, marking, shaken
 from ftd.fisher.taps import Formulas, Taps, Uncovered, tappable
 from ftd.runtime.progress import log
 
 Diagonal = dict[str, torch.Tensor]
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 CHECKS = ("first", "every", False)
 
 # Bytes built beside an ordinary forward and backward pass; on a CPU, what its caches hold.
@@ -83,12 +83,12 @@ def fisher_diagonal(
     """
     expect_evaluation(model)
     expect_gradients(model)
-    device = usable(device) if device else home_of(model)
+    device = usable(device) if device is not None else home_of(model)
     labels = Labels(estimator, labels_of, microbatch, device, seed)
-    with borrowed(model, loss, device) as state:
+    with borrowed(model, callable_loss(loss), device) as (state, lent):
         general = General(model, loss, state, microbatch)
-        engine = _Engine(general, labels, budget_of(device), _merged(formulas), check)
-        for inputs, targets in _whole_units(batches, microbatch, device):
+        engine = _Engine(general, labels, lent, _merged(formulas), check)
+        for inputs, targets in whole_units(batches, microbatch, device):
             engine.add(inputs, targets)
         return engine.means(pool_first_dimension)
 
@@ -100,7 +100,9 @@ def usable(device: torch.device | str) -> torch.device:
         UserError: it is not there, or none.
     """
     try:
-        return torch.empty(0, device=device).device
+        found = torch.zeros(1, device=device)
+        found.item()  # there are none on "meta"
+        return found.device
     except (AssertionError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"device {str(device)!r}: cannot be computed on ({reason})") from error
@@ -124,6 +126,28 @@ def expect_evaluation(model: nn.Module) -> None:
         )
 
 
+def _inconstant(name: str) -> UserError:
+    return UserError(
+        f"fisher_diagonal: the forward pass changes the parameter {name!r} in place; expected a "
+        "model that leaves its parameters alone in evaluation mode"
+    )
+
+
+def callable_loss(loss: Any) -> Loss:
+    """The loss itself.
+
+    Raises:
+        UserError: it cannot be called, or is a class.
+    """
+    if not callable(loss) or isinstance(loss, type):
+        what = f"the class {loss.__name__}" if isinstance(loss, type) else told(loss)
+        raise UserError(
+            f"loss: expected a function (outputs, targets) → scalar, such as "
+            f"torch.nn.functional.cross_entropy or an instance of a loss's class, got {what}"
+        )
+    return loss
+
+
 def _merged(own: Mapping[type[nn.Module], Formula | Function] | None) -> Formulas:
     return FORMULAS | {
         kind: formula if isinstance(formula, Formula) else Formula(formula)
@@ -131,79 +155,37 @@ def _merged(own: Mapping[type[nn.Module], Formula | Function] | None) -> Formula
     }
 
 
-def _whole_units(
-    batches: Batches, size: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of a multiple of ``size`` samples; what is left over waits for the next batch."""
-    over: tuple[torch.Tensor, ...] | None = None
-    for number, batch in enumerate(batches):
-        if not is_pair(batch):
-            raise UserError(
-                f"fisher_diagonal: batch {number}: expected (inputs [B, …], targets [B, …]), got "
-                f"{told(batch)}; make such a pair of it"
-            )
-        batch = tuple(value.to(device) for value in batch)
-        batch = tuple(value.clone() if value.is_inference() else value for value in batch)
-        if over is not None:
-            batch = tuple(torch.cat(pair) for pair in zip(over, batch, strict=True))
-        whole = len(batch[0]) // size * size
-        if whole:
-            yield batch[0][:whole], batch[1][:whole]
-        over = tuple(value[whole:] for value in batch) if whole < len(batch[0]) else None
-    if over is not None:
-        log(f"fisher_diagonal: a last micro-batch of {len(over[0])} instead of {size} is dropped")
-
-
-def is_pair(batch: Any) -> bool:
-    """Whether a batch is (inputs [B, …], targets [B, …])."""
-    return (
-        isinstance(batch, (tuple, list))
-        and len(batch) == 2
-        and all(isinstance(value, torch.Tensor) and value.dim() for value in batch)
-        and all(value.layout == torch.strided for value in batch)
-        and len(batch[0]) == len(batch[1])
-    )
-
-
 class _Engine:
     """Sums of squares over batches, and which layers are tapped."""
 
     def __init__(
-        self, general: General, labels: Labels, budget: int, formulas: Formulas, check: str | bool
+        self,
+        general: General,
+        labels: Labels,
+        lent: Parameters,
+        formulas: Formulas,
+        check: str | bool,
     ):
         if check not in CHECKS:
             raise UserError(f"check {check!r}: expected 'first', 'every' or False")
-        self.general, self.labels, self.budget = general, labels, budget
+        self.general, self.labels, self.lent = general, labels, lent
+        self.budget = budget_of(labels.generator.device)
         self.model, self.loss, self.state = general.model, general.loss, general.state
         self.microbatch, self.formulas, self.check = general.microbatch, formulas, check
         self.parameters = general.parameters
-        self.total = {
-            name: torch.zeros_like(value, dtype=torch.float64)
-            for name, value in self.parameters.items()
-        }
+        self.total: Diagonal = {}
         self.units = 0
         self.tapped = tappable(self.model, formulas)
-        self.checked: set[torch.Size] = set()
+        self.shapes: set[torch.Size] = set()
 
     def add(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch of whole units; layers found to be misused leave the taps for good."""
-        while True:
-            spots = self._spots(inputs)
-            try:
-                found, choices = self._squares(inputs, targets, spots)
-                if not spots or self._agrees(spots, inputs, choices):
-                    break
-            except Uncovered as error:
-                self._untap(error.modules)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                if not self.tapped:
-                    raise
-                reason = str(error).partition("\n")[0]
-                log(f"fisher_diagonal: formulas do not fit this network ({reason})")
-                self._untap(list(self.tapped))
-        self.checked.add(inputs.shape)
+        with torch.inference_mode(False), torch.enable_grad():  # batches may come with others
+            found: Diagonal | None = None
+            while found is None:
+                found = self._attempt(inputs, targets)
+            self._expect_constant(inputs)
+        self.shapes.add(inputs.shape)
         for name, value in found.items():
             if name in self.total:
                 self.total[name] += value
@@ -211,12 +193,39 @@ class _Engine:
                 self.total[name] = value.double()
         self.units += len(inputs) // self.microbatch
 
+    def _attempt(self, inputs: torch.Tensor, targets: torch.Tensor) -> Diagonal | None:
+        """A batch's sums; ``None`` where that has shown that a slower way is needed."""
+        spots, batched = self._spots(inputs), self._batched()
+        try:
+            found, choices = self._squares(inputs, targets, spots)
+            if batched and not self._batched():  # amid the batch: again, from its first sample on
+                self.state.restore()
+                return None
+            return found if not spots or self._agrees(spots, inputs, choices) else None
+        except Uncovered as error:
+            self._untap(error.modules)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if not self.tapped:
+                raise
+            reason = str(error).partition("\n")[0]
+            log(f"fisher_diagonal: formulas do not fit this network ({reason})")
+            self._untap(list(self.tapped))
+        return None
+
     def means(self, pool_first_dimension: bool) -> Diagonal:
         """What was added, a mean over units."""
         if not self.units:
             few = f"fewer than microbatch={self.microbatch}" if self.microbatch > 1 else "none"
             raise UserError(f"fisher_diagonal: no samples: {few} in all batches")
-        found = {name: value.div_(self.units) for name, value in self.total.items()}
+        if changed := self.lent.changed():
+            raise _inconstant(changed[0])
+        for name, value in self.parameters.items():
+            if name not in self.total:  # nothing reaches it
+                self.total[name] = torch.zeros_like(value, dtype=torch.float64)
+        names = [*self.parameters, *(self.total.keys() - self.parameters.keys())]
+        found = {name: self.total[name].div_(self.units) for name in names}
         for name in self.parameters if pool_first_dimension else ():
             if found[name].dim():
                 found[name] = found[name].mean(0, keepdim=True).expand_as(found[name]).clone()
@@ -233,8 +242,7 @@ class _Engine:
             if self.tapped:
                 choices = self._by_formulas(inputs, targets, found, spots)
             else:
-                with kept(self.model):
-                    choices = self.labels.of_each(self.model, inputs, targets)
+                choices = self.labels.of_each(self.model, inputs, targets)
                 if spots:
                     spots.choose(len(choices))
             names = self._uncovered()
@@ -256,15 +264,16 @@ class _Engine:
         number = 0
 
         def visit(module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> None:
-            if spots and number == spots.choice:
-                rows = spots.rows.to(g.device)
-                spots.keep(self._by_name(module, self._formula(module, x[rows], g[rows])))
+            for place, unit in enumerate(spots.units if spots and number == spots.choice else ()):
+                rows = slice(unit * self.microbatch, (unit + 1) * self.microbatch)
+                own = self._by_name(module, self._formula(module, x[rows], g[rows]))
+                spots.keep(place, own)
             for name, value in self._by_name(module, self._formula(module, x, g)).items():
                 found[name] = found[name] + value if name in found else value
 
         marks: Marks = {}
-        taps = Taps(self.tapped, self.formulas, visit, marking(marks) if spots else None)
-        outputs = taps.forward(self.model, inputs)
+        taps = Taps(self.tapped, self.formulas, visit, marking(marks, spots) if spots else None)
+        outputs = taps.forward(self.model, inputs.clone())  # which it may write into
         if spots:
             self._see_alone(spots, inputs, marks, outputs)
         choices = self.labels.of(outputs, targets)
@@ -312,7 +321,7 @@ class _Engine:
 
     def _losses(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Each unit's own loss [U]; one after the other where ``vmap`` cannot."""
-        units = [apart(value, self.microbatch) for value in (outputs, labels)]
+        units = [apart(value, self.microbatch) for value in (outputs, labels.clone())]
         try:
             return vmap(lambda o, y: scalar(self.loss(o, y)))(*units)
         except torch.OutOfMemoryError:
@@ -338,10 +347,12 @@ class _Engine:
     def _spots(self, inputs: torch.Tensor) -> Spots | None:
         """What is to be compared of a batch, if anything is.
 
-        One unit by itself has no company: one such batch tells as much as those of other shapes.
+        One unit by itself has no company: one such batch tells as much as those of other shapes. Of
+        many shapes (texts), the first four, and then ever fewer.
         """
-        units = len(inputs) // self.microbatch
-        new = inputs.shape not in self.checked if units > 1 else not self.checked
+        units, known = len(inputs) // self.microbatch, len(self.shapes)
+        new = inputs.shape not in self.shapes if units > 1 else not known
+        new = new and (known < 4 or not known & (known - 1))
         if not self._batched() or not (self.check == "every" or (self.check and new)):
             return None
         return Spots(units, self.microbatch, self.units)
@@ -390,10 +401,27 @@ class _Engine:
         """What the units' own passes give, one after the other as in a plain loop."""
         labels, weights = choices[spots.choice]
         own = Spots(1, self.microbatch, 0)
-        for unit in spots.units:
+        self.state.restore()
+        for place, unit in enumerate(spots.units):
             x, y = (apart(value, self.microbatch)[unit] for value in (inputs, labels))
             for name, value in self.general.own_gradients(list(self.parameters), x, y).items():
                 squares = squared(value)
-                own.keep({name: squares if weights is None else squares * float(weights[unit])})
+                squares = squares if weights is None else squares * float(weights[unit])
+                own.keep(place, {name: squares})
         self.state.restore()
         return own
+
+    def _expect_constant(self, inputs: torch.Tensor) -> None:
+        """After the first batch: refuse a forward pass that goes on changing parameters."""
+        if self.shapes:
+            return
+        changed = self.lent.settle()
+        if not changed:
+            return
+        named = dict(self.model.named_parameters())
+        before = {name: named[name].detach().clone() for name in changed}
+        with torch.no_grad(), kept(self.model):
+            self.model(inputs.clone())
+        for name, value in before.items():
+            if not torch.equal(named[name], value):  # of other lengths than a norm's bound
+                raise _inconstant(name)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ftd.errors import UserError
+from ftd.fisher.keeping import kept
 from ftd.tasks.targets.classes import class_labels
 
 Choices = list[tuple[torch.Tensor, torch.Tensor | None]]
@@ -56,8 +57,8 @@ class Labels:
         """The same for outputs of the model, run on each unit alone."""
         if self.estimator == "empirical":
             return [(targets, None)]
-        with torch.no_grad():
-            alone = [model(unit) for unit in inputs.split(self.microbatch)]
+        with torch.no_grad(), kept(model):
+            alone = [model(unit.clone()) for unit in inputs.split(self.microbatch)]
         if not isinstance(alone[0], torch.Tensor):
             raise UserError(
                 f"estimator {self.estimator!r}: expected a model whose output is a tensor, "

@@ -9,6 +9,7 @@ from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 
 from ftd.errors import UserError
+from ftd.fisher.batches import told
 from ftd.fisher.estimators import Choices
 from ftd.fisher.keeping import State
 from ftd.fisher.spots import Spots
@@ -94,7 +95,7 @@ class General:
         for value in chosen:
             value.requires_grad_(True)
         try:
-            loss = scalar(taken(self.loss, self.model(x), y))
+            loss = scalar(taken(self.loss, self.model(x.clone()), y.clone()))
             found = (
                 torch.autograd.grad(loss, chosen, allow_unused=True)
                 if loss.requires_grad
@@ -149,7 +150,7 @@ class General:
             return grad(unit_loss)({name: self.parameters[name] for name in names}, x, y)
 
         with _Originals(self.model.parameters()):
-            return vmap(gradients)(x, y)
+            return vmap(gradients)(x.clone(), y.clone())
 
 
 def squared(gradient: torch.Tensor) -> torch.Tensor:
@@ -193,18 +194,6 @@ def scalar(loss: Any) -> torch.Tensor:
         f"fisher_diagonal: loss: expected one number for a sample, a tensor [], got {told(loss)}; "
         "take its mean (reduction='mean')"
     )
-
-
-def told(value: Any) -> str:
-    """What something is, in a few words."""
-    if isinstance(value, torch.Tensor):
-        kind = "tensor" if value.layout == torch.strided else "sparse tensor"
-        return f"a {kind} {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, dict):
-        return f"a dict of {', '.join(map(repr, value))}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {', '.join(map(told, value)) or 'nothing'}"
-    return type(value).__name__
 
 
 def tensors(values: Any) -> Iterator[torch.Tensor]:

@@ -1,76 +1,169 @@
 """A user's network while it is worked with: lent without its parameters' gradients, left as it was.
 
 A forward pass may write: into buffers, into attributes (features, an auxiliary loss, a counter),
-into lists. What it wrote is taken back, so that no pass sees another and none is seen afterwards.
+into lists and objects. What it wrote is taken back, so that no pass sees another and none is seen
+afterwards. So is what a loss writes.
 """
 
+import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import (
+    CellType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from ftd.errors import UserError
 from ftd.runtime.precision import without_tf32
 
-_CONTAINERS = (dict, list, set)
+_CONTAINERS = (dict, list, set, deque)
+_OPAQUE = (
+    *(str, bytes, int, float, complex, type, type(None), ModuleType, MappingProxyType),
+    *(FunctionType, MethodType, functools.partial),  # hooks, whose closures are their own affair
+)
+_MOST = 100_000  # objects that are looked into: a network may hold a data set
+_SMALL = 2**16  # entries of a tensor that is compared whatever its version says
 
 
 class State:
-    """What modules hold besides parameters, as it is now: attributes, what lies in them, buffers.
+    """What networks and losses hold besides parameters, as it is now.
 
-    Of parameters, those that a renorming embedding changes in its forward pass.
+    That is all that can be reached from them by attributes and containers, of a function from its
+    closure: which objects there are, and what the tensors among them hold.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]):
-        self.modules = [part for module in modules for part in module.modules()]
-        self.attributes = [dict(vars(module)) for module in self.modules]
-        held = {id(value): value for values in self.attributes for value in values.values()}
-        containers = [value for value in held.values() if isinstance(value, _CONTAINERS)]
-        self.containers = [(value, _members(value)) for value in containers]
-        found = [*held.values(), *(item for _, kept in self.containers for item in kept.values())]
-        found += [value for module in self.modules for value in module.buffers(recurse=False)]
-        found = [value for value in found if isinstance(value, torch.Tensor)]
-        renormed = [module.weight for module in self.modules if getattr(module, "max_norm", None)]
-        tensors = {id(v): v for v in found if not isinstance(v, nn.Parameter)}
-        tensors |= {id(value): value for value in renormed}
-        with torch.no_grad():
-            self.tensors = [
-                [value, value.detach().clone(), _version(value)] for value in tensors.values()
-            ]
+    def __init__(self, *roots: Any):
+        self.containers: list[tuple[Any, dict]] = []
+        self.cells: list[tuple[CellType, Any]] = []
+        self.scripted: list[tuple[nn.Module, dict]] = []
+        self.tensors: list[list] = []
+        todo, seen, held = [part for root in roots for part in _opened(root)], set(), []
+        while todo and len(seen) < _MOST:
+            item = todo.pop()
+            if id(item) in seen or isinstance(item, _OPAQUE):
+                continue
+            seen.add(id(item))
+            held.append(item)  # so that no other object gets its number
+            todo += self._look_into(item)
 
     def restore(self) -> None:
         """Everything as it was, in place."""
-        for module, attributes in zip(self.modules, self.attributes, strict=True):
-            now = vars(module)
-            if not _same(now, attributes):
-                now.clear()
-                now.update(attributes)
+        for cell, value in self.cells:
+            if cell.cell_contents is not value:
+                cell.cell_contents = value
         for container, kept in self.containers:
             if not _same(_members(container), kept):
                 _refill(container, kept)
-        with torch.no_grad():
-            for entry in self.tensors:
-                value, kept, version = entry
-                if version is None or value._version != version:
-                    value.copy_(kept)
-                    entry[2] = _version(value)
+        for module, buffers in self.scripted:
+            for name, value in buffers.items():
+                if getattr(module, name) is not value:
+                    setattr(module, name, value)
+        for entry in self.tensors:
+            value, kept, version = entry
+            small = value.numel() <= _SMALL  # `.data` and NumPy write without a new version
+            if version is None or value._version != version or small:
+                _put_back(value, kept)
+                entry[2] = _version(value)
+
+    def _look_into(self, item: Any) -> list[Any]:
+        """Keep what an object holds; what that is in turn."""
+        if isinstance(item, torch.Tensor):
+            if not isinstance(item, nn.Parameter) and item.layout == torch.strided:
+                with torch.no_grad():
+                    self.tensors.append([item, item.detach().clone(), _version(item)])
+            return []
+        if isinstance(item, _CONTAINERS):
+            members = _members(item)
+            self.containers.append((item, members))
+            return list(members.values())
+        if isinstance(item, CellType):
+            self.cells.append((item, item.cell_contents))
+            return list(_opened(item.cell_contents))
+        if isinstance(item, tuple | frozenset):
+            return list(item)
+        if isinstance(item, torch.jit.ScriptModule):
+            buffers = dict(item.named_buffers(recurse=False))
+            self.scripted.append((item, buffers))
+            return [*buffers.values(), *item.children()]
+        own = isinstance(item, nn.Module | SimpleNamespace) or not _of_others(type(item))
+        if not own or not hasattr(item, "__dict__"):
+            return []
+        found = vars(item)
+        self.containers.append((found, dict(found)))
+        hooks = {name for name in found if name.startswith("_") and "hooks" in name}
+        below = [value for name, value in found.items() if name not in hooks]
+        for kind in type(item).__mro__:
+            if not _of_others(kind):
+                below += [value for value in vars(kind).values() if isinstance(value, _CONTAINERS)]
+        return below
+
+
+def _opened(root: Any) -> Iterator[Any]:
+    """What a function, a bound method or a partial one works with; anything else itself."""
+    if isinstance(root, functools.partial):
+        for part in (root.func, *root.args, *root.keywords.values()):
+            yield from _opened(part)
+    elif isinstance(root, MethodType):
+        yield root.__self__
+        yield from _opened(root.__func__)
+    elif isinstance(root, FunctionType):
+        yield from (root.__defaults__ or ())
+        for cell in root.__closure__ or ():
+            if not _is_empty(cell):
+                yield cell
+    else:
+        yield root
+
+
+def _is_empty(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is cell
+    except ValueError:
+        return True
+
+
+def _of_others(kind: type) -> bool:
+    """Whether a class is Python's or PyTorch's: its objects are not networks' state."""
+    package = kind.__module__.partition(".")[0]
+    return package == "torch" or package in sys.stdlib_module_names
 
 
 @contextmanager
-def kept(*modules: nn.Module) -> Iterator[None]:
-    """What modules hold is afterwards as it is now."""
-    state = State(modules)
+def kept(*roots: Any) -> Iterator[None]:
+    """What networks and losses hold is afterwards as it is now."""
+    state = State(*roots)
     try:
         yield
     finally:
         state.restore()
 
 
+def _put_back(value: torch.Tensor, kept: torch.Tensor) -> None:
+    with torch.inference_mode(value.is_inference()), torch.no_grad():
+        if value.shape != kept.shape or value.dtype != kept.dtype:
+            value.data = kept.clone()
+        elif not _equal(value, kept):
+            value.copy_(kept)
+
+
+def _equal(value: torch.Tensor, kept: torch.Tensor) -> bool:
+    """Whether the bits agree, NaN's among them."""
+    return torch.equal(value, kept) or bool(((value == kept) | (value != value)).all())
+
+
 def _version(value: torch.Tensor) -> int | None:
-    """A number that every change in place raises; ``None`` where there is none."""
+    """A number that changes in place raise; ``None`` where there is none."""
     return None if value.is_inference() else value._version
 
 
@@ -87,52 +180,80 @@ def _same(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
 
 def _refill(container: Any, members: dict[Any, Any]) -> None:
     container.clear()
-    if isinstance(container, dict):
-        container.update(members)
-    elif isinstance(container, list):
-        container.extend(members.values())
+    if isinstance(container, dict | set):
+        container.update(members if isinstance(container, dict) else members.values())
     else:
-        container.update(members.values())
+        container.extend(members.values())
+
+
+class Parameters:
+    """A model's parameters as they are now, to compare and to put back.
+
+    Attributes:
+        values: copies by name; only of those that passes change, once ``settle`` was called.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.named = dict(model.named_parameters())
+        self.data = {name: value.data for name, value in self.named.items()}
+        self.flags = {name: value.requires_grad for name, value in self.named.items()}
+        self.values = {name: value.detach().clone() for name, value in self.named.items()}
+        self.marks = self._marks()
+
+    def settle(self) -> list[str]:
+        """Which have changed since; the others' copies are dropped."""
+        marks = self._marks()
+        moved = [name for name, mark in marks.items() if mark != self.marks[name]]
+        changed = [name for name in moved if not _equal(self.named[name], self.values[name])]
+        self.values = {name: self.values[name] for name in changed}
+        self.marks = marks
+        return changed
+
+    def changed(self) -> list[str]:
+        """Which have changed since they were settled, and have no copy."""
+        marks = self._marks()
+        moved = {name for name, mark in marks.items() if mark != self.marks[name]}
+        return sorted(moved - self.values.keys())
+
+    def put_back(self) -> None:
+        """Their values, where there are copies, and their flags."""
+        for name, value in self.named.items():
+            if value.data_ptr() != self.data[name].data_ptr():
+                value.data = self.data[name]
+            if name in self.values:
+                with torch.no_grad():
+                    value.data.copy_(self.values[name])
+            value.requires_grad_(self.flags[name])
+
+    def _marks(self) -> dict[str, tuple[int, int]]:
+        return {name: (value._version, value.data_ptr()) for name, value in self.named.items()}
 
 
 @contextmanager
-def borrowed(model: nn.Module, loss: Any, device: torch.device) -> Iterator[State]:
+def borrowed(
+    model: nn.Module, loss: Any, device: torch.device
+) -> Iterator[tuple[State, Parameters]]:
     """The model on ``device``, without gradients of its parameters, compiled parts run as written.
 
-    All is undone at the end; so is what was written into a loss that is a module. Yields what
-    both hold on the device.
-
-    Raises:
-        UserError: a forward pass changed parameters.
+    All is undone at the end; so is what the loss has written. Yields what both hold on the device.
     """
-    lent = [part for part in (model, loss) if isinstance(part, nn.Module)]
-    parameters = list(model.named_parameters())
-    home = home_of(model)
-    flags = [value.requires_grad for _, value in parameters]
-    before = State(lent)
-    try:
-        if home != device:
-            model.to(device)
-        for _, value in parameters:
-            value.requires_grad_(False)
-        state = State(lent) if home != device else before
-        versions = [value._version for _, value in parameters]
-        with without_tf32(), torch.inference_mode(False), torch.enable_grad(), _as_written():
-            yield state
-        state.restore()
-        renormed = {id(value) for value, _, _ in state.tensors}
-        for (name, value), version in zip(parameters, versions, strict=True):
-            if value._version != version and id(value) not in renormed:
-                raise UserError(
-                    f"fisher_diagonal: the forward pass changes the parameter {name!r} in place; "
-                    "expected a model that leaves its parameters alone in evaluation mode"
-                )
-    finally:
-        if home != device:
-            model.to(home)
-        before.restore()
-        for (_, value), flag in zip(parameters, flags, strict=True):
-            value.requires_grad_(flag)
+    with torch.inference_mode(False):
+        before, parameters = State(model, loss), Parameters(model)
+        state, lent = before, parameters
+        try:
+            if home_of(model) != device:
+                model.to(device)  # copies: those here stay as they are
+                parameters.values = {}
+                state, lent = State(model, loss), Parameters(model)
+            for value in parameters.named.values():
+                value.requires_grad_(False)
+            with without_tf32(), torch.enable_grad(), _as_written():
+                yield state, lent
+        finally:
+            try:
+                before.restore()
+            finally:
+                parameters.put_back()
 
 
 def _as_written():
@@ -153,6 +274,8 @@ def expect_gradients(model: nn.Module) -> None:
     Raises:
         UserError: names the first such parameter, and why.
     """
+    if parametrize._cache_enabled:
+        raise UserError("fisher_diagonal: call it outside of parametrize.cached()")
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if nn.parameter.is_lazy(value):
             raise UserError(

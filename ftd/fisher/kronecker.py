@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ftd.fisher import layers
-from ftd.fisher.engine import Batches, Diagonal, fisher_diagonal
+from ftd.fisher.batches import Batches
+from ftd.fisher.engine import Diagonal, fisher_diagonal
 from ftd.fisher.estimators import LabelsOf
 from ftd.fisher.general import Loss
 

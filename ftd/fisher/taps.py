@@ -57,7 +57,7 @@ class Taps(TorchFunctionMode):
         tapped: Iterable[nn.Module],
         formulas: Formulas,
         visit: Callable[[nn.Module, torch.Tensor, torch.Tensor], None],
-        show: Callable[[nn.Module, torch.Tensor], None] | None = None,
+        show: Callable[[nn.Module, torch.Tensor, torch.Tensor], None] | None = None,
     ):
         super().__init__()
         self.tapped, self.formulas = set(tapped), formulas
@@ -137,7 +137,7 @@ class Taps(TorchFunctionMode):
             self.misused.add(module)
             return output
         if self.show:
-            self.show(module, x.detach())
+            self.show(module, x.detach(), output.detach())
         return _Tap.apply(output, self.anchor, x, lambda x, g: self._visit(module, x, g))
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from ftd.errors import UserError
 from ftd.fisher import kronecker
-from ftd.fisher.engine import Batches, fisher_diagonal
+from ftd.fisher.batches import Batches
+from ftd.fisher.engine import fisher_diagonal
 from ftd.fisher.estimators import LabelsOf
 from ftd.fisher.general import Loss
 from ftd.fisher.kronecker import Information
