@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from ftd.config import Image
 from ftd.errors import UserError
 from ftd.parts import LOADERS, Loader
 from ftd.tasks.decoding import Upright
+from ftd.tasks.loaders import read_picture
 
 RNG = np.random.default_rng(0)
 INK = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
@@ -168,6 +170,21 @@ def test_damaged_exif_turns_nothing(exif):
     assert upright(picture) is picture and not upright.noted
 
 
+def test_one_damaged_tag_neither_stops_nor_hides_the_orientation():
+    exif = PIL.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    file = io.BytesIO()
+    PIL.fromarray(INK).save(file, "JPEG", exif=exif)
+    whole = file.getvalue()
+    at = whole.find(struct.pack(">HHI", 0x011A, 5, 1))
+    shown = np.asarray(PIL.open(file))[::-1].T
+    for kind in range(1, 13):  # that the other tag's number may be said to be of
+        content = whole[: at + 3] + bytes([kind]) + whole[at + 4 :]
+        upright = Upright("white")
+        assert (np.asarray(upright(read_picture(io.BytesIO(content), Counter()))) == shown).all()
+        assert upright.noted == {"turned upright": 1}
+
+
 # 16 bits ----------------------------------------------------------------------------------------
 
 
@@ -225,3 +242,27 @@ def test_the_first_of_several_frames_is_read_and_that_is_said(tmp_path, kind):
     assert (images[1] == np.asarray(PIL.open(path).convert("RGB")).transpose(2, 0, 1)).all()
     assert images[1].std() > 0
     assert facts["noted"] == {"several frames, the first is read": 1}
+
+
+def test_what_is_damaged_after_the_first_frame_does_not_matter():
+    file = io.BytesIO()
+    first = PIL.fromarray(INK // 9 * 9).quantize(28)
+    first.save(file, "GIF", save_all=True, append_images=[PIL.new("P", (8, 8), 1)])
+    whole = file.getvalue()
+    shown = np.asarray(PIL.open(io.BytesIO(whole)).convert("RGB"))
+    start = whole.rfind(b"\x2c")  # of the second frame
+    for end in range(start - 8, len(whole)):
+        found = read_picture(io.BytesIO(whole[:end]), Counter())
+        assert (np.asarray(found.convert("RGB")) == shown).all()
+
+
+@pytest.mark.parametrize("error", [struct.error, IndexError, AssertionError, TypeError])
+def test_whatever_pillow_raises_becomes_a_damaged_picture(monkeypatch, error):
+    def load(self):
+        raise error("odd")
+
+    file = io.BytesIO()
+    PIL.fromarray(INK).save(file, "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(ValueError, match=f"{error.__name__}: odd"):
+        read_picture(file, Counter())

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image as Picture
-from PIL.Image import fromarray
+from PIL.Image import Transpose, fromarray
 from PIL.Image import new as new_image
 
 from ftd.config import Dataset
@@ -16,7 +17,16 @@ from ftd.runtime.progress import progress
 from ftd.tasks.foreign import named
 from ftd.tasks.loaders import Annotation
 
-_ORIENTATION = 0x0112  # of EXIF: 1 is upright, 2 to 8 are turned or mirrored, others nothing
+_ORIENTATION = 0x0112  # of EXIF: 1 is upright, others than those below mean nothing
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -100,9 +110,8 @@ class Upright:
 
     def __call__(self, picture: Picture) -> Picture:
         """The picture itself where there is nothing to do; else RGB, or L."""
-        # A picture that brings nothing besides its pixels has no EXIF: saves most of the check.
-        if picture.info and picture.getexif().get(_ORIENTATION) in range(2, 9):
-            picture = ImageOps.exif_transpose(picture)
+        if (turn := _turn(picture)) is not None:
+            picture = picture.transpose(turn)
             self.noted["turned upright"] += 1
         if picture.mode.startswith("I;16"):
             picture = self._of_8_bits(picture)
@@ -134,6 +143,19 @@ class Upright:
                 f"data set {name}: no 16-bit image has a value above {self._highest}, of 65535 "
                 "that it could have; convert them to 8 bits, by the range that they use"
             )
+
+
+def _turn(picture: Picture) -> Transpose | None:
+    """What EXIF says is to be done; damaged EXIF says nothing.
+
+    ``ImageOps.exif_transpose`` writes all of EXIF anew, which fails over any tag that is damaged.
+    """
+    if not picture.info:  # nothing besides its pixels, so no EXIF: saves most of the check
+        return None
+    picture.load()  # here, as else getexif does it and what is wrong with the pixels is passed over
+    with suppress(Exception):
+        return _TURNS.get(picture.getexif().get(_ORIENTATION))
+    return None
 
 
 def _may_be_transparent(picture: Picture) -> bool:

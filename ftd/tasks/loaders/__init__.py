@@ -102,8 +102,13 @@ def _checked(what: str, split: Any) -> Counted:
             found = "more" if row == count else row + 1
             raise UserError(f"{what}: a split of length {count} gives {found} images")
 
+    return _counted(images(), count, split)
+
+
+def _counted(images: Iterable[Any], count: int, split: Any) -> Counted:
+    """The images of a loader's split, with what it says of them."""
     left_out, noted = (getattr(split, key, None) for key in ("left_out", "noted"))
-    return Counted(images(), count, left_out, noted)
+    return Counted(images, count, left_out, noted)
 
 
 def counts(name: str, found: Iterable[Any]) -> dict[str, int]:
@@ -127,11 +132,18 @@ def read_picture(file: str | io.BytesIO, noted: Counter[str]) -> Image:
     """
     try:
         with open_image(file) as picture:
-            noted["several frames, the first is read"] += getattr(picture, "is_animated", False)
             picture.load()
-            return picture
+            # A GIF loses its pixels as its frames are counted.
+            first = picture.copy() if picture.format == "GIF" else picture
+            with suppress(Exception):  # of what is damaged after the first
+                noted["several frames, the first is read"] += getattr(picture, "is_animated", False)
+            return first
     except UnidentifiedImageError as error:  # Pillow's words may hold an address
         raise ValueError(stand_in(file) or "no picture of a format that Pillow reads") from error
+    except (*DAMAGED, MemoryError):
+        raise
+    except Exception as error:  # such as struct.error, of whatever is damaged
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def stand_in(file: str | Path | io.BytesIO) -> str | None:
@@ -169,5 +181,4 @@ def indexed(name: str, split: Any) -> Counted:
                 ) from error
             yield picture, label
 
-    left_out, noted = (getattr(split, key, None) for key in ("left_out", "noted"))
-    return Counted(images(), len(split), left_out, noted)
+    return _counted(images(), len(split), split)
