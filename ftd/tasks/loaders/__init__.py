@@ -81,6 +81,12 @@ def open_splits(name: str, settings: Dataset, root: Path) -> Splits:
         train, test, names = found
         names = dict(enumerate(names)) if isinstance(names, list | tuple) else dict(names)
         names = {int(number): one_form(str(text)) for number, text in names.items()}
+        for number, text in names.items():
+            if text != printable(text):
+                raise UserError(
+                    f"data set {name}: the name of class {number}, {text!r}, is no text in UTF-8; "
+                    "rename it"
+                )
         for first, other in alike(names.values()):
             log(f"data set {name}: classes {first!r} and {other!r} differ in case or spaces alone")
         return _checked(what, train), None if test is None else _checked(what, test), names
@@ -111,6 +117,14 @@ def _counted(images: Iterable[Any], count: int, split: Any) -> Counted:
     return Counted(images, count, left_out, noted)
 
 
+def printable(text: object) -> str:
+    """Text that any encoding of Unicode takes: a file's name may hold bytes that are none."""
+    try:
+        return os.fsencode(str(text)).decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # no name of a file
+        return str(text).encode(errors="backslashreplace").decode()
+
+
 def counts(name: str, found: Iterable[Any]) -> dict[str, int]:
     """Numbers by reason, of several mappings in one; those that are 0 are left out.
 
@@ -120,7 +134,7 @@ def counts(name: str, found: Iterable[Any]) -> dict[str, int]:
     with named(f"data set {name}: left_out and noted of a split: expected numbers by reason"):
         total = Counter()
         for mapping in found:
-            total.update({str(reason): int(number) for reason, number in mapping.items()})
+            total.update({printable(reason): int(number) for reason, number in mapping.items()})
     return {reason: number for reason, number in sorted(total.items()) if number}
 
 
