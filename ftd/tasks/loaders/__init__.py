@@ -25,6 +25,8 @@ from ftd.tasks.foreign import named
 # What PIL raises, and what a label raises that is no number of 64 bits.
 DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError, OverflowError)
 
+DEEP = "\0raw mode"  # no file's own key can have this name
+
 Annotation = int | np.ndarray
 _STAND_INS = {
     b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself, git lfs pull",
@@ -146,6 +148,7 @@ def read_picture(file: str | io.BytesIO, noted: Counter[str]) -> Image:
     """
     try:
         with open_image(file) as picture:
+            remember_depth(picture)
             picture.load()
             # A GIF loses its pixels as its frames are counted.
             first = picture.copy() if picture.format == "GIF" else picture
@@ -158,6 +161,14 @@ def read_picture(file: str | io.BytesIO, noted: Counter[str]) -> Image:
         raise
     except Exception as error:  # such as struct.error, of whatever is damaged
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def remember_depth(picture: Image) -> None:
+    """Put into ``picture.info[DEEP]`` how its file has 16 bits a channel; loading forgets it."""
+    for _, _, _, found in getattr(picture, "tile", ()):
+        raw = found[0] if isinstance(found, tuple) and found else found
+        if ";16" in str(raw):
+            picture.info[DEEP] = raw
 
 
 def stand_in(file: str | Path | io.BytesIO) -> str | None:
