@@ -11,8 +11,10 @@ from conftest import write_images
 from PIL import Image as PIL
 from test_dataset import make
 
+from ftd.drawing import pages
 from ftd.errors import UserError
-from ftd.tasks.loaders.folders import _Split
+from ftd.tasks.loaders import counts
+from ftd.tasks.loaders.folders import _Real, _Split, _Walk
 
 KEYS = {"loader": "imagefolder", "train": "p", "parts": {"fisher": 0.25, "val": 0.2}}
 
@@ -105,6 +107,34 @@ def test_a_link_to_nothing_is_named_if_it_is_to_be_an_image(photos, tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("target", ["nowhere", "c", "../p/nowhere/x"])
+@pytest.mark.parametrize("link", ["c", "c.v2"])
+def test_a_link_to_nothing_among_class_folders_is_named(photos, tmp_path, link, target):
+    (photos / link).symlink_to(target)
+    said = rf"p/{link}, among the class folders, is a link to nothing \({target}\)"
+    with pytest.raises(UserError, match=f"own: .*{said}"):
+        read(tmp_path)
+
+
+def test_folders_are_resolved_once_and_links_to_the_same_files(photos, monkeypatch):
+    write_images(photos.parent / "elsewhere", {"x": 30})
+    for number in range(10):
+        (photos / f"a/l{number}.png").symlink_to(f"../../elsewhere/x/{number}.png")
+        (photos / f"b/l{number}.png").symlink_to(photos.parent / f"elsewhere/x/2{number}.png")
+    (photos / "a" / "folder").symlink_to("../../elsewhere")  # its files have been met
+    (photos / "a" / "chain.png").symlink_to("l0.png")
+    (photos / "a" / "through.png").symlink_to("folder/x/11.png")
+    (photos / "b" / "gone.png").symlink_to("../nowhere/gone.png")
+    (photos / "a" / "folder" / "x" / "20.png").unlink()
+    walk = _Walk(photos)
+    found = [file for path in walk.class_folders() for file in walk.images(path)]
+    calls, really = [], os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: calls.append(path) or really(path))
+    real = _Real(walk.links)
+    assert [real(path) for path in found] == [really(path) for path in found]
+    assert len(found) > 80 and len(calls) < 10
+
+
 # What is left out -------------------------------------------------------------------------------
 
 
@@ -133,6 +163,22 @@ def test_what_pillow_reads_is_read_and_the_rest_counted(photos, tmp_path, capsys
     assert (
         "data set own, train: 45 images read; left out: in no class folder: 1, no file: 1" in said
     )
+
+
+def test_names_of_bytes_that_are_no_text(photos, tmp_path):
+    (photos / "a" / "x.\udcff").touch()
+    _, left_out, facts = read(tmp_path)
+    assert left_out == {r"suffix .\xff": 1}
+    pages.datasets([facts], tmp_path / "page.html")
+    assert r"suffix .\xff: 1" in (tmp_path / "page.html").read_text()
+    write_images(photos, {"c\udcff": 2})
+    with pytest.raises(UserError, match=r"own: the name of class 2, 'c\\udcff', is no text in UT"):
+        read(tmp_path)
+
+
+def test_a_loaders_reasons_become_printable():
+    reasons = {"\ud800": 1, "é\udcff": 2, "日本": 3}
+    assert counts("own", [reasons]) == {r"\ud800": 1, r"é\xff": 2, "日本": 3}
 
 
 def test_a_class_without_an_image_says_what_is_in_it(photos, tmp_path):

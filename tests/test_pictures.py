@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,11 @@ from conftest import write_images
 from PIL import Image as PIL
 from test_dataset import make
 
-from ftd.config import Image
+from ftd.config import Dataset, Image
 from ftd.errors import UserError
 from ftd.parts import LOADERS, Loader
-from ftd.tasks.decoding import Upright
+from ftd.tasks.decoding import Upright, decode
+from ftd.tasks.loaders import read_picture
 
 RNG = np.random.default_rng(0)
 INK = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
@@ -23,6 +25,7 @@ ALPHA = np.repeat([0, 255], 32).reshape(8, 8).astype(np.uint8)  # the upper half
 COLOUR = Image(size=8, channels=3)
 PARTS = {"parts": {"val": 2, "fisher": 2, "test": 2}}
 LIKE = {"loader": "imagefolder", "train": "p"} | PARTS
+OWN = Dataset(loader="imagefolder")
 
 
 def saved(picture: PIL.Image, kind: str = "PNG", **keys) -> PIL.Image:
@@ -168,6 +171,21 @@ def test_damaged_exif_turns_nothing(exif):
     assert upright(picture) is picture and not upright.noted
 
 
+def test_one_damaged_tag_neither_stops_nor_hides_the_orientation():
+    exif = PIL.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    file = io.BytesIO()
+    PIL.fromarray(INK).save(file, "JPEG", exif=exif)
+    whole = file.getvalue()
+    at = whole.find(struct.pack(">HHI", 0x011A, 5, 1))
+    shown = np.asarray(PIL.open(file))[::-1].T
+    for kind in range(1, 13):  # that the other tag's number may be said to be of
+        content = whole[: at + 3] + bytes([kind]) + whole[at + 4 :]
+        upright = Upright("white")
+        assert (np.asarray(upright(read_picture(io.BytesIO(content), Counter()))) == shown).all()
+        assert upright.noted == {"turned upright": 1}
+
+
 # 16 bits ----------------------------------------------------------------------------------------
 
 
@@ -194,7 +212,7 @@ def test_of_16_bits_the_upper_8_stay_in_grey_as_in_colour(tmp_path):
     images, _, facts = make(tmp_path, COLOUR, **LIKE)
     for row in (0, 1, 3):  # after 2.png
         assert (images[row] == deep >> 8).all(), row
-    assert facts["noted"]["16 bits, the upper 8 kept"] == 2
+    assert facts["noted"]["16 bits, the upper 8 kept"] == 3
 
 
 def test_12_bits_in_16_are_refused(tmp_path):
@@ -202,6 +220,64 @@ def test_12_bits_in_16_are_refused(tmp_path):
     PIL.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "p/a/0.png")
     with pytest.raises(UserError, match="own: no 16-bit image has a value above 4095, of 65535"):
         make(tmp_path, **LIKE)
+
+
+def tiff16(samples: np.ndarray) -> bytes:
+    """A TIFF of 16 bits a colour."""
+    size, data = samples.shape[0], samples.astype("<u2").tobytes()
+    tags = [(256, size), (257, size), (258, 134), (259, 1), (262, 2), (273, 140), (277, 3)]
+    tags += [(278, size), (279, len(data)), (284, 1)]
+    counts = {258: 3}
+    entries = b"".join(struct.pack("<HHII", tag, 3, counts.get(tag, 1), v) for tag, v in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + struct.pack("<HHH", 16, 16, 16) + data
+
+
+def of_channels(kind: int, highest: int) -> bytes:
+    channels = {2: 3, 4: 2, 6: 4, "tiff": 3}[kind]
+    samples = np.random.default_rng(1).integers(0, highest, (8, 8, channels)).astype(np.uint16)
+    samples[..., 3:] = 65535  # alpha
+    samples[..., 1:] = 65535 if channels == 2 else samples[..., 1:]
+    return tiff16(samples) if kind == "tiff" else png16(kind, samples)
+
+
+@pytest.mark.parametrize("kind", [2, 4, 6, "tiff"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_12_bits_in_16_of_colour_or_with_alpha_are_refused_too(kind, loaded):
+    def found(highest):
+        file = io.BytesIO(of_channels(kind, highest))
+        return read_picture(file, Counter()) if loaded else PIL.open(file)
+
+    images, settings = np.empty((1, 3, 8, 8), np.uint8), OWN
+    with pytest.raises(UserError, match="own: no 16-bit image has a value above 4095, of 65535"):
+        decode("own", [(found(4096), 0)], images, settings)
+    decoded = decode("own", [(found(65536), 0)], images, settings)
+    assert +decoded.noted == {"16 bits, the upper 8 kept": 1} and images.max() > 240
+
+
+def test_16_bits_of_grey_with_alpha_are_grey():
+    samples = np.stack([INK.astype(np.uint16) << 8, np.full((8, 8), 65535)], 2)
+    images = np.empty((1, 1, 8, 8), np.uint8)
+    picture = read_picture(io.BytesIO(png16(4, samples)), Counter())
+    decode("own", [(picture, 0)], images, OWN)
+    assert (images[0, 0] == INK).all()
+    for kind in (2, 6):
+        picture = read_picture(io.BytesIO(of_channels(kind, 65536)), Counter())
+        with pytest.raises(UserError, match="image 0: a colour image"):
+            decode("own", [(picture, 0)], images, OWN)
+
+
+@pytest.mark.parametrize(("most", "scale"), [(65535, 1), (4095, 65535 / 4095)])
+@pytest.mark.parametrize("plain", [False, True])
+def test_of_a_pgm_of_16_bits_the_upper_8_stay(most, scale, plain):
+    deep = RNG.integers(0, most + 1, (8, 8))
+    text = " ".join(map(str, deep.ravel())).encode()
+    body = text if plain else deep.astype(">u2").tobytes()
+    file = io.BytesIO(b"P%d 8 8 %d\n" % (2 if plain else 5, most) + body)
+    images = np.empty((1, 1, 8, 8), np.uint8)
+    decoded = decode("own", [(read_picture(file, Counter()), 0)], images, OWN)
+    assert (images[0, 0] == np.rint(deep * scale).astype(int) >> 8).all()
+    assert decoded.noted == {"16 bits, the upper 8 kept": 1}
 
 
 @pytest.mark.parametrize("kind", [np.uint16, ">u2", np.int32, np.float32])
@@ -225,3 +301,27 @@ def test_the_first_of_several_frames_is_read_and_that_is_said(tmp_path, kind):
     assert (images[1] == np.asarray(PIL.open(path).convert("RGB")).transpose(2, 0, 1)).all()
     assert images[1].std() > 0
     assert facts["noted"] == {"several frames, the first is read": 1}
+
+
+def test_what_is_damaged_after_the_first_frame_does_not_matter():
+    file = io.BytesIO()
+    first = PIL.fromarray(INK // 9 * 9).quantize(28)
+    first.save(file, "GIF", save_all=True, append_images=[PIL.new("P", (8, 8), 1)])
+    whole = file.getvalue()
+    shown = np.asarray(PIL.open(io.BytesIO(whole)).convert("RGB"))
+    start = whole.rfind(b"\x2c")  # of the second frame
+    for end in range(start - 8, len(whole)):
+        found = read_picture(io.BytesIO(whole[:end]), Counter())
+        assert (np.asarray(found.convert("RGB")) == shown).all()
+
+
+@pytest.mark.parametrize("error", [struct.error, IndexError, AssertionError, TypeError])
+def test_whatever_pillow_raises_becomes_a_damaged_picture(monkeypatch, error):
+    def load(self):
+        raise error("odd")
+
+    file = io.BytesIO()
+    PIL.fromarray(INK).save(file, "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(ValueError, match=f"{error.__name__}: odd"):
+        read_picture(file, Counter())

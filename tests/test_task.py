@@ -151,7 +151,19 @@ BAD = {
 def test_bad_labels(make_slice, labels, message):
     task = with_own(Task, ClassLabels, "Task").model_construct(dataset="digits", labels=labels)
     with pytest.raises(UserError, match=message):
-        class_slices._members("bad", task, {c: str(c) for c in range(10)})
+        class_slices._members("bad", task, {c: str(c) for c in range(10)}, True)
+
+
+@pytest.mark.parametrize(("loader", "hinted"), [("imagefolder", True), ("sklearn-digits", False)])
+def test_reading_again_is_said_to_help_only_data_that_can_grow(loader, hinted):
+    task = with_own(Task, ClassLabels, "Task").model_construct(
+        dataset="own", labels={"a": [7], "b": [0]}
+    )
+    cut, part = pa.table({"class": [0, 1]}), np.array(["train", "train"])
+    facts = {"classes": {"0": "0", "1": "1"}, "settings": {"loader": loader}}
+    with pytest.raises(UserError, match="has no class 7") as error:
+        class_slices.slice_classes("bad", task, cut, facts, part, 0)
+    assert ("-R dataset" in str(error.value)) is hinted
 
 
 CLASSES = {0: "crane", 1: "2", 2: "crane", 3: "owl"}

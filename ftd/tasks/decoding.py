@@ -2,21 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image as Picture
-from PIL.Image import fromarray
+from PIL.Image import Transpose, fromarray
 from PIL.Image import new as new_image
 
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.runtime.progress import progress
 from ftd.tasks.foreign import named
-from ftd.tasks.loaders import Annotation
+from ftd.tasks.loaders import DEEP, Annotation, remember_depth
 
-_ORIENTATION = 0x0112  # of EXIF: 1 is upright, 2 to 8 are turned or mirrored, others nothing
+_ORIENTATION = 0x0112  # of EXIF: 1 is upright, others than those below mean nothing
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -100,12 +110,13 @@ class Upright:
 
     def __call__(self, picture: Picture) -> Picture:
         """The picture itself where there is nothing to do; else RGB, or L."""
-        # A picture that brings nothing besides its pixels has no EXIF: saves most of the check.
-        if picture.info and picture.getexif().get(_ORIENTATION) in range(2, 9):
-            picture = ImageOps.exif_transpose(picture)
+        if (turn := _turn(picture)) is not None:
+            picture = picture.transpose(turn)
             self.noted["turned upright"] += 1
         if picture.mode.startswith("I;16"):
             picture = self._of_8_bits(picture)
+        elif DEEP in picture.info:
+            self._was_deep(picture)
         return self._on_background(picture) if _may_be_transparent(picture) else picture
 
     def _of_8_bits(self, picture: Picture) -> Picture:
@@ -116,6 +127,12 @@ class Upright:
         self._highest = max(self._highest, int(deep.max(initial=0)))
         self.noted["16 bits, the upper 8 kept"] += 1
         return shown
+
+    def _was_deep(self, picture: Picture) -> None:
+        """Colours of which Pillow has kept the upper 8 bits: the lower ones are not known."""
+        colours = picture.convert("RGB").getextrema()
+        self._highest = max(self._highest, *((high << 8) + 255 for _, high in colours))
+        self.noted["16 bits, the upper 8 kept"] += 1
 
     def _on_background(self, picture: Picture) -> Picture:
         if picture.mode == "La":  # Pillow has no way from it to RGBA
@@ -136,6 +153,19 @@ class Upright:
             )
 
 
+def _turn(picture: Picture) -> Transpose | None:
+    """What EXIF says is to be done; damaged EXIF says nothing.
+
+    ``ImageOps.exif_transpose`` writes all of EXIF anew, which fails over any tag that is damaged.
+    """
+    if not picture.info:  # nothing besides its pixels, so no EXIF: saves most of the check
+        return None
+    picture.load()  # here, as else getexif does it and what is wrong with the pixels is passed over
+    with suppress(Exception):
+        return _TURNS.get(picture.getexif().get(_ORIENTATION))
+    return None
+
+
 def _may_be_transparent(picture: Picture) -> bool:
     return picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
 
@@ -149,11 +179,14 @@ def _picture(found: object, where: str) -> Picture:
         raise UserError(
             f"{where}: expected a PIL image or a uint8 array, got {type(found).__name__}"
         )
+    remember_depth(found)
     return found
 
 
 def _of_mode(picture: Picture, upright: Upright, channels: int, where: str) -> Picture:
     """One picture as it is meant to be seen, of mode L or RGB, or an error that says why not."""
+    if picture.mode == "I" and picture.format == "PPM":  # 16 bits, whatever a file's range was
+        picture = fromarray(np.asarray(picture).astype(np.uint16))
     if picture.mode in ("I", "F"):
         raise UserError(f"{where}: {picture.mode} pixels; convert the images to 8 bits a channel")
     if channels == 1 and not _is_grey(picture):
@@ -165,7 +198,8 @@ def _is_grey(picture: Picture) -> bool:
     if picture.mode in ("P", "PA"):  # as GIFs have it, of grey pictures too
         pixels = np.asarray(picture.convert("RGB"))
         return bool((pixels == pixels[..., :1]).all())
-    return picture.mode in _GREY or picture.mode.startswith("I;16")
+    grey_and_alpha = str(picture.info.get(DEEP)).startswith("LA;")  # RGBA, as Pillow reads it
+    return picture.mode in _GREY or picture.mode.startswith("I;16") or grey_and_alpha
 
 
 def _pixels(picture: Picture, shape: tuple[int, int, int], fit: str, where: str) -> np.ndarray:

@@ -25,6 +25,8 @@ from ftd.tasks.foreign import named
 # What PIL raises, and what a label raises that is no number of 64 bits.
 DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError, OverflowError)
 
+DEEP = "\0raw mode"  # no file's own key can have this name
+
 Annotation = int | np.ndarray
 _STAND_INS = {
     b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself, git lfs pull",
@@ -81,6 +83,12 @@ def open_splits(name: str, settings: Dataset, root: Path) -> Splits:
         train, test, names = found
         names = dict(enumerate(names)) if isinstance(names, list | tuple) else dict(names)
         names = {int(number): one_form(str(text)) for number, text in names.items()}
+        for number, text in names.items():
+            if text != printable(text):
+                raise UserError(
+                    f"data set {name}: the name of class {number}, {text!r}, is no text in UTF-8; "
+                    "rename it"
+                )
         for first, other in alike(names.values()):
             log(f"data set {name}: classes {first!r} and {other!r} differ in case or spaces alone")
         return _checked(what, train), None if test is None else _checked(what, test), names
@@ -102,8 +110,21 @@ def _checked(what: str, split: Any) -> Counted:
             found = "more" if row == count else row + 1
             raise UserError(f"{what}: a split of length {count} gives {found} images")
 
+    return _counted(images(), count, split)
+
+
+def _counted(images: Iterable[Any], count: int, split: Any) -> Counted:
+    """The images of a loader's split, with what it says of them."""
     left_out, noted = (getattr(split, key, None) for key in ("left_out", "noted"))
-    return Counted(images(), count, left_out, noted)
+    return Counted(images, count, left_out, noted)
+
+
+def printable(text: object) -> str:
+    """Text that any encoding of Unicode takes: a file's name may hold bytes that are none."""
+    try:
+        return os.fsencode(str(text)).decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # no name of a file
+        return str(text).encode(errors="backslashreplace").decode()
 
 
 def counts(name: str, found: Iterable[Any]) -> dict[str, int]:
@@ -115,7 +136,7 @@ def counts(name: str, found: Iterable[Any]) -> dict[str, int]:
     with named(f"data set {name}: left_out and noted of a split: expected numbers by reason"):
         total = Counter()
         for mapping in found:
-            total.update({str(reason): int(number) for reason, number in mapping.items()})
+            total.update({printable(reason): int(number) for reason, number in mapping.items()})
     return {reason: number for reason, number in sorted(total.items()) if number}
 
 
@@ -127,11 +148,27 @@ def read_picture(file: str | io.BytesIO, noted: Counter[str]) -> Image:
     """
     try:
         with open_image(file) as picture:
-            noted["several frames, the first is read"] += getattr(picture, "is_animated", False)
+            remember_depth(picture)
             picture.load()
-            return picture
+            # A GIF loses its pixels as its frames are counted.
+            first = picture.copy() if picture.format == "GIF" else picture
+            with suppress(Exception):  # of what is damaged after the first
+                noted["several frames, the first is read"] += getattr(picture, "is_animated", False)
+            return first
     except UnidentifiedImageError as error:  # Pillow's words may hold an address
         raise ValueError(stand_in(file) or "no picture of a format that Pillow reads") from error
+    except (*DAMAGED, MemoryError):
+        raise
+    except Exception as error:  # such as struct.error, of whatever is damaged
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def remember_depth(picture: Image) -> None:
+    """Put into ``picture.info[DEEP]`` how its file has 16 bits a channel; loading forgets it."""
+    for _, _, _, found in getattr(picture, "tile", ()):
+        raw = found[0] if isinstance(found, tuple) and found else found
+        if ";16" in str(raw):
+            picture.info[DEEP] = raw
 
 
 def stand_in(file: str | Path | io.BytesIO) -> str | None:
@@ -169,5 +206,4 @@ def indexed(name: str, split: Any) -> Counted:
                 ) from error
             yield picture, label
 
-    left_out, noted = (getattr(split, key, None) for key in ("left_out", "noted"))
-    return Counted(images(), len(split), left_out, noted)
+    return _counted(images(), len(split), split)

@@ -116,7 +116,8 @@ def _by_number(found: Any) -> dict[int, str]:
     elif isinstance(found, dict):
         by_name = all(type(value) is int for value in found.values())
         by_number = all(key.isascii() and key.isdecimal() for key in found)
-        if by_name == by_number:
+        alike = by_name and all(key == str(value) for key, value in found.items())
+        if by_name == by_number and not alike:
             raise ValueError(f"{_WANTED}, got a mapping that can be read both ways or none")
         pairs = [(n, k) for k, n in found.items()] if by_name else [*found.items()]
         pairs = [(int(number), text) for number, text in pairs]

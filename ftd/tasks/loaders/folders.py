@@ -10,7 +10,7 @@ from PIL.Image import Image, registered_extensions
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import listed, one_form
-from ftd.tasks.loaders import DAMAGED, Splits, check_each_once, indexed, read_picture
+from ftd.tasks.loaders import DAMAGED, Splits, check_each_once, indexed, printable, read_picture
 
 _HIDDEN = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _SPLITS = {
@@ -71,6 +71,7 @@ class _Split:
         walk = _Walk(folder)
         try:
             classes = walk.class_folders()
+            self._check_links(walk.broken)
             self._check_no_splits(key, [os.path.basename(path) for path in classes])
             for path in classes:
                 self._add(path, walk)
@@ -81,7 +82,7 @@ class _Split:
             ) from error
         self.left_out.update(walk.left_out)
         if walk.links:
-            self._files = list(self._each_once())
+            self._files = list(self._each_once(_Real(walk.links)))
 
     def _check_no_splits(self, key: str, folders: list[str]) -> None:
         """Raises a ``UserError`` if the folders are those of splits, by their names."""
@@ -91,6 +92,14 @@ class _Split:
                 f"data set {self.name}: {self.folder} holds splits, no classes "
                 f"({', '.join(folders)}); give the folder of one split, such as …/{inner}, for "
                 f"datasets.{self.name}.{key}"
+            )
+
+    def _check_links(self, broken: list[str]) -> None:
+        """Raises a ``UserError`` if a class may be missing: the numbers of others would shift."""
+        if broken:
+            raise UserError(
+                f"data set {self.name}: {broken[0]}, among the class folders, is a link to nothing "
+                f"({os.readlink(broken[0])}); mend or remove it"
             )
 
     def _add(self, path: str, walk: "_Walk") -> None:
@@ -111,12 +120,12 @@ class _Split:
         self.numbers[label] = len(self.numbers)
         self._files += [(file, label) for file in files]
 
-    def _each_once(self) -> Iterator[tuple[str, str]]:
+    def _each_once(self, real_path: "_Real") -> Iterator[tuple[str, str]]:
         """The files, where links may lead to one by several paths."""
         inside = os.path.join(os.path.realpath(self.folder), "")
         seen: dict[str, tuple[str, str]] = {}
         for path, label in self._files:
-            real = os.path.realpath(path)
+            real = real_path(path)
             first, known = seen.setdefault(real, (path, label))
             if known != label:
                 raise UserError(
@@ -140,18 +149,38 @@ class _Split:
             raise ValueError(f"{path}: {error}") from error
 
 
+class _Real:
+    """``os.path.realpath`` of files, which asks the file system once for each of their folders."""
+
+    def __init__(self, links: set[str]):
+        self._links = links
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        if path in self._links:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+            if os.path.islink(path):
+                return os.path.realpath(path)
+        folder, file = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], file)
+
+
 class _Walk:
     """A walk through a folder of class folders, which follows links, but never upwards.
 
     Attributes:
         left_out: how many files and folders, by reason.
-        links: whether there was one.
+        links: the paths of those that it met.
+        broken: those of them among the class folders that lead nowhere.
     """
 
     def __init__(self, folder: Path):
         self.folder = str(folder)
         self.left_out: Counter[str] = Counter()
-        self.links = False
+        self.links: set[str] = set()
+        self.broken: list[str] = []
         kinds = registered_extensions().items()
         self._suffixes = {suffix for suffix, kind in kinds if kind in _FORMATS}
 
@@ -162,6 +191,8 @@ class _Walk:
             OSError: no folder, or no folder in it.
         """
         found, files = self._entries(self.folder, (os.path.realpath(self.folder),))
+        paths = sorted(os.path.join(self.folder, file) for file in files)
+        self.broken = [p for p in paths if p in self.links and not os.path.exists(p)]
         if not found:
             raise OSError(None, "it has no folder in it", self.folder)
         self.left_out["in no class folder"] += len(files)
@@ -184,7 +215,8 @@ class _Walk:
         with os.scandir(path) as entries:
             for entry in entries:
                 link = entry.is_symlink()
-                self.links |= link
+                if link:
+                    self.links.add(entry.path)
                 if entry.name.startswith(".") or entry.name in _HIDDEN:
                     self.left_out["hidden"] += 1
                 elif os.path.isdir(entry.path) if link else entry.is_dir():
@@ -202,7 +234,7 @@ class _Walk:
         suffix = os.path.splitext(file)[1].lower()
         if suffix in self._suffixes:
             return True
-        self.left_out[f"suffix {suffix}" if suffix else "no suffix"] += 1
+        self.left_out[f"suffix {printable(suffix)}" if suffix else "no suffix"] += 1
         return False
 
 
