@@ -224,7 +224,7 @@ class _Engine:
         for name, value in self.parameters.items():
             if name not in self.total:  # nothing reaches it
                 self.total[name] = torch.zeros_like(value, dtype=torch.float64)
-        names = [*self.parameters, *(self.total.keys() - self.parameters.keys())]
+        names = dict.fromkeys([*self.parameters, *self.total])
         found = {name: self.total[name].div_(self.units) for name in names}
         for name in self.parameters if pool_first_dimension else ():
             if found[name].dim():
