@@ -545,7 +545,15 @@ def test_a_forward_pass_that_changes_parameters_is_refused(inputs, learn):
     assert all(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("learn", [renormed, lambda w: w.clamp_(-0.1, 0.1)])
+@pytest.mark.parametrize(
+    "learn",
+    [
+        renormed,
+        lambda w: w.clamp_(-0.1, 0.1),
+        lambda w: w.clamp_(-9, 9),
+        lambda w: w.data.clamp_(0),
+    ],
+)
 def test_a_bound_that_the_forward_pass_puts_on_parameters(inputs, learn):
     model = Learning(learn).eval()
     batches = list(zip(inputs.split(4), (torch.arange(12) % 5).split(4), strict=True))
@@ -556,9 +564,10 @@ def test_a_bound_that_the_forward_pass_puts_on_parameters(inputs, learn):
 
 def test_a_renormed_embedding_is_as_it_was():
     model = nn.Sequential(nn.Embedding(5, 4, max_norm=0.5), nn.Flatten(), nn.Linear(12, 5)).eval()
+    model[0].weight.data[:2] *= 0.01
     before = model[0].weight.detach().clone()
-    batch = (torch.randint(5, (6, 3)), torch.arange(6) % 5)
-    fisher.fisher_diagonal(model, [batch], loss=F.cross_entropy)
+    batches = [(torch.full((6, 3), row), torch.arange(6) % 5) for row in range(5)]
+    fisher.fisher_diagonal(model, batches, loss=F.cross_entropy)
     assert torch.equal(model[0].weight, before)
 
 

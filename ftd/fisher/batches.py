@@ -51,7 +51,7 @@ def is_pair(batch: Any) -> bool:
         isinstance(batch, (tuple, list))
         and len(batch) == 2
         and all(isinstance(value, torch.Tensor) for value in batch)
-        and all(_is_plain(value) and value.dim() for value in batch)
+        and all(is_plain(value) and value.dim() for value in batch)
         and len(batch[0]) == len(batch[1])
     )
 
@@ -60,7 +60,7 @@ def told(value: Any) -> str:
     """What something is, in a few words."""
     if isinstance(value, torch.Tensor):
         kind = str(value.dtype).removeprefix("torch.")
-        if not _is_plain(value):
+        if not is_plain(value):
             return f"a sparse or nested tensor of {kind}"
         return f"a tensor {list(value.shape)} of {kind}"
     if isinstance(value, dict):
@@ -70,5 +70,6 @@ def told(value: Any) -> str:
     return type(value).__name__
 
 
-def _is_plain(value: torch.Tensor) -> bool:
+def is_plain(value: torch.Tensor) -> bool:
+    """Whether a tensor is neither sparse nor nested."""
     return value.layout == torch.strided and not value.is_nested

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ftd.errors import UserError
+from ftd.fisher.batches import is_plain
 from ftd.runtime.precision import without_tf32
 
 _CONTAINERS = (dict, list, set, deque)
@@ -79,7 +80,8 @@ class State:
     def _look_into(self, item: Any) -> list[Any]:
         """Keep what an object holds; what that is in turn."""
         if isinstance(item, torch.Tensor):
-            if not isinstance(item, nn.Parameter) and item.layout == torch.strided:
+            spread = any(step == 0 for step in item.stride()) if is_plain(item) else True
+            if not (spread or item.is_meta or isinstance(item, nn.Parameter)):
                 with torch.no_grad():
                     self.tensors.append([item, item.detach().clone(), _version(item)])
             return []
@@ -190,7 +192,7 @@ class Parameters:
     """A model's parameters as they are now, to compare and to put back.
 
     Attributes:
-        values: copies by name; only of those that passes change, once ``settle`` was called.
+        values: copies by name; only of those that passes write into, once ``settle`` was called.
     """
 
     def __init__(self, model: nn.Module):
@@ -199,13 +201,17 @@ class Parameters:
         self.flags = {name: value.requires_grad for name, value in self.named.items()}
         self.values = {name: value.detach().clone() for name, value in self.named.items()}
         self.marks = self._marks()
+        kinds = nn.Embedding | nn.EmbeddingBag
+        layers = [layer for layer in model.modules() if isinstance(layer, kinds) and layer.max_norm]
+        self.bounded = {id(layer.weight) for layer in layers}  # by use, a row at a time
 
     def settle(self) -> list[str]:
-        """Which have changed since; the others' copies are dropped."""
+        """Which have changed since; copies of those that nothing writes into are dropped."""
         marks = self._marks()
-        moved = [name for name, mark in marks.items() if mark != self.marks[name]]
-        changed = [name for name in moved if not _equal(self.named[name], self.values[name])]
-        self.values = {name: self.values[name] for name in changed}
+        changed = [name for name, kept in self.values.items() if not _equal(self.named[name], kept)]
+        written = {name for name, mark in marks.items() if mark != self.marks[name]} | {*changed}
+        written |= {name for name, value in self.named.items() if id(value) in self.bounded}
+        self.values = {name: self.values[name] for name in written}
         self.marks = marks
         return changed
 
