@@ -942,6 +942,12 @@ def test_other_precisions(dtype, tolerance):
     agree(found, expected, tolerance)
 
 
+def test_what_is_found_is_laid_out_as_the_parameters():
+    model, inputs, targets = case()
+    found = fisher.fisher_diagonal(model, [(inputs, targets)], loss=F.cross_entropy)
+    assert all(found[name].stride() == p.stride() for name, p in model.named_parameters())
+
+
 def test_inputs_of_any_layout():
     model, inputs, targets = case()
     wide = torch.zeros(23, 1, 8, 16)

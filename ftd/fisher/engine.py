@@ -187,10 +187,10 @@ class _Engine:
             self._expect_constant(inputs)
         self.shapes.add(inputs.shape)
         for name, value in found.items():
-            if name in self.total:
-                self.total[name] += value
-            else:
-                self.total[name] = value.double()
+            if name not in self.total:  # laid out as the parameter: sums over it follow that
+                like = self.parameters.get(name, value)
+                self.total[name] = torch.zeros_like(like, dtype=torch.float64)
+            self.total[name] += value
         self.units += len(inputs) // self.microbatch
 
     def _attempt(self, inputs: torch.Tensor, targets: torch.Tensor) -> Diagonal | None:
