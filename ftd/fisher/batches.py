@@ -28,8 +28,9 @@ def whole_units(
                 f"fisher_diagonal: batch {number}: expected (inputs [B, …], targets [B, …]), got "
                 f"{told(batch)}; make such a pair of it"
             )
-        batch = tuple(value.to(device) for value in batch)
-        batch = tuple(value.clone() if value.is_inference() else value for value in batch)
+        with torch.inference_mode(False):  # which a generator may have left on
+            batch = tuple(value.to(device) for value in batch)
+            batch = tuple(value.clone() if value.is_inference() else value for value in batch)
         if over is not None:
             if any(old.shape[1:] != new.shape[1:] for old, new in zip(over, batch, strict=True)):
                 raise UserError(

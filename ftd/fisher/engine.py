@@ -90,7 +90,8 @@ def fisher_diagonal(
         engine = _Engine(general, labels, lent, _merged(formulas), check)
         for inputs, targets in whole_units(batches, microbatch, device):
             engine.add(inputs, targets)
-        return engine.means(pool_first_dimension)
+        with torch.inference_mode(False):
+            return engine.means(pool_first_dimension)
 
 
 def usable(device: torch.device | str) -> torch.device:
@@ -185,12 +186,12 @@ class _Engine:
             while found is None:
                 found = self._attempt(inputs, targets)
             self._expect_constant(inputs)
+            for name, value in found.items():
+                if name not in self.total:  # laid out as the parameter: sums over it follow that
+                    like = self.parameters.get(name, value)
+                    self.total[name] = torch.zeros_like(like, dtype=torch.float64)
+                self.total[name] += value
         self.shapes.add(inputs.shape)
-        for name, value in found.items():
-            if name not in self.total:  # laid out as the parameter: sums over it follow that
-                like = self.parameters.get(name, value)
-                self.total[name] = torch.zeros_like(like, dtype=torch.float64)
-            self.total[name] += value
         self.units += len(inputs) // self.microbatch
 
     def _attempt(self, inputs: torch.Tensor, targets: torch.Tensor) -> Diagonal | None:
