@@ -14,12 +14,13 @@ from torch import nn
 
 from ftd.errors import UserError
 from ftd.fisher.batches import is_pair, told
-from ftd.fisher.engine import callable_loss, expect_evaluation, usable
+from ftd.fisher.engine import callable_loss, expect_evaluation
 from ftd.fisher.general import Loss
 from ftd.fisher.keeping import home_of, kept
 from ftd.measures import FISHER
 from ftd.measures.fisher_task import aligned_information, contributions
 from ftd.names import did_you_mean
+from ftd.runtime.device import usable
 from ftd.tasks.targets import Alignment
 from ftd.tasks.targets.alignment import Entries, InOrderOf, index_order, matched_order, pad
 

@@ -20,8 +20,9 @@ from ftd.fisher.estimators import Choices, Labels, LabelsOf
 from ftd.fisher.general import General, Loss, apart, scalar, squared, taken
 from ftd.fisher.keeping import Parameters, borrowed, expect_gradients, home_of, kept
 from ftd.fisher.layers import FORMULAS, Formula, Function, Squares
-from ftd.fisher.spots import Marks, Show, Spots, marking, shaken
+from ftd.fisher.spots import Marks, Show, Spots, Sums, add_sums, marking, shaken
 from ftd.fisher.taps import Formulas, Taps, Uncovered, tappable
+from ftd.runtime.device import usable
 from ftd.runtime.progress import log
 
 Diagonal = dict[str, torch.Tensor]
@@ -92,21 +93,6 @@ def fisher_diagonal(
             engine.add(inputs, targets)
         with torch.inference_mode(False):
             return engine.means(pool_first_dimension)
-
-
-def usable(device: torch.device | str) -> torch.device:
-    """A device that can be computed on.
-
-    Raises:
-        UserError: it is not there, or none.
-    """
-    try:
-        found = torch.zeros(1, device=device)
-        found.item()  # there are none on "meta"
-        return found.device
-    except (AssertionError, RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"device {str(device)!r}: cannot be computed on ({reason})") from error
 
 
 def budget_of(device: torch.device) -> int:
@@ -265,10 +251,10 @@ class _Engine:
         number = 0
 
         def visit(module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> None:
-            for place, unit in enumerate(spots.units if spots and number == spots.choice else ()):
+            compared = spots and number == spots.choice
+            for sums, unit in zip(spots.sums, spots.units, strict=True) if compared else ():
                 rows = slice(unit * self.microbatch, (unit + 1) * self.microbatch)
-                own = self._by_name(module, self._formula(module, x[rows], g[rows]))
-                spots.keep(place, own)
+                add_sums(sums, self._by_name(module, self._formula(module, x[rows], g[rows])))
             for name, value in self._by_name(module, self._formula(module, x, g)).items():
                 found[name] = found[name] + value if name in found else value
 
@@ -398,17 +384,17 @@ class _Engine:
             self.general.by_vmap = False
         return False
 
-    def _own(self, spots: Spots, inputs: torch.Tensor, choices: Choices) -> Spots:
+    def _own(self, spots: Spots, inputs: torch.Tensor, choices: Choices) -> Sums:
         """What the units' own passes give, one after the other as in a plain loop."""
         labels, weights = choices[spots.choice]
-        own = Spots(1, self.microbatch, 0)
+        own: Sums = ({}, {})
         self.state.restore()
-        for place, unit in enumerate(spots.units):
+        for sums, unit in zip(own, spots.units, strict=True):
             x, y = (apart(value, self.microbatch)[unit] for value in (inputs, labels))
             for name, value in self.general.own_gradients(list(self.parameters), x, y).items():
                 squares = squared(value)
                 squares = squares if weights is None else squares * float(weights[unit])
-                own.keep(place, {name: squares})
+                add_sums(sums, {name: squares})
         self.state.restore()
         return own
 

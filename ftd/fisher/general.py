@@ -78,7 +78,7 @@ class General:
                             -1, *[1] * (squares.dim() - 1)
                         )
                     if spots and number == spots.choice:
-                        spots.keep_of({name: squares}, first)
+                        spots.keep_of(name, squares, first)
                     value = squares.sum(0)
                     found[name] = found[name] + value if name in found else value
                 first += len(x)

@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from operator import is_
 from types import (
     CellType,
     FunctionType,
@@ -45,13 +46,14 @@ class State:
     """
 
     def __init__(self, *roots: Any):
-        self.containers: list[tuple[Any, dict]] = []
+        self.containers: list[tuple[Any, list]] = []
         self.cells: list[tuple[CellType, Any]] = []
         self.scripted: list[tuple[nn.Module, dict]] = []
         self.tensors: list[list] = []
-        todo, seen, held = [part for root in roots for part in _opened(root)], set(), []
-        while todo and len(seen) < _MOST:
-            item = todo.pop()
+        todo = deque(part for root in roots for part in _opened(root))
+        seen, held = set(), []
+        while todo and len(seen) < _MOST:  # what lies deepest comes last
+            item = todo.popleft()
             if id(item) in seen or isinstance(item, _OPAQUE):
                 continue
             seen.add(id(item))
@@ -64,7 +66,8 @@ class State:
             if cell.cell_contents is not value:
                 cell.cell_contents = value
         for container, kept in self.containers:
-            if not _same(_members(container), kept):
+            now = _members(container)
+            if len(now) != len(kept) or not all(map(is_, now, kept)):
                 _refill(container, kept)
         for module, buffers in self.scripted:
             for name, value in buffers.items():
@@ -88,7 +91,7 @@ class State:
         if isinstance(item, _CONTAINERS):
             members = _members(item)
             self.containers.append((item, members))
-            return list(members.values())
+            return members
         if isinstance(item, CellType):
             self.cells.append((item, item.cell_contents))
             return list(_opened(item.cell_contents))
@@ -102,7 +105,7 @@ class State:
         if not own or not hasattr(item, "__dict__"):
             return []
         found = vars(item)
-        self.containers.append((found, dict(found)))
+        self.containers.append((found, _members(found)))
         hooks = {name for name in found if name.startswith("_") and "hooks" in name}
         below = [value for name, value in found.items() if name not in hooks]
         for kind in type(item).__mro__:
@@ -169,23 +172,22 @@ def _version(value: torch.Tensor) -> int | None:
     return None if value.is_inference() else value._version
 
 
-def _members(container: Any) -> dict[Any, Any]:
+def _members(container: Any) -> list[Any]:
+    """What lies in a container; of a dict the keys, then the values."""
     if isinstance(container, dict):
-        return dict(container)
-    return dict(enumerate(container))
+        return [*container, *container.values()]
+    return list(container)
 
 
-def _same(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
-    """The same keys in the same order, and the very same values."""
-    return [*now] == [*before] and all(now[key] is before[key] for key in before)
-
-
-def _refill(container: Any, members: dict[Any, Any]) -> None:
+def _refill(container: Any, members: list[Any]) -> None:
     container.clear()
-    if isinstance(container, dict | set):
-        container.update(members if isinstance(container, dict) else members.values())
+    if isinstance(container, dict):
+        size = len(members) // 2
+        container.update(zip(members[:size], members[size:], strict=True))
+    elif isinstance(container, set):
+        container.update(members)
     else:
-        container.extend(members.values())
+        container.extend(members)
 
 
 class Parameters:

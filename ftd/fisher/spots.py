@@ -6,13 +6,15 @@ looking for all that may break them, two samples of a batch are compared with pa
 parameter by parameter; and the outputs of all samples with those in other company and order.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 Show = Callable[[nn.Module, torch.Tensor, torch.Tensor], None]
 Marks = dict[nn.Module, torch.Tensor]
+Sums = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+"""Of two units: sums of squared gradients over rows and over columns, by parameter."""
 CPU = torch.device("cpu")  # whatever PyTorch's default device is
 
 
@@ -24,7 +26,7 @@ class Spots:
         parts: the samples of all units, in two halves and in another order.
         choice: which choice of labels is compared.
         eps: the coarsest rounding that was seen at a layer.
-        sums: of each unit, by parameter.
+        sums: what the batched pass gives.
     """
 
     def __init__(self, units: int, microbatch: int, seed: int):
@@ -34,31 +36,23 @@ class Spots:
         self.units: list[int] = order[[0, min(1, units - 1)]].tolist()
         self.parts = [part.flatten() for part in rows.tensor_split(2) if len(part)]
         self.seed, self.choice, self.eps = seed, 0, 0.0
-        self.sums: tuple[dict[str, torch.Tensor], ...] = ({}, {})
+        self.sums: Sums = ({}, {})
 
     def choose(self, choices: int) -> None:
         """Compare one of so many choices of labels."""
         self.choice = self.seed % choices
 
-    def keep(self, place: int, squares: dict[str, torch.Tensor]) -> None:
-        """Add the squared gradients of one of the units, by parameter."""
-        found = self.sums[place]
-        for name, value in squares.items():
-            sums = _sums(value)
-            found[name] = found[name] + sums if name in found else sums
-
-    def keep_of(self, squares: dict[str, torch.Tensor], first: int) -> None:
-        """The same of those [U, …] of the batch's units from ``first`` on."""
-        for place, unit in enumerate(self.units):
-            for name, value in squares.items():
-                if 0 <= unit - first < len(value):
-                    self.keep(place, {name: value[unit - first]})
+    def keep_of(self, name: str, squares: torch.Tensor, first: int) -> None:
+        """Add a parameter's squares [U, …] of the batch's units from ``first`` on."""
+        for found, unit in zip(self.sums, self.units, strict=True):
+            if 0 <= unit - first < len(squares):
+                add_sums(found, {name: squares[unit - first]})
 
     def differing(
         self,
-        own: "Spots",
+        own: Sums,
         parameters: dict[str, torch.Tensor],
-        others: Iterable["Spots"] = (),
+        others: Sequence[Sums] = (),
     ) -> set[str]:
         """The parameters whose squares are not, but for rounding, what a unit's own pass gives.
 
@@ -66,15 +60,15 @@ class Spots:
         switches by rounding, or a gradient is rounding alone (of a shift before a norm), they
         differ more, as ``others`` do, over shaken inputs.
         """
-        names, others = set(), list(others)
-        for place, sums in enumerate(own.sums):
+        names = set()
+        for place, sums in enumerate(own):
             whole = sum(float(value.sum()) for value in sums.values())
             for name, value in sums.items():
                 eps = max(self.eps, _rounding(parameters[name]))
                 faint = float(value.sum()) < 0.01 * eps * whole
                 bound = eps**0.5 * float(value.sum())
                 for other in others:
-                    noise = _apart(other.sums[place][name], value)
+                    noise = _apart(other[place][name], value)
                     bound = max(bound, (30 if faint else 3) * noise)
                 found = self.sums[place].get(name, torch.zeros_like(value))
                 if _apart(found, value) > bound:  # NaN is not found to differ
@@ -140,6 +134,13 @@ def marking(found: Marks, spots: Spots) -> Show:
         found[layer] = x.flatten(1) @ factors.flatten() if x.dim() > 1 else x
 
     return show
+
+
+def add_sums(found: dict[str, torch.Tensor], squares: dict[str, torch.Tensor]) -> None:
+    """Add the sums of a unit's squares by parameter."""
+    for name, value in squares.items():
+        sums = _sums(value)
+        found[name] = found[name] + sums if name in found else sums
 
 
 def _apart(found: torch.Tensor, own: torch.Tensor) -> float:

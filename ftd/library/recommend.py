@@ -139,8 +139,7 @@ def _add(experiment: Experiment) -> None:
 def _expect_writable(folder: Path) -> None:
     """Raises a ``UserError`` if no file can be made in a folder."""
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(
             f"{folder}: results cannot be written there ({error.strerror}); check its permissions, "

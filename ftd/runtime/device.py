@@ -71,6 +71,23 @@ def default_device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def usable(device: "torch.device | str") -> "torch.device":
+    """A device that can be computed on.
+
+    Raises:
+        UserError: it is not there, or none.
+    """
+    import torch  # as above
+
+    try:
+        found = torch.zeros(1, device=device)
+        found.item()  # there are none on "meta"
+        return found.device
+    except (AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {str(device)!r}: cannot be computed on ({reason})") from error
+
+
 def _shown(visible: str) -> list[str]:
     """The devices, by number or UUID, that ``CUDA_VISIBLE_DEVICES`` shows."""
     names = (name.strip() for name in visible.split(","))
