@@ -5,6 +5,7 @@ The oracle is the definition: one sample after the other, each with a backward p
 
 import copy
 import io
+import sys
 from collections import deque
 from functools import partial
 from types import SimpleNamespace
@@ -366,6 +367,32 @@ class Cached(Net):
         self.cache.value.append(mean)
         self.cache.value.popleft()
         return super().forward(x - mean)
+
+
+FAR = {"mean": torch.zeros(4)}
+CALLS = 0
+
+
+class Global(Net):
+    """A moving mean and a number in globals."""
+
+    def forward(self, x):
+        global CALLS
+        CALLS += 1
+        FAR["mean"] = 0.9 * FAR["mean"].to(x) + 0.1 * x.detach().mean(0)
+        return super().forward((x - FAR["mean"]) / CALLS)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_state_in_globals_goes_on_too(inputs, monkeypatch, batch):
+    model, before = Global().eval(), FAR["mean"]
+    batches = list(zip(inputs.split(batch), (torch.arange(12) % 5).split(batch), strict=True))
+    with monkeypatch.context() as patch:
+        patch.setitem(FAR, "mean", before)
+        patch.setattr(sys.modules[__name__], "CALLS", 0)
+        expected = loop(model, batches, plain)
+    agree(fisher.fisher_diagonal(model, batches, loss=F.cross_entropy), expected)
+    assert FAR["mean"] is before and CALLS == 0
 
 
 HELD = {

@@ -10,8 +10,10 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from operator import is_
 from types import (
+    BuiltinFunctionType,
     CellType,
     FunctionType,
     MappingProxyType,
@@ -30,9 +32,9 @@ from ftd.fisher.batches import is_plain
 from ftd.runtime.precision import without_tf32
 
 _CONTAINERS = (dict, list, set, deque)
-_OPAQUE = (
-    *(str, bytes, int, float, complex, type, type(None), ModuleType, MappingProxyType),
-    *(FunctionType, MethodType, functools.partial),  # hooks, whose closures are their own affair
+_CODE = (type, ModuleType, FunctionType, MethodType, functools.partial, BuiltinFunctionType)
+_OPAQUE = (  # functions among them: hooks, whose closures are their own affair
+    *(str, bytes, int, float, complex, type(None), MappingProxyType, *_CODE),
 )
 _MOST = 100_000  # objects that are looked into: a network may hold a data set
 _SMALL = 2**16  # entries of a tensor that is compared whatever its version says
@@ -41,13 +43,15 @@ _SMALL = 2**16  # entries of a tensor that is compared whatever its version says
 class State:
     """What networks and losses hold besides parameters, as it is now.
 
-    That is all that can be reached from them by attributes and containers, of a function from its
-    closure: which objects there are, and what the tensors among them hold.
+    That is all that can be reached from them by attributes, containers, and the closures and
+    globals of the loss and of the networks' methods: which objects there are, and what the tensors
+    among them hold.
     """
 
     def __init__(self, *roots: Any):
         self.containers: list[tuple[Any, list]] = []
         self.cells: list[tuple[CellType, Any]] = []
+        self.globals: list[tuple[_Global, Any]] = []
         self.scripted: list[tuple[nn.Module, dict]] = []
         self.tensors: list[list] = []
         todo = deque(part for root in roots for part in _opened(root))
@@ -65,6 +69,8 @@ class State:
         for cell, value in self.cells:
             if cell.cell_contents is not value:
                 cell.cell_contents = value
+        for place, value in self.globals:
+            place.names[place.name] = value
         for container, kept in self.containers:
             now = _members(container)
             if len(now) != len(kept) or not all(map(is_, now, kept)):
@@ -95,6 +101,10 @@ class State:
         if isinstance(item, CellType):
             self.cells.append((item, item.cell_contents))
             return list(_opened(item.cell_contents))
+        if isinstance(item, _Global):
+            value = item.names[item.name]
+            self.globals.append((item, value))
+            return [value]
         if isinstance(item, tuple | frozenset):
             return list(item)
         if isinstance(item, torch.jit.ScriptModule):
@@ -109,9 +119,20 @@ class State:
         hooks = {name for name in found if name.startswith("_") and "hooks" in name}
         below = [value for name, value in found.items() if name not in hooks]
         for kind in type(item).__mro__:
-            if not _of_others(kind):
-                below += [value for value in vars(kind).values() if isinstance(value, _CONTAINERS)]
+            for value in () if _of_others(kind) else vars(kind).values():
+                if isinstance(value, FunctionType):
+                    below += _opened(value)
+                elif isinstance(value, _CONTAINERS):
+                    below.append(value)
         return below
+
+
+@dataclass(frozen=True)
+class _Global:
+    """A global that a function names, if it is no module, class or function."""
+
+    names: dict[str, Any]
+    name: str
 
 
 def _opened(root: Any) -> Iterator[Any]:
@@ -124,6 +145,10 @@ def _opened(root: Any) -> Iterator[Any]:
         yield from _opened(root.__func__)
     elif isinstance(root, FunctionType):
         yield from (root.__defaults__ or ())
+        for name in root.__code__.co_names:
+            value = root.__globals__.get(name)
+            if value is not None and not isinstance(value, _CODE):
+                yield _Global(root.__globals__, name)
         for cell in root.__closure__ or ():
             if not _is_empty(cell):
                 yield cell
