@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shlex
 import sys
 from pathlib import Path
@@ -75,17 +76,29 @@ def quoted(text):
 
 def program(name):
     """A function of the shell that runs a module; not one that lies where Snakemake was started."""
-    deployed = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-    python = "python" if deployed else quoted(sys.executable)
     return f'{name}() {{{{ {python} -P -m {name} "$@"; }}}}; '
 
 
-folder = quoted(Path(workflow.current_basedir).resolve().parent)
-shell.prefix(
-    f'export PYTHONPATH={folder}"${{{{PYTHONPATH:+:$PYTHONPATH}}}}"; '
-    + program("ftd")
-    + program("snakemake")
-)
+deployed = workflow.deployment_settings.deployment_method
+python = "python" if DeploymentMethod.CONDA in deployed else quoted(sys.executable)
+folder = Path(workflow.current_basedir).resolve().parent
+in_path = f'export PYTHONPATH={quoted(folder)}"${{{{PYTHONPATH:+:$PYTHONPATH}}}}"; '
+jobs = program("ftd")
+# On one machine, jobs are forked from a process that has imported what they need.
+alone = workflow.is_main_process and workflow.resource_settings.nodes is None
+if alone and not deployed and sys.platform == "linux":
+    launch = quoted(folder / "ftd" / "cli" / "launch.py")
+    jobs = f'ftd() {{{{ {python} -ISE {launch} ftd "$@"; }}}}; '
+    os.environ["FTD_WARM"] = f"{os.getpid()}-{secrets.token_hex(16)}"
+shell.prefix(in_path + jobs + program("snakemake"))
+
+
+# As long as a rate limits the starts of jobs (by default 100 a second), Snakemake 9 looks for jobs to
+# start once more a second for every job that has ended: hours of CPU for a thousand jobs.
+onstart:
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 def one_of(names):
