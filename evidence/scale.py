@@ -134,10 +134,17 @@ def jobs_to(experiment: Experiment) -> list[Job]:
 
 # A process starts with its parent's peak, so a small one stands between this and what it measures.
 _METER = """
-import json, resource, subprocess, sys, time
+import contextlib, ctypes, json, os, resource, subprocess, sys, time
+if sys.platform == "linux":  # what the command leaves behind comes to this process
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 began = time.monotonic()
 status = subprocess.call(sys.argv[2:])
-seconds, used = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+seconds = time.monotonic() - began
+with contextlib.suppress(ChildProcessError):
+    while True:
+        os.wait()
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
 kib = used.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
 cost = {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_mib": kib / 1024}
 with open(sys.argv[1], "w") as file:
@@ -337,11 +344,10 @@ def real(out: Path, *, sizes: list[int], cores: int) -> pd.DataFrame:
     """Run the workflow up to the selection, then its stages in one process; write it as Parquet.
 
     Returns:
-        For each number of tasks, a row per rule: its jobs, and the CPU seconds of their ``work``
-        (the stage's function in this process) and of their ``starts`` (what the first one's
-        command takes beyond its work: Python and imports). A row ``Snakemake`` has the rest of
-        the run's ``cpu_seconds``, and ``total`` has all of them, and the run's ``seconds``, which
-        other work on the machine lengthens.
+        For each number of tasks, a row per rule: its jobs, and the ``cpu_seconds`` of their work
+        (the stage's function in this process). A row ``starts and Snakemake`` has the rest of the
+        run's, and ``total`` has all of them, and the run's ``seconds``, which other work on the
+        machine lengthens.
 
     Raises:
         UserError: a run failed, or the two did not give equal distances.
@@ -364,32 +370,24 @@ def _split(tasks: int, cores: int) -> Iterator[dict[str, Any]]:
         flow, alone = (Library(Path(folder) / name, tasks) for name in ("flow", "alone"))
         output, total = flow.snakemake("selection", "--cores", cores)
         log(f"{tasks} tasks: {total}")
-        work, start = _work(alone)
+        work = _work(alone)
         tables = (each.experiment.output(LAYOUT.distances) for each in (flow, alone))
         equal = len(set(map(store.digest, tables))) == 1
     if not equal:
         raise UserError("the workflow's distances differ from those of its stages alone")
     jobs = jobs_of(output)
-    rest = total["cpu_seconds"]
     for rule in work:
-        parts = {"work": work[rule], "starts": jobs[rule] * start[rule]}
-        rest -= sum(parts.values())
-        yield {"rule": rule, "jobs": jobs[rule]} | parts | {"cpu_seconds": sum(parts.values())}
-    yield {"rule": "Snakemake", "cpu_seconds": rest}
+        yield {"rule": rule, "jobs": jobs[rule], "cpu_seconds": work[rule]}
+    rest = total["cpu_seconds"] - work.total()
+    yield {"rule": "starts and Snakemake", "cpu_seconds": rest}
     yield {"rule": "total", "jobs": jobs.total()} | total
 
 
-def _work(library: Library) -> tuple[Counter, dict[str, float]]:
-    """CPU seconds of every rule's work in this process, and those of the start of a job."""
+def _work(library: Library) -> Counter:
+    """CPU seconds of every rule's work in this process."""
     work: Counter = Counter()
-    start: dict[str, float] = {}
     for job in progress(jobs_to(library.experiment), "alone"):
         began = time.process_time()
         job.run(library.experiment)
-        spent = time.process_time() - began
-        work[job.rule] += spent
-        if job.rule not in start:
-            if job.rule == "distance":  # else its pairs were there
-                library.experiment.output(LAYOUT.pairs, **job.names).unlink()
-            start[job.rule] = library.command(job)["cpu_seconds"] - spent
-    return work, start
+        work[job.rule] += time.process_time() - began
+    return work

@@ -27,7 +27,8 @@ def surroundings() -> list:
     """What a job has of its parent besides its streams: environment, folder and mask of files."""
     mask = os.umask(0)
     os.umask(mask)
-    return [sorted(os.environb.items()), os.getcwdb(), mask]
+    with open("/proc/self/environ", "rb") as file:  # as it was given: Python may add to it
+        return [sorted(file.read().split(b"\0")), os.getcwdb(), mask]
 
 
 def is_own(connection: socket.socket) -> bool:
@@ -43,7 +44,7 @@ def main() -> None:
     with contextlib.suppress(OSError, KeyError):  # a closed stream, no folder, no such process
         for stream in STREAMS:
             os.fstat(stream)
-        request = repr([surroundings(), command]).encode()
+        request = repr([surroundings(), [os.fsencode(word) for word in command]]).encode()
         connection = _connected(os.environ[VARIABLE])
         before = _hand_over(connection, request, caught)
         if _received(connection, len(BEGUN)) == BEGUN:

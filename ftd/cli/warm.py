@@ -107,10 +107,12 @@ class Server:
         request = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
         connection.settimeout(None)
         try:
-            wanted, command = ast.literal_eval(request.decode())
+            wanted, words = ast.literal_eval(request.decode())
         except (SyntaxError, ValueError):  # it was cut off
             return None
-        return command if wanted == self.surroundings and len(found) == 3 else None
+        if wanted != self.surroundings or len(found) != 3:
+            return None
+        return [os.fsdecode(word) for word in words]
 
     def _become(self, connection: socket.socket, streams: list[int]) -> None:
         """In a fork: begin, with the job's streams and nothing of this process."""
@@ -147,7 +149,8 @@ class Server:
 
 def prepare(command: list[str]) -> None:
     """Import what a job will, once."""
-    for name in (*_TABLES, *IMPORTED.get(command[1], ())):
+    verb = command[1] if len(command) > 1 else ""
+    for name in (*_TABLES, *IMPORTED.get(verb, ())):
         if name not in sys.modules:
             with contextlib.suppress(Exception):  # the job says so itself
                 importlib.import_module(name)
