@@ -107,6 +107,12 @@ def soon(condition) -> bool:
     return condition()
 
 
+def waits(process: subprocess.Popen) -> bool:
+    """Whether a job has been handed over and has not begun."""
+    found = psutil.Process(process.pid)
+    return bool(found.net_connections("unix")) and found.status() == psutil.STATUS_SLEEPING
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """For tests that leave the warm process as it was."""
@@ -152,6 +158,20 @@ def test_signals_reach_the_job(shared, number):
     process.send_signal(number)
     assert process.communicate(timeout=20) == (f"got {number.value}\n", f"{FORKED}\n")
     assert process.returncode == 128 + number and not job.is_running()
+
+
+def test_signals_that_come_before_the_job_begins_are_not_lost(own):
+    own.run("exit", "0")
+    (warm,) = own.processes()
+    for number in [signal.SIGINT, signal.SIGTERM] * 4:
+        warm.suspend()
+        process = own.start("wait")
+        assert soon(lambda started=process: waits(started))
+        process.send_signal(number)
+        time.sleep(0.1)
+        warm.resume()
+        assert "Traceback" not in process.communicate(timeout=20)[1]
+        assert process.returncode in (-number, 128 + number)  # as far as the job had come
 
 
 def test_a_job_stops_and_goes_on(shared):
@@ -226,8 +246,7 @@ def test_a_warm_process_that_dies_before_the_job_begins_is_no_failure(own):
     (warm,) = own.processes()
     warm.suspend()
     process = own.start("exit", "5")
-    assert soon(lambda: psutil.Process(process.pid).net_connections("unix"))
-    time.sleep(0.2)
+    assert soon(lambda: waits(process))
     warm.kill()
     assert process.communicate(timeout=20)[1] == "started\n" and process.returncode == 5
 

@@ -40,18 +40,20 @@ def is_own(connection: socket.socket) -> bool:
 def main() -> None:
     """Do what the command line says, in a fork or in this process."""
     command = sys.argv[1:]
+    signals = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    for number in signals:
+        signal.signal(number, signal.SIG_DFL)  # no traceback
     caught: list[int] = []
     with contextlib.suppress(OSError, KeyError):  # a closed stream, no folder, no such process
         for stream in STREAMS:
             os.fstat(stream)
         request = repr([surroundings(), [os.fsencode(word) for word in command]]).encode()
         connection = _connected(os.environ[VARIABLE])
-        before = _hand_over(connection, request, caught)
+        _hand_over(connection, request, signals, caught)
         if _received(connection, len(BEGUN)) == BEGUN:
             _end_like(_received(connection, 4))
-        for number, handler in before.items():
-            signal.signal(number, handler)
     for number in caught:
+        signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     os.execv(sys.executable, [sys.executable, "-P", "-m", *command])
 
@@ -90,27 +92,27 @@ def _start(name: str) -> None:
         )  # fmt: skip
 
 
-def _hand_over(connection: socket.socket, request: bytes, caught: list[int]) -> dict:
-    """Send a job with the streams, and signals from then on; returns their handlers before."""
+def _hand_over(
+    connection: socket.socket, request: bytes, signals: list[int], caught: list[int]
+) -> None:
+    """Send a job with the streams, and signals from then on."""
 
-    def handler(number: int, _frame: object) -> None:
-        caught.append(number)
+    def forward(number: int, _frame: object) -> None:
         stopped = number == signal.SIGTSTP
         with contextlib.suppress(OSError):
             connection.send(bytes([signal.SIGSTOP if stopped else number]))
         if stopped:
             os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            caught.append(number)
 
-    found = {number: signal.getsignal(number) for number in FORWARDED}
-    before = {number: was for number, was in found.items() if was != signal.SIG_IGN}
-    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-    for number in before:
-        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    for number in signals:
+        signal.signal(number, forward)
     with contextlib.suppress(ConnectionError):  # it ended meanwhile
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], STREAMS)
         connection.sendall(request)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-    return before
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def _received(connection: socket.socket, size: int) -> bytes:

@@ -24,7 +24,7 @@ import traceback
 import weakref
 from functools import partial
 
-from ftd.cli.launch import BEGUN, is_own, surroundings
+from ftd.cli.launch import BEGUN, FORWARDED, is_own, surroundings
 
 PR_SET_PDEATHSIG = 1
 PATIENCE = 10.0  # seconds, for a job that does not say what it is
@@ -83,7 +83,7 @@ class Server:
                 connection.close()
                 return None
             prepare(command)
-            child = os.fork()
+            child = fork()
             if not child:
                 self._become(connection, streams)
                 return command
@@ -159,10 +159,26 @@ def prepare(command: list[str]) -> None:
     gc.freeze()
 
 
+def fork() -> int:
+    """``os.fork``; a signal that comes meanwhile, which Python forgets, waits in the fork."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    child = -1
+    try:
+        child = os.fork()
+    finally:
+        if child:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    return child
+
+
 def carry_out(command: list[str]) -> None:
     """Run a module as Python does, and end as it does; but for taking all modules apart (0.3 s)."""
     status = 1
     try:
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # until the module says otherwise; no traceback
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         sys.argv = command
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
         status = 0
