@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,20 +17,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 import yaml
 
 from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.models import networks
 from ftd.runtime.progress import log, progress
 from ftd.runtime.threads import setup
 from ftd.stages import dataset, distance, fisher, probe, selection, task
 from ftd.stages.experiment import Experiment
 from ftd.store.pairs import open_store
-from ftd.store.provenance import packages, record
-from ftd.tasks.targets.classes import Classes
+from ftd.store.provenance import packages
 
 EXPERIMENT = "scale"
 DATASET = "digits"
@@ -194,10 +190,11 @@ def planned(output: str) -> dict[str, int]:
 def run(out: Path, *, sizes: list[int]) -> pd.DataFrame:
     """Measure dry runs, joined tables and disk for each number of tasks; write it as Parquet.
 
-    The library is made up, by the workflow's own writers: real slices, untrained probes, Fisher
-    diagonals and squared distances drawn at random; empty files in place of searches, trainings
-    and figures. ``snakemake --touch`` records them as finished. Dry runs are of the whole
-    workflow: with nothing there, finished, and after one task was added.
+    The library is made up, by the workflow's own writers: real slices, probes and Fisher
+    diagonals, squared distances drawn at random; empty files in place of searches, trainings and
+    figures. ``snakemake --touch`` records them as finished. Dry runs are of the whole workflow:
+    with nothing there, finished, and after one task was added; that one is then really run, up to
+    the selection, on two cores.
 
     Returns:
         One row per number of tasks and ``what``: ``seconds``, ``cpu_seconds``, ``peak_mib``;
@@ -250,6 +247,8 @@ def _measure(library: Library) -> Iterator[dict[str, Any]]:
     library.configure(len(library.tasks) + 1)
     output, cost = library.snakemake("--dry-run")
     yield {"what": "dry run, one task added"} | cost | planned(output)
+    output, cost = library.snakemake("selection", "--cores", 2)
+    yield {"what": "one task added"} | cost | {"jobs": jobs_of(output).total()}
 
 
 def _bytes(path: Path) -> int:
@@ -259,25 +258,11 @@ def _bytes(path: Path) -> int:
 
 
 def make_up(library: Library) -> None:
-    """Write a finished library with made-up numbers, and have Snakemake record it."""
+    """Write a finished library with made-up distances, and have Snakemake record it."""
     setup()
     experiment = library.experiment
-    image = experiment.config.image
-    model = networks.build(
-        experiment.network,
-        image_shape=(image.channels, image.size, image.size),
-        target=Classes(CLASSES),
-        seed=0,
-    )
-    made_up = {
-        "probe": partial(_made_up_probe, weights=model.state_dict()),
-        "fisher": partial(_made_up_fisher, weights=model.state_dict()),
-    }
     numbers = np.random.default_rng(0)
     for job in progress(jobs_to(experiment), "artifacts"):
-        if job.rule in made_up:
-            made_up[job.rule](experiment, job.names)
-            continue
         if job.rule == "distance":
             _made_up_pairs(experiment, job.names, numbers)
         job.run(experiment)
@@ -296,28 +281,6 @@ from snakemake.executors.touch import Executor
 Executor.SLEEPING_TIME = 0
 main()
 """
-
-Weights = dict[str, torch.Tensor]
-
-
-def _made_up_probe(experiment: Experiment, names: dict[str, Any], weights: Weights) -> None:
-    """Weights of the right size."""
-    facts = names | record("probe", probe.VERSION, experiment.config.probe)
-    store.write_tensors(experiment.output(LAYOUT.probe, **names), weights, facts)
-    store.write_json(experiment.output(LAYOUT.probe_facts, **names), facts)
-
-
-def _made_up_fisher(experiment: Experiment, names: dict[str, Any], weights: Weights) -> None:
-    """A diagonal of the right size, with the facts that a column reads."""
-    facts = names | {
-        "samples": 1,
-        "layers": [],
-        "probe": store.checksum(experiment.input(LAYOUT.probe, **names)),
-        "slice": store.checksum(experiment.input(LAYOUT.slice, **names)),
-    }
-    facts |= record("fisher", fisher.VERSION, experiment.config.fisher)
-    diagonal = {name: value.double().square() for name, value in weights.items()}
-    store.write_tensors(experiment.output(LAYOUT.fisher, **names), diagonal, facts)
 
 
 def _made_up_pairs(
