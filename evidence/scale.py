@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,20 +17,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 import yaml
 
 from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.models import networks
 from ftd.runtime.progress import log, progress
 from ftd.runtime.threads import setup
 from ftd.stages import dataset, distance, fisher, probe, selection, task
 from ftd.stages.experiment import Experiment
 from ftd.store.pairs import open_store
-from ftd.store.provenance import packages, record
-from ftd.tasks.targets.classes import Classes
+from ftd.store.provenance import packages
 
 EXPERIMENT = "scale"
 DATASET = "digits"
@@ -134,10 +130,17 @@ def jobs_to(experiment: Experiment) -> list[Job]:
 
 # A process starts with its parent's peak, so a small one stands between this and what it measures.
 _METER = """
-import json, resource, subprocess, sys, time
+import contextlib, ctypes, json, os, resource, subprocess, sys, time
+if sys.platform == "linux":  # what the command leaves behind comes to this process
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 began = time.monotonic()
 status = subprocess.call(sys.argv[2:])
-seconds, used = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+seconds = time.monotonic() - began
+with contextlib.suppress(ChildProcessError):
+    while True:
+        os.wait()
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
 kib = used.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
 cost = {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_mib": kib / 1024}
 with open(sys.argv[1], "w") as file:
@@ -187,10 +190,11 @@ def planned(output: str) -> dict[str, int]:
 def run(out: Path, *, sizes: list[int]) -> pd.DataFrame:
     """Measure dry runs, joined tables and disk for each number of tasks; write it as Parquet.
 
-    The library is made up, by the workflow's own writers: real slices, untrained probes, Fisher
-    diagonals and squared distances drawn at random; empty files in place of searches, trainings
-    and figures. ``snakemake --touch`` records them as finished. Dry runs are of the whole
-    workflow: with nothing there, finished, and after one task was added.
+    The library is made up, by the workflow's own writers: real slices, probes and Fisher
+    diagonals, squared distances drawn at random; empty files in place of searches, trainings and
+    figures. ``snakemake --touch`` records them as finished. Dry runs are of the whole workflow:
+    with nothing there, finished, and after one task was added; that one is then really run, up to
+    the selection, on two cores.
 
     Returns:
         One row per number of tasks and ``what``: ``seconds``, ``cpu_seconds``, ``peak_mib``;
@@ -243,6 +247,8 @@ def _measure(library: Library) -> Iterator[dict[str, Any]]:
     library.configure(len(library.tasks) + 1)
     output, cost = library.snakemake("--dry-run")
     yield {"what": "dry run, one task added"} | cost | planned(output)
+    output, cost = library.snakemake("selection", "--cores", 2)
+    yield {"what": "one task added"} | cost | {"jobs": jobs_of(output).total()}
 
 
 def _bytes(path: Path) -> int:
@@ -252,25 +258,11 @@ def _bytes(path: Path) -> int:
 
 
 def make_up(library: Library) -> None:
-    """Write a finished library with made-up numbers, and have Snakemake record it."""
+    """Write a finished library with made-up distances, and have Snakemake record it."""
     setup()
     experiment = library.experiment
-    image = experiment.config.image
-    model = networks.build(
-        experiment.network,
-        image_shape=(image.channels, image.size, image.size),
-        target=Classes(CLASSES),
-        seed=0,
-    )
-    made_up = {
-        "probe": partial(_made_up_probe, weights=model.state_dict()),
-        "fisher": partial(_made_up_fisher, weights=model.state_dict()),
-    }
     numbers = np.random.default_rng(0)
     for job in progress(jobs_to(experiment), "artifacts"):
-        if job.rule in made_up:
-            made_up[job.rule](experiment, job.names)
-            continue
         if job.rule == "distance":
             _made_up_pairs(experiment, job.names, numbers)
         job.run(experiment)
@@ -289,28 +281,6 @@ from snakemake.executors.touch import Executor
 Executor.SLEEPING_TIME = 0
 main()
 """
-
-Weights = dict[str, torch.Tensor]
-
-
-def _made_up_probe(experiment: Experiment, names: dict[str, Any], weights: Weights) -> None:
-    """Weights of the right size."""
-    facts = names | record("probe", probe.VERSION, experiment.config.probe)
-    store.write_tensors(experiment.output(LAYOUT.probe, **names), weights, facts)
-    store.write_json(experiment.output(LAYOUT.probe_facts, **names), facts)
-
-
-def _made_up_fisher(experiment: Experiment, names: dict[str, Any], weights: Weights) -> None:
-    """A diagonal of the right size, with the facts that a column reads."""
-    facts = names | {
-        "samples": 1,
-        "layers": [],
-        "probe": store.checksum(experiment.input(LAYOUT.probe, **names)),
-        "slice": store.checksum(experiment.input(LAYOUT.slice, **names)),
-    }
-    facts |= record("fisher", fisher.VERSION, experiment.config.fisher)
-    diagonal = {name: value.double().square() for name, value in weights.items()}
-    store.write_tensors(experiment.output(LAYOUT.fisher, **names), diagonal, facts)
 
 
 def _made_up_pairs(
@@ -337,11 +307,10 @@ def real(out: Path, *, sizes: list[int], cores: int) -> pd.DataFrame:
     """Run the workflow up to the selection, then its stages in one process; write it as Parquet.
 
     Returns:
-        For each number of tasks, a row per rule: its jobs, and the CPU seconds of their ``work``
-        (the stage's function in this process) and of their ``starts`` (what the first one's
-        command takes beyond its work: Python and imports). A row ``Snakemake`` has the rest of
-        the run's ``cpu_seconds``, and ``total`` has all of them, and the run's ``seconds``, which
-        other work on the machine lengthens.
+        For each number of tasks, a row per rule: its jobs, and the ``cpu_seconds`` of their work
+        (the stage's function in this process). A row ``starts and Snakemake`` has the rest of the
+        run's, and ``total`` has all of them, and the run's ``seconds``, which other work on the
+        machine lengthens.
 
     Raises:
         UserError: a run failed, or the two did not give equal distances.
@@ -364,32 +333,24 @@ def _split(tasks: int, cores: int) -> Iterator[dict[str, Any]]:
         flow, alone = (Library(Path(folder) / name, tasks) for name in ("flow", "alone"))
         output, total = flow.snakemake("selection", "--cores", cores)
         log(f"{tasks} tasks: {total}")
-        work, start = _work(alone)
+        work = _work(alone)
         tables = (each.experiment.output(LAYOUT.distances) for each in (flow, alone))
         equal = len(set(map(store.digest, tables))) == 1
     if not equal:
         raise UserError("the workflow's distances differ from those of its stages alone")
     jobs = jobs_of(output)
-    rest = total["cpu_seconds"]
     for rule in work:
-        parts = {"work": work[rule], "starts": jobs[rule] * start[rule]}
-        rest -= sum(parts.values())
-        yield {"rule": rule, "jobs": jobs[rule]} | parts | {"cpu_seconds": sum(parts.values())}
-    yield {"rule": "Snakemake", "cpu_seconds": rest}
+        yield {"rule": rule, "jobs": jobs[rule], "cpu_seconds": work[rule]}
+    rest = total["cpu_seconds"] - work.total()
+    yield {"rule": "starts and Snakemake", "cpu_seconds": rest}
     yield {"rule": "total", "jobs": jobs.total()} | total
 
 
-def _work(library: Library) -> tuple[Counter, dict[str, float]]:
-    """CPU seconds of every rule's work in this process, and those of the start of a job."""
+def _work(library: Library) -> Counter:
+    """CPU seconds of every rule's work in this process."""
     work: Counter = Counter()
-    start: dict[str, float] = {}
     for job in progress(jobs_to(library.experiment), "alone"):
         began = time.process_time()
         job.run(library.experiment)
-        spent = time.process_time() - began
-        work[job.rule] += spent
-        if job.rule not in start:
-            if job.rule == "distance":  # else its pairs were there
-                library.experiment.output(LAYOUT.pairs, **job.names).unlink()
-            start[job.rule] = library.command(job)["cpu_seconds"] - spent
-    return work, start
+        work[job.rule] += time.process_time() - began
+    return work

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from ftd import config as configuration, layout, store
+from ftd.cli import launch
 from ftd.config import LIBRARY
 from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT
@@ -79,24 +81,38 @@ except UserError as error:
 REPOSITORY = Path(workflow.current_basedir).resolve().parent
 
 
-def program(name):
-    """A function of the shell that runs a module of this folder, or else of the jobs' Python.
-
-    That is the Python that runs Snakemake, or environment.yml's, with --software-deployment-method
-    conda. No module that lies where Snakemake was started is taken (``-P``).
-    """
-    deployed = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-    python = "python" if deployed else shlex.quote(sys.executable)
+def program(name, start):
+    """A function of the shell that starts a module of this folder, or else of the jobs' Python."""
     path = f'{shlex.quote(str(REPOSITORY))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-    return f'{name}() {{ PYTHONPATH={path} {python} -P -m {name} "$@"; }}; '
+    return f'{name}() {{ PYTHONPATH={path} {start} {name} "$@"; }}; '
 
+
+# Jobs run in the Python that runs Snakemake, or in environment.yml's, with
+# --software-deployment-method conda. No module that lies where Snakemake was started is taken (-P).
+deployed = workflow.deployment_settings.deployment_method
+python = "python" if DeploymentMethod.CONDA in deployed else shlex.quote(sys.executable)
+plain = f"{python} -P -m"
+# On one machine, jobs are forked from a process that has imported what they need.
+alone = workflow.is_main_process and workflow.resource_settings.nodes is None
+forked = alone and not deployed and sys.platform == "linux"
+if forked and not os.environ.get(launch.VARIABLE, "").startswith(f"{os.getpid()}-"):
+    os.environ[launch.VARIABLE] = f"{os.getpid()}-{secrets.token_hex(16)}"
+fork = f"{python} -ISE {shlex.quote(launch.__file__)}"
 
 # Before every command of the workflow, behind what stands there already: Snakemake's strict mode,
 # or the prefix of a workflow that uses this one, whose own commands need it.
-programs = program("ftd") + program("snakemake")
+programs = program("ftd", fork if forked else plain) + program("snakemake", plain)
 before = getattr(shell, "_get_process_prefix", str)()
 if programs not in before:
     shell.prefix((before + programs).replace("{", "{{").replace("}", "}}"))
+
+
+# As long as a rate limits the starts of jobs (by default 100 a second), Snakemake 9 looks for jobs to
+# start once more a second for every job that has ended: hours of CPU for a thousand jobs.
+onstart:
+    limiter = getattr(workflow.scheduler, "job_rate_limiter", None)
+    if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 def one_of(names):
