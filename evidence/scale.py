@@ -24,7 +24,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.runtime.progress import log, progress
 from ftd.runtime.threads import setup
-from ftd.stages import dataset, distance, fisher, probe, selection, task
+from ftd.stages import dataset, distance, fisher, probe, report, selection, task
 from ftd.stages.experiment import Experiment
 from ftd.store.pairs import open_store
 from ftd.store.provenance import packages
@@ -271,6 +271,7 @@ def make_up(library: Library) -> None:
         file = library.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
+    report.record(experiment)  # which the workflow reads
     # Snakemake's own way of recording what is there, but without a nap for each file.
     library.snakemake("--touch", "--forceall", "--cores", 1, program=("-c", _TOUCH))
 
