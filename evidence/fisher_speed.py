@@ -5,7 +5,7 @@ import copy
 import ctypes
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from ftd.tasks.targets.classes import Classes
 Batch = tuple[torch.Tensor, torch.Tensor]
 Batches = list[Batch]
 Method = Callable[[Batches], dict[str, torch.Tensor] | None]
+Ways = dict[str, Way | None]
+"""By name; the floor and ours, which do not go by squares, have none."""
 
 DARTS = "darts-cells"
 CASES = {  # network: channels, side of the images, images in a batch
@@ -94,19 +96,8 @@ def run(
     device = default_device()
     ways = _WAYS | fisher_rivals.installed()
     names = [name for name in (FLOOR, OURS, UNCHECKED, *ways) if name in (FLOOR, *methods)]
-    rows = []
-    for network in cases:
-        model, batch = _case(network, device)
-        errors = _errors(network, model, batch, {name: ways.get(name) for name in names})
-        ready = {name: _method(name, model, ways.get(name)) for name in errors}
-        for number in range(-1, rounds):  # one round to warm up
-            for name, method in ready.items():
-                count = batches if name in (FLOOR, OURS) and number >= 0 else min(batches, _FEW)
-                seconds, peak = _measured(partial(method, [batch] * count), device)
-                row = {"network": network, "method": name, "round": number}
-                row |= {"images": count * len(batch[1]), "seconds": seconds, "peak_mib": peak}
-                rows += [row | {"error": errors[name]}] if number >= 0 else []
-            log(f"{network}: round {number + 1} of {rounds} done")
+    wanted = {name: ways.get(name) for name in names}
+    rows = [row for name in cases for row in _rows(name, device, wanted, batches, rounds)]
     table = pd.DataFrame(rows)
     facts = {
         "batches": batches,
@@ -117,6 +108,24 @@ def run(
     }
     store.write_table(out, pa.Table.from_pandas(table, preserve_index=False), facts)
     return _medians(table)
+
+
+def _rows(
+    network: str, device: torch.device, ways: Ways, batches: int, rounds: int
+) -> Iterator[dict]:
+    """Rounds of all methods in turn, after one to warm up."""
+    model, batch = _case(network, device)
+    errors = _errors(network, model, batch, ways)
+    methods = {name: _method(name, model, ways[name]) for name in errors}
+    for number in range(-1, rounds):
+        for name, method in methods.items():
+            count = batches if name in (FLOOR, OURS) and number >= 0 else min(batches, _FEW)
+            seconds, peak = _measured(partial(method, [batch] * count), device)
+            row = {"network": network, "method": name, "round": number}
+            row |= {"images": count * len(batch[1]), "seconds": seconds, "peak_mib": peak}
+            if number >= 0:
+                yield row | {"error": errors[name]}
+        log(f"{network}: round {number + 1} of {rounds} done")
 
 
 def _known(chosen: Iterable[str], known: Iterable[str], what: str) -> list[str]:
@@ -157,9 +166,7 @@ def _case(network: str, device: torch.device) -> tuple[nn.Module, Batch]:
     return model.eval().to(device), (images, torch.randint(_LABELS, (count,), device=device))
 
 
-def _errors(
-    network: str, model: nn.Module, batch: Batch, ways: dict[str, Way | None]
-) -> dict[str, float]:
+def _errors(network: str, model: nn.Module, batch: Batch, ways: Ways) -> dict[str, float]:
     """Each method's largest deviation from a loop over samples, relative to its tensor's largest
     entry; of those alone that take the network.
 
