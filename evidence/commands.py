@@ -34,7 +34,7 @@ Setting = Annotated[
 @app.command("fisher-speed")
 def fisher_speed(
     out: Out,
-    batches: Annotated[int, typer.Option(min=1, help="Batches of ours and of the floor.")] = 32,
+    batches: Annotated[int, typer.Option(min=1, help="Batches of ours; the others get two.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds of all methods.")] = 4,
     network: Annotated[
         list[str] | None, typer.Option(help="Network to measure; again: more. If none: all.")

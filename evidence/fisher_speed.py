@@ -45,6 +45,7 @@ CASES = {  # network: channels, side of the images, images in a batch
     DARTS: (3, 32, 32),
 }
 FLOOR, OURS, UNCHECKED = "floor", "ours", "ours, unchecked"
+_OWN = (FLOOR, OURS, UNCHECKED)
 _LABELS = 10
 _MICROBATCH = 16  # the released code uses 10 and 50
 _FEW = 2  # batches of the methods whose costs are the same for every batch
@@ -70,10 +71,10 @@ def run(
     """Time the Fisher diagonal against other ways to it; write every round as Parquet.
 
     The floor is evaluation mode, zero_grad, and the mean cross entropy's forward and backward
-    pass over each batch. All get the same images, in channels-last order. The floor and ours go
-    over all batches, of which ours checks the first; the others, to which all batches are the
-    same, over two. Those that are not installed, or do not take a network, are missing there, and
-    the log says why.
+    pass over each batch. All get the same images, in channels-last order. Ours goes over all
+    batches, of which it checks the first; the others, to which all batches are the same, over two.
+    Each is compared with the floor over as many. Those that are not installed, or do not take a
+    network, are missing there, and the log says why.
 
     Args:
         cases: networks, of ``CASES``; none: all.
@@ -81,9 +82,9 @@ def run(
         threads: ``None``: what ``ftd.runtime.threads.setup`` takes.
 
     Returns:
-        One row per network and method: ``ratio`` to the floor's time for an image (the median over
-        rounds of the ratio within the round), ``images_per_second`` (median), ``peak_mib`` (most
-        memory above that before) and ``error`` (as ``_errors`` says).
+        One row per network, method and number of ``images``: ``ratio`` to the floor (the median
+        over rounds of the ratio within the round), ``images_per_second`` (median), ``peak_mib``
+        (most memory above that before) and ``error`` (as ``_errors`` says).
 
     Raises:
         UserError: an unknown network or method.
@@ -95,7 +96,7 @@ def run(
         torch.set_num_threads(threads)
     device = default_device()
     ways = _WAYS | fisher_rivals.installed()
-    names = [name for name in (FLOOR, OURS, UNCHECKED, *ways) if name in (FLOOR, *methods)]
+    names = [name for name in (*_OWN, *ways) if name in (FLOOR, *methods)]
     wanted = {name: ways.get(name) for name in names}
     rows = [row for name in cases for row in _rows(name, device, wanted, batches, rounds)]
     table = pd.DataFrame(rows)
@@ -117,10 +118,14 @@ def _rows(
     model, batch = _case(network, device)
     errors = _errors(network, model, batch, ways)
     methods = {name: _method(name, model, ways[name]) for name in errors}
+    few = min(batches, _FEW)
+    turns = [(name, batches if name in _OWN else few) for name in methods]
+    turns = dict.fromkeys([*turns, (FLOOR, few)])  # the others' own
     for number in range(-1, rounds):
-        for name, method in methods.items():
-            count = batches if name in (FLOOR, OURS) and number >= 0 else min(batches, _FEW)
-            seconds, peak = _measured(partial(method, [batch] * count), device)
+        for name, count in turns:
+            seconds, peak = _measured(
+                methods[name], [batch] * (count if number >= 0 else few), device
+            )
             row = {"network": network, "method": name, "round": number}
             row |= {"images": count * len(batch[1]), "seconds": seconds, "peak_mib": peak}
             if number >= 0:
@@ -138,10 +143,10 @@ def _known(chosen: Iterable[str], known: Iterable[str], what: str) -> list[str]:
 
 def _medians(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(images_per_second=table["images"] / table["seconds"])
-    speeds = table[table["method"] == FLOOR].set_index(["network", "round"])["images_per_second"]
-    keys = table.set_index(["network", "round"]).index
-    table["ratio"] = speeds.reindex(keys).to_numpy() / table["images_per_second"]
-    groups = table.groupby(["network", "method"], sort=False)
+    like = ["network", "round", "images"]
+    floor = table[table["method"] == FLOOR].set_index(like)["seconds"]
+    table["ratio"] = table["seconds"] / floor.reindex(table.set_index(like).index).to_numpy()
+    groups = table.groupby(["network", "method", "images"], sort=False)
     return groups.agg(
         ratio=("ratio", "median"),
         images_per_second=("images_per_second", "median"),
@@ -258,11 +263,19 @@ _WAYS: dict[str, Way] = {
 }
 
 
-def _measured(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Seconds, and MiB at the peak above what was held before."""
+def _measured(method: Method, batches: Batches, device: torch.device) -> tuple[float, float]:
+    """Seconds, and MiB at the peak above what was held before.
+
+    Few batches are timed after one that is not: to get back the memory that was given away takes
+    as long as a tenth of them.
+    """
     before = reset_peak(device)
+    if len(batches) <= _FEW:
+        method(batches[:1])
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     began = time.perf_counter()
-    run()
+    method(batches)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began, peak_of(device) - before
