@@ -1,11 +1,12 @@
-"""The Fisher diagonal's speed and memory, beside other ways to it."""
+"""The Fisher diagonal's speed, memory and error, beside other ways to it."""
 
 import contextlib
 import copy
 import ctypes
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,164 +16,266 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from evidence import fisher_rivals
+from evidence.fisher_rivals import Squares, Way
 from ftd import store
+from ftd.errors import UserError
 from ftd.fisher import fisher_diagonal
-from ftd.models import networks
+from ftd.models import cells, networks
+from ftd.models.genotype import Genotype, Skeleton
+from ftd.names import did_you_mean
 from ftd.runtime.device import default_device
 from ftd.runtime.progress import log
 from ftd.runtime.threads import setup
 from ftd.store.provenance import packages
 from ftd.tasks.targets.classes import Classes
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+Batches = list[Batch]
+Method = Callable[[Batches], dict[str, torch.Tensor] | None]
+Ways = dict[str, Way | None]
+"""By name; the floor and ours, which do not go by squares, have none."""
+
+DARTS = "darts-cells"
 CASES = {  # network: channels, side of the images, images in a batch
     "small-cnn": (1, 28, 256),
     "vgg16": (3, 32, 32),
     "resnet18": (3, 32, 32),
     "densenet121": (3, 32, 32),
+    DARTS: (3, 32, 32),
 }
+FLOOR, OURS, UNCHECKED = "floor", "ours", "ours, unchecked"
+_OWN = (FLOOR, OURS, UNCHECKED)
 _LABELS = 10
 _MICROBATCH = 16  # the released code uses 10 and 50
+_FEW = 2  # batches of the methods whose costs are the same for every batch
+
+_SKELETON = Skeleton.usual(5, 4, 16, feeds=2, fan_in=2)  # DARTS searches with 8 cells
+_CELL = (  # every operation that DARTS chooses from
+    (("sep_conv_3x3", 0), ("sep_conv_5x5", 1)),
+    (("dil_conv_3x3", 0), ("max_pool_3x3", 1)),
+    (("skip_connect", 0), ("avg_pool_3x3", 2)),
+    (("dil_conv_5x5", 1), ("sep_conv_3x3", 3)),
+)
 
 
-def run(out: Path, *, batches: int, rounds: int) -> pd.DataFrame:
+def run(
+    out: Path,
+    *,
+    batches: int,
+    rounds: int,
+    cases: Iterable[str] = (),
+    methods: Iterable[str] = (),
+    threads: int | None = None,
+) -> pd.DataFrame:
     """Time the Fisher diagonal against other ways to it; write every round as Parquet.
 
     The floor is evaluation mode, zero_grad, and the mean cross entropy's forward and backward
-    pass over each batch. All get the same images, in channels-last order.
+    pass over each batch. All get the same images, in channels-last order. Ours goes over all
+    batches, of which it checks the first; the others, to which all batches are the same, over two.
+    Each is compared with the floor over as many. Those that are not installed, or do not take a
+    network, are missing there, and the log says why.
+
+    Args:
+        cases: networks, of ``CASES``; none: all.
+        methods: beside the floor; none: all.
+        threads: ``None``: what ``ftd.runtime.threads.setup`` takes.
 
     Returns:
-        One row per network and method: ``ratio`` to the floor (the median over rounds of the
-        ratio within the round), ``seconds`` (median), ``peak_mib`` (most memory above that
-        before). BackPACK is missing where it is not installed or does not take the network.
+        One row per network, method and number of ``images``: ``ratio`` to the floor (the median
+        over rounds of the ratio within the round), ``images_per_second`` (median), ``peak_mib``
+        (most memory above that before) and ``error`` (as ``_errors`` says).
+
+    Raises:
+        UserError: an unknown network or method.
     """
+    cases = _known(cases, CASES, "network")
+    methods = _known(methods, [OURS, UNCHECKED, *_WAYS, *fisher_rivals.RIVALS], "method")
     setup()
+    if threads:
+        torch.set_num_threads(threads)
     device = default_device()
-    rows = []
-    for network, (channels, size, batch) in CASES.items():
-        torch.manual_seed(0)
-        shape = channels, size, size
-        model = networks.build(network, image_shape=shape, target=Classes(_LABELS), seed=0)
-        model = model.eval().to(device)
-        images = torch.randn(batch, *shape, device=device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.randint(_LABELS, (batch,), device=device)
-        methods = _methods(model, [(images, labels)] * batches)
-        for number in range(-1, rounds):  # one round to warm up
-            for method, run in methods.items():
-                seconds, peak = _measured(run, device)
-                if number >= 0:
-                    row = {"network": network, "method": method, "round": number}
-                    rows.append(row | {"seconds": seconds, "peak_mib": peak})
-            log(f"{network}: round {number + 1} of {rounds} done")
+    ways = _WAYS | fisher_rivals.installed()
+    names = [name for name in (*_OWN, *ways) if name in (FLOOR, *methods)]
+    wanted = {name: ways.get(name) for name in names}
+    rows = [row for name in cases for row in _rows(name, device, wanted, batches, rounds)]
     table = pd.DataFrame(rows)
     facts = {
         "batches": batches,
-        "cases": {name: list(case) for name, case in CASES.items()},
+        "cases": {name: list(CASES[name]) for name in cases},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
-        "packages": packages(),
+        "packages": packages() | fisher_rivals.versions(),
     }
     store.write_table(out, pa.Table.from_pandas(table, preserve_index=False), facts)
-    floor = table[table["method"] == "floor"].set_index(["network", "round"])["seconds"]
-    keys = table.set_index(["network", "round"]).index
-    table["ratio"] = table["seconds"] / floor.reindex(keys).to_numpy()
-    groups = table.groupby(["network", "method"], sort=False)
+    return _medians(table)
+
+
+def _rows(
+    network: str, device: torch.device, ways: Ways, batches: int, rounds: int
+) -> Iterator[dict]:
+    """Rounds of all methods in turn, after one to warm up."""
+    model, batch = _case(network, device)
+    errors = _errors(network, model, batch, ways)
+    methods = {name: _method(name, model, ways[name]) for name in errors}
+    few = min(batches, _FEW)
+    turns = [(name, batches if name in _OWN else few) for name in methods]
+    turns = dict.fromkeys([*turns, (FLOOR, few)])  # the others' own
+    for number in range(-1, rounds):
+        for name, count in turns:
+            seconds, peak = _measured(
+                methods[name], [batch] * (count if number >= 0 else few), device
+            )
+            row = {"network": network, "method": name, "round": number}
+            row |= {"images": count * len(batch[1]), "seconds": seconds, "peak_mib": peak}
+            if number >= 0:
+                yield row | {"error": errors[name]}
+        log(f"{network}: round {number + 1} of {rounds} done")
+
+
+def _known(chosen: Iterable[str], known: Iterable[str], what: str) -> list[str]:
+    chosen = list(chosen) or list(known)
+    for name in chosen:
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
+    return chosen
+
+
+def _medians(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.assign(images_per_second=table["images"] / table["seconds"])
+    like = ["network", "round", "images"]
+    floor = table[table["method"] == FLOOR].set_index(like)["seconds"]
+    table["ratio"] = table["seconds"] / floor.reindex(table.set_index(like).index).to_numpy()
+    groups = table.groupby(["network", "method", "images"], sort=False)
     return groups.agg(
-        ratio=("ratio", "median"), seconds=("seconds", "median"), peak_mib=("peak_mib", "max")
+        ratio=("ratio", "median"),
+        images_per_second=("images_per_second", "median"),
+        peak_mib=("peak_mib", "max"),
+        error=("error", "first"),
     ).reset_index()
 
 
-def _methods(
-    model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]]
-) -> dict[str, Callable[[], object]]:
+def _case(network: str, device: torch.device) -> tuple[nn.Module, Batch]:
+    """A network of ``CASES`` and a batch for it, the same in every run."""
+    channels, size, count = CASES[network]
+    shape = channels, size, size
+    target = Classes(_LABELS)
+    if network == DARTS:
+        genotype = Genotype(_SKELETON, _CELL, _CELL)
+        model = cells.build(genotype, image_shape=shape, target=target, seed=0)
+    else:
+        model = networks.build(network, image_shape=shape, target=target, seed=0)
+    torch.manual_seed(0)
+    images = torch.randn(count, *shape, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    return model.eval().to(device), (images, torch.randint(_LABELS, (count,), device=device))
+
+
+def _errors(network: str, model: nn.Module, batch: Batch, ways: Ways) -> dict[str, float]:
+    """Each method's largest deviation from a loop over samples, relative to its tensor's largest
+    entry; of those alone that take the network.
+
+    Over the batch's first images in float64: in float32 a ReLU whose input lies within rounding of
+    zero moves entries by more than most methods' own errors.
+    """
+    double = copy.deepcopy(model).double()
+    few = batch[0][:_MICROBATCH].double(), batch[1][:_MICROBATCH]
+    exact = _mean(double, _chunked(double, 1), [few])
+    errors = {FLOOR: float("nan")}
+    for name, way in ways.items():
+        if name == FLOOR:
+            continue
+        try:
+            found = _method(name, double, way)([few])
+        except Exception as error:  # whatever a package meets in a network that it does not know
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log(f"{network}: {name} does not take it, left out ({reason[:200]})")
+            continue
+        errors[name] = max(
+            ((found[key] - value).abs().max() / value.abs().max()).item()
+            for key, value in exact.items()
+        )
+    return errors
+
+
+def _method(name: str, model: nn.Module, way: Way | None) -> Method:
+    if name == FLOOR:
+        return partial(_floor, model)
+    if way:
+        return partial(_mean, model, way(model))
+    check = "first" if name == OURS else False
+    return partial(fisher_diagonal, model, loss=F.cross_entropy, check=check)
+
+
+def _floor(model: nn.Module, batches: Batches) -> None:
+    for images, labels in batches:
+        model.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+
+
+def _mean(model: nn.Module, squares: Squares, batches: Batches) -> dict[str, torch.Tensor]:
+    """Of the samples' squares, in float64, as ours gives them."""
+    parameters = model.named_parameters()
+    total = {name: torch.zeros_like(v, dtype=torch.float64) for name, v in parameters}
+    for images, labels in batches:
+        for name, value in squares(images, labels).items():
+            total[name] += value
+    count = sum(len(labels) for _, labels in batches)
+    return {name: value.div_(count) for name, value in total.items()}
+
+
+def _chunked(model: nn.Module, size: int) -> Squares:
+    """Squares of the gradients of the mean losses of so many images each, times that number."""
     parameters = dict(model.named_parameters())
-    detached = {name: value.detach() for name, value in parameters.items()}
 
-    def floor() -> None:
-        for images, labels in batches:
-            model.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
-
-    def summed(squares_of: Callable) -> dict[str, torch.Tensor]:
-        total = {name: torch.zeros_like(v, dtype=torch.float64) for name, v in detached.items()}
-        for images, labels in batches:
-            for name, value in squares_of(images, labels).items():
-                total[name] += value
+    def squares(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
+            loss = F.cross_entropy(model(x), y)
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            for name, gradient in zip(total, gradients, strict=True):
+                total[name].addcmul_(gradient, gradient, value=len(x))
         return total
 
-    def chunked(size: int) -> Callable:
-        """Squares of the gradients of the mean losses of so many images each."""
+    return squares
 
-        def squares(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-            total = {name: torch.zeros_like(value) for name, value in detached.items()}
-            for x, y in zip(images.split(size), labels.split(size), strict=True):
-                loss = F.cross_entropy(model(x), y)
-                gradients = torch.autograd.grad(loss, list(parameters.values()))
-                for name, gradient in zip(total, gradients, strict=True):
-                    total[name].addcmul_(gradient, gradient)
-            return total
 
-        return squares
+def _mapped(model: nn.Module) -> Squares:
+    """torch.func's vmap over the gradient of a sample's loss."""
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
 
     def sample_loss(chosen, image, label):
         return F.cross_entropy(functional_call(model, chosen, (image[None],)), label[None])
 
     per_sample = vmap(grad(sample_loss), in_dims=(None, 0, 0))
 
-    def mapped(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = per_sample(detached, images, labels)
-        return {name: value.square_().sum(0) for name, value in found.items()}
-
-    methods = {
-        "floor": floor,
-        "ours": lambda: fisher_diagonal(model, batches, loss=F.cross_entropy),
-        "ours, unchecked": lambda: fisher_diagonal(
-            model, batches, loss=F.cross_entropy, check=False
-        ),
-        "autograd loop": lambda: summed(chunked(1)),
-        "vmap": lambda: summed(mapped),
-        f"micro-batches of {_MICROBATCH} (not exact)": lambda: summed(chunked(_MICROBATCH)),
-    }
-    backpack = _backpack(model)
-    return methods | ({"BackPACK": lambda: summed(backpack)} if backpack else {})
-
-
-def _backpack(model: nn.Module) -> Callable | None:
-    """BackPACK's SumGradSquared, where it is installed."""
-    try:
-        from backpack import backpack, extend  # not everyone has it
-        from backpack.extensions import SumGradSquared
-    except ImportError:
-        log("BackPACK is not installed: left out (pip install backpack-for-pytorch)")
-        return None
-    twin = copy.deepcopy(model)
-    for layer in twin.modules():
-        if isinstance(layer, nn.ReLU):
-            layer.inplace = False  # BackPACK reads inputs after the forward pass
-    plain = all(type(layer).__module__.startswith("torch.nn") for layer in twin.modules())
-    try:
-        twin = extend(twin, use_converter=not plain)
-    except Exception as error:  # whatever its converter meets in a network it does not know
-        log(f"BackPACK does not take this network: left out ({error})")
-        return None
-    loss_of = extend(nn.CrossEntropyLoss(reduction="sum"))
-
     def squares(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        with backpack(SumGradSquared()):
-            loss_of(twin(images), labels).backward()
-        return {
-            name: value.sum_grad_squared
-            for name, value in zip(dict(model.named_parameters()), twin.parameters(), strict=True)
-        }
+        found = per_sample(parameters, images, labels)
+        return {name: value.square_().sum(0) for name, value in found.items()}
 
     return squares
 
 
-def _measured(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Seconds, and MiB at the peak above what was held before."""
+_WAYS: dict[str, Way] = {
+    "autograd loop": partial(_chunked, size=1),
+    "vmap": _mapped,
+    f"micro-batches of {_MICROBATCH} (not exact)": partial(_chunked, size=_MICROBATCH),
+}
+
+
+def _measured(method: Method, batches: Batches, device: torch.device) -> tuple[float, float]:
+    """Seconds, and MiB at the peak above what was held before.
+
+    Few batches are timed after one that is not: to get back the memory that was given away takes
+    as long as a tenth of them.
+    """
     before = reset_peak(device)
+    if len(batches) <= _FEW:
+        method(batches[:1])
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     began = time.perf_counter()
-    run()
+    method(batches)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began, peak_of(device) - before

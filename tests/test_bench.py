@@ -7,23 +7,109 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
+from torch import nn
+from torchvision.models.resnet import BasicBlock
 from typer.testing import CliRunner
 
-from evidence import commands, fisher_speed, scale, search_speed
+from evidence import commands, fisher_rivals, fisher_speed, scale, search_speed
 from ftd import store
 from ftd.config import DARTS_OPERATIONS
+from ftd.errors import UserError
 from ftd.layout import LAYOUT
 
 
-def test_the_fisher_benchmark(tmp_path, monkeypatch):
+def test_the_fisher_benchmark(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fisher_speed, "CASES", {"small-cnn": (1, 8, 4)})
-    table = fisher_speed.run(tmp_path / "b.parquet", batches=1, rounds=2).set_index("method")
-    assert table.loc["floor", "ratio"] == 1
-    assert {"ours", "autograd loop", "vmap", "BackPACK"} < set(table.index)
-    assert (table["ratio"] > 0).all() and (table["seconds"] > 0).all()
+    monkeypatch.setitem(fisher_rivals.RIVALS, "another's", ("not_there", "not-there", None))
+    table = fisher_speed.run(tmp_path / "b.parquet", batches=3, rounds=2).set_index("method")
+    assert list(table.loc["floor", "ratio"]) == [1, 1]
+    ways = ["ours", "ours, unchecked", "autograd loop", "vmap", *fisher_rivals.RIVALS]
+    assert {*ways} - {"another's"} < set(table.index)
+    assert (table[["ratio", "images_per_second"]] > 0).all(axis=None)
+    assert "another's is not installed: left out (pip install not-there)" in capsys.readouterr().err
     rounds = store.read_table(tmp_path / "b.parquet")
     assert rounds.num_rows == 2 * len(table) and store.table_facts(rounds)["threads"] == 1
+    images = table["images"]
+    assert list(images["floor"]) == [12, 8] and images["ours"] == 12 and images["vmap"] == 8
+    vmap = rounds.to_pandas().query("images == 8").pivot(index="round", columns="method")["seconds"]
+    assert table.loc["vmap", "ratio"] == pytest.approx((vmap["vmap"] / vmap["floor"]).median())
+
+
+def test_the_fisher_benchmark_of_some_networks_and_methods(tmp_path):
+    common = {"out": tmp_path / "b.parquet", "batches": 1, "rounds": 1}
+    before = torch.get_num_threads()
+    try:
+        table = fisher_speed.run(
+            **common, cases=["small-cnn"], methods=["ours, unchecked"], threads=2
+        )
+        assert store.table_facts(store.read_table(common["out"]))["threads"] == 2
+    finally:
+        torch.set_num_threads(before)
+    assert list(table["method"]) == ["floor", "ours, unchecked"]
+    with pytest.raises(UserError, match="unknown network 'resnet81'; did you mean 'resnet18'"):
+        fisher_speed.run(**common, cases=["resnet81"])
+    with pytest.raises(UserError, match="unknown method 'our'; did you mean 'ours'"):
+        fisher_speed.run(**common, methods=["our"])
+
+
+def test_every_network_of_the_fisher_benchmark_takes_its_images():
+    model, (images, labels) = fisher_speed._case(fisher_speed.DARTS, torch.device("cpu"))
+    assert model(images[:2]).shape == (2, 10) and len(images) == len(labels) == 32
+    used = {name for node in fisher_speed._CELL for name, _ in node}
+    assert used == set(DARTS_OPERATIONS[1:]) - {"sep_conv_7x7", "conv_7x1_1x7"}
+
+
+PARTS = {
+    "plain": lambda: [],
+    "norms that are changed in place": lambda: [BasicBlock(4, 4)],
+    "dropout": lambda: [nn.Dropout(0.5)],
+    "few positions": lambda: [nn.MaxPool2d(4), nn.Conv2d(4, 8, 3, padding=1)],
+    "groups and dilation": lambda: [nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4)],
+}
+
+
+def network_with(part):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), *PARTS[part]()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(3))
+    images = torch.randn(16, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    model(images)  # moves the norms' statistics, and gives the linear layer its size
+    return model.eval(), (images, torch.randint(3, (16,)))
+
+
+REFUSED = {
+    "norms that are changed in place": {
+        ("expanded weights", "Expanded Weights encountered but cannot handle function batch_norm")
+    },
+    "groups and dilation": {
+        ("nngeometry", "it does not know grouped convolutions"),
+        ("ASDL (not exact)", "conv2d.dilation has to be (1, 1). Got (2, 2)."),
+    },
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_rivals_give_what_they_are_said_to(part, capsys):
+    for module, _, _ in fisher_rivals.RIVALS.values():
+        pytest.importorskip(module)
+    model, batch = network_with(part)
+    errors = fisher_speed._errors("it", model, batch, fisher_rivals.installed())
+    errors.pop("floor")
+    refused = REFUSED.get(part, set())
+    assert errors.keys() == fisher_rivals.RIVALS.keys() - {name for name, _ in refused}
+    said = capsys.readouterr().err
+    assert all(f"it: {name} does not take it, left out ({why})" in said for name, why in refused)
+    wrong = {name for name, error in errors.items() if error > 1e-6}
+    assert wrong == ({"ASDL (not exact)"} if part == "few positions" else set()), errors
+
+
+def test_micro_batches_of_like_images_are_exact():
+    model, (images, labels) = network_with("plain")
+    like = images[:1].expand(16, -1, -1, -1), labels[:1].expand(16)
+    errors = fisher_speed._errors("it", model, like, fisher_speed._WAYS)
+    assert len(errors) == 4 and all(errors[name] < 1e-12 for name in fisher_speed._WAYS), errors
 
 
 def test_the_search_benchmark(tmp_path):
