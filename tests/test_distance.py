@@ -182,6 +182,17 @@ def test_pairs_are_checked_where_a_user_brings_the_code(trial, monkeypatch):
     assert checks == [False] * 2 + ["first"] * 4
 
 
+@pytest.mark.parametrize("change", [{"network": "mine"}, {"target": {"kind": "mine"}}], ids=str)
+def test_a_probe_of_a_plugin_that_is_not_loaded_is_named(trial, change):
+    path = trial.path(LAYOUT.probe, task="six")
+    weights, facts = store.read_tensors(path)
+    store.write_tensors(path, weights, facts | change)
+    side = Things({"probe": path}, {})
+    assert side.brought
+    with pytest.raises(UserError, match="mine"):
+        probe.network_of(side.probe)
+
+
 def test_a_retrained_probe_invalidates_its_pair_only(trial):
     trial.column()
     before = trial.table()["squared_distance"]

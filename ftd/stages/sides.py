@@ -143,10 +143,13 @@ class Things:
     def brought(self) -> bool:
         """Whether code that a user brings makes its network, or the target of its slice."""
         facts = self.probe.facts if "probe" in self.paths else store.table_facts(self.table)
-        factories = [TARGETS.get(facts["target"]["kind"]).make]
         network = facts.get("network", TORCHVISION)
-        if not network.startswith(TORCHVISION):
-            factories.append(NETWORKS.get(split_network(network)[0]).build)
+        try:
+            factories = [TARGETS.get(facts["target"]["kind"]).make]
+            if not network.startswith(TORCHVISION):
+                factories.append(NETWORKS.get(split_network(network)[0]).build)
+        except (KeyError, ValueError):  # who makes them says what is wrong
+            return True
         return not all(map(is_own, factories))
 
     @functools.cached_property
