@@ -313,6 +313,11 @@ def resolve(factory: Factory) -> Any:
         ) from error
 
 
+def is_own(factory: Factory) -> bool:
+    """Whether a factory is the package's own code, and none that a user brings."""
+    return isinstance(factory, str) and factory.startswith(f"{__package__}.")
+
+
 def registered() -> tuple[tuple[str, str, str], ...]:
     """All parts there are, by kind, name and their plugin's digest: equal ones, equal parts."""
     load_rooms()

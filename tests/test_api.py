@@ -75,7 +75,7 @@ def by_the_measure(source, target, align, **settings):
         task=SimpleNamespace(image_shape=(1, 6, 6)),
     )  # fmt: skip
     fisher = Fisher(**settings)
-    side = {"what": "", "fisher_settings": fisher}
+    side = {"what": "", "fisher_settings": fisher, "brought": False}
     # As a file gives it back: by name.
     f_bb = dict(sorted(on_own_task(copy.deepcopy(target), data, fisher, "").items()))
     measure = FisherTaskDistance()

@@ -17,16 +17,19 @@ from conftest import experiment_of
 from ftd import parts, store
 from ftd.config import Fisher
 from ftd.errors import UserError
+from ftd.fisher import engine
 from ftd.layout import LAYOUT
 from ftd.measures import FISHER, Combination, Measure, fisher_task
 from ftd.measures.columns import read_columns, write_column
-from ftd.stages import distance, fisher, probe, task
+from ftd.models import bodies
+from ftd.stages import distance, fisher, probe, sides, task
 from ftd.stages.checking import Library
 from ftd.stages.distance import WHOLE
 from ftd.stages.sides import Things
 from ftd.store import provenance
 from ftd.tasks.data import TaskData
 from ftd.tasks.slices import read_slice
+from ftd.tasks.targets.classes import of_slice
 
 TASKS = {
     "zero": {"other": "rest", "zero": [0]},
@@ -130,6 +133,64 @@ def test_finished_pairs_are_not_computed_again(trial, monkeypatch):
     monkeypatch.setattr(distance, "_compute", None)  # calling it would fail
     assert trial.column() == 0
     assert trial.path(LAYOUT.column).read_bytes() == first
+
+
+def test_a_pair_s_bits_do_not_depend_on_which_others_are_computed(trial):
+    trial.column()
+    together = trial.tables()
+    trial.store.unlink()
+    for tasks in (["zero", "ten"], ["six", "ten"]):  # the second before the first
+        trial.list(tasks)
+        assert trial.column() == 1
+    trial.list()
+    assert trial.column() == 0
+    for found, before in zip(trial.tables(), together, strict=True):
+        assert found.equals(before)
+
+
+def test_a_column_s_batches_are_made_once(trial, monkeypatch):
+    made, make = [], TaskData._made
+    monkeypatch.setattr(TaskData, "_made", lambda *of: made.append(of) or make(*of))
+    trial.column()
+    assert len(made) == 1
+    first = trial.path(LAYOUT.column).read_bytes()
+    trial.store.unlink()
+    monkeypatch.setattr(sides, "KEPT", 0)
+    assert trial.column() == 2
+    assert len(made) == 3 and trial.path(LAYOUT.column).read_bytes() == first
+
+
+def test_pairs_are_checked_where_a_user_brings_the_code(trial, monkeypatch):
+    checks = []
+
+    def diagonal(*of, check, **keys):
+        checks.append(check)
+        return engine.fisher_diagonal(*of, check=check, **keys)
+
+    monkeypatch.setattr(fisher_task, "fisher_diagonal", diagonal)
+    trial.column()
+    first = trial.path(LAYOUT.column).read_bytes()
+    network = parts.Network(bodies.small_cnn, pooled=False)
+    target = replace(parts.TARGETS.get("classes"), make=of_slice)
+    brought = ((parts.NETWORKS, "small-cnn", network), (parts.TARGETS, "classes", target))
+    for registry, name, entry in brought:
+        trial.store.unlink()
+        with monkeypatch.context() as patch:
+            patch.setitem(registry._entries, name, entry)
+            trial.column()
+        assert trial.path(LAYOUT.column).read_bytes() == first
+    assert checks == [False] * 2 + ["first"] * 4
+
+
+@pytest.mark.parametrize("change", [{"network": "mine"}, {"target": {"kind": "mine"}}], ids=str)
+def test_a_probe_of_a_plugin_that_is_not_loaded_is_named(trial, change):
+    path = trial.path(LAYOUT.probe, task="six")
+    weights, facts = store.read_tensors(path)
+    store.write_tensors(path, weights, facts | change)
+    side = Things({"probe": path}, {})
+    assert side.brought
+    with pytest.raises(UserError, match="mine"):
+        probe.network_of(side.probe)
 
 
 def test_a_retrained_probe_invalidates_its_pair_only(trial):

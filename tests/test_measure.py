@@ -19,7 +19,8 @@ from torch import nn
 from ftd import parts
 from ftd.config.sections import Fisher
 from ftd.errors import UserError
-from ftd.fisher import kronecker
+from ftd.fisher import engine, kronecker
+from ftd.fisher.spots import Spots
 from ftd.measures import FISHER, NEEDS, Combination, FisherTask, Measure, fisher_task
 from ftd.measures.fisher_task import on_common_ground, on_own_task, on_task, squared_distance
 from ftd.models import networks
@@ -159,10 +160,11 @@ def trained(data):
     return model.eval()
 
 
-def side(name, model, data=None, fisher=None, **settings):
+def side(name, model, data=None, fisher=None, brought=False, **settings):
     return SimpleNamespace(
         **{"name": name, "what": f"probe {name}, network small-cnn, trial 0", "weights": model},
         **{"data": data, "fisher": fisher, "fisher_settings": Fisher(**settings)},
+        brought=brought,
     )
 
 
@@ -250,6 +252,23 @@ def test_a_diverged_network_is_named(models, ten):
             compared(models | {"zero": broken}, "zero", ten, align)
     with pytest.raises(UserError, match=r"probe ten on its own task: .*trace is"):
         on_own_task(broken, ten, Fisher(), "probe ten")
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "kronecker"])
+@pytest.mark.parametrize(("target", "source"), [(False, False), (False, True), (True, False)])
+def test_a_pair_is_checked_where_a_user_brings_code(
+    models, ten, monkeypatch, target, source, structure
+):
+    keys = {"structure": structure}
+    f_bb = on_own_task(models["ten"], ten, Fisher(**keys), "probe ten")
+    checked = []
+    monkeypatch.setattr(engine, "Spots", lambda *of: checked.append(of) or Spots(*of))
+    measure = fisher_task.FisherTaskDistance()
+    own = side("ten", None, ten, f_bb, brought=target, **keys)
+    prepared = measure.prepare(own, FisherTask())
+    found = measure.compare(side("zero", models["zero"], brought=source), prepared)
+    assert bool(checked) == (target or source)
+    assert found == compared(models, "zero", ten, **keys)
 
 
 @pytest.mark.parametrize("align", ["index", "matching"])

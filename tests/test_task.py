@@ -5,6 +5,7 @@ import unicodedata
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from conftest import experiment_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -276,6 +277,28 @@ def test_task_data_loads_only_the_parts_asked_for(make_slice, digits):
     expected = (raw[rows] / 255 - task.facts["mean"][0]) / task.facts["std"][0]
     np.testing.assert_allclose(images.numpy(), expected, atol=1e-5)
     assert (labels.numpy() == task.label[task.part == "train"]).all()
+
+
+def test_batches_that_are_kept_are_the_same_and_each_one_s_own(make_slice, digits, monkeypatch):
+    task = read_slice(make_slice("zero", TASKS["zero"]))
+    made, make = [], TaskData._made
+    monkeypatch.setattr(TaskData, "_made", lambda *of: made.append(of) or make(*of))
+
+    def of(kept):
+        return TaskData(task, digits / "digits.safetensors", {"val": 50}, kept=kept)
+
+    def shuffled():
+        return torch.Generator().manual_seed(0)
+
+    plain, keeping = of(0), of(2 * 20 * (64 * 4 + 8))  # of three batches, the first two
+    for generator in (None, None, shuffled, shuffled):
+        pairs = (data.batches("val", 20, generator and generator()) for data in (plain, keeping))
+        for one, other in zip(*pairs, strict=True):
+            for expected, found in zip(one, other, strict=True):
+                assert torch.equal(expected, found) and expected.stride() == found.stride()
+                assert expected.dtype == found.dtype
+                found.zero_()
+    assert len(made) == 4 * 3 + (3 + 1) + 2 * 3
 
 
 def test_images_of_another_reading_of_the_data_set_are_refused(make_slice, digits, tmp_path):

@@ -29,6 +29,7 @@ def information(
     loss: Loss,
     estimator: str = "empirical",
     labels_of: LabelsOf | None = None,
+    check: str | bool = "first",
 ) -> Information:
     """The Fisher diagonal, and ``<layer>:A`` [I, I] and ``<layer>:B`` [O, O] beside it, float64.
 
@@ -39,9 +40,8 @@ def information(
         kind: replace(layers.FORMULAS[kind], squares=squares)
         for kind, squares in ((nn.Linear, _linear), (nn.Conv2d, _conv2d))
     }
-    return fisher_diagonal(
-        model, batches, loss=loss, estimator=estimator, labels_of=labels_of, formulas=formulas
-    )
+    same = {"estimator": estimator, "labels_of": labels_of, "check": check}
+    return fisher_diagonal(model, batches, loss=loss, formulas=formulas, **same)
 
 
 def _linear(

@@ -146,6 +146,8 @@ class Side(Protocol):
         data: the ``fisher`` part of the task's images.
         features: float32 [N, F], what the network's body makes of its own data, flattened.
         facts: of the task's slice and network: its labels, its accuracy, ….
+        brought: whether code that a user brings, a plugin's, makes its network or its data's
+            target; for measures that need ``weights`` or ``data``.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Side(Protocol):
     data: "Data"
     features: "torch.Tensor"
     facts: dict[str, Any]
+    brought: bool
 
 
 class FisherSettings(Protocol):
@@ -185,7 +188,10 @@ class Data(Protocol):
     def batches(
         self, part: str, size: int, generator: "torch.Generator | None" = None
     ) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
-        """Float32 images [B, C, H, W] and targets [B, …]; shuffled by ``generator``."""
+        """Float32 images [B, C, H, W] and targets [B, …]; shuffled by ``generator``.
+
+        Asked for again, with every source, they are copies of those made once, if there is room.
+        """
 
     def count(self, part: str) -> int:
         """Number of images in a part."""

@@ -34,18 +34,28 @@ class _Prepared:
     data: "Data"
     fisher_settings: "FisherSettings"
     align: str
+    brought: bool
 
 
 class FisherTaskDistance:
     """d[a, b] of F_ab, a's network on b's data, and F_bb, b's own on its own.
 
-    F_ab is taken with the settings that F_bb was made with.
+    F_ab is taken with the settings that F_bb was made with. Whether samples' own passes agree was
+    checked when F_bb was taken, by the same code on the same batches. Other weights change nothing
+    in that, but in code that a user brings: there, each pair is checked again.
     """
 
     def prepare(self, target: "Side", settings: "FisherTask") -> _Prepared:
         """F_bb and the data, loaded once for all sources."""
         f_bb = {name: value.to(target.data.device) for name, value in target.fisher.items()}
-        return _Prepared(target.name, f_bb, target.data, target.fisher_settings, settings.align)
+        return _Prepared(
+            name=target.name,
+            f_bb=f_bb,
+            data=target.data,
+            fisher_settings=target.fisher_settings,
+            align=settings.align,
+            brought=target.brought,
+        )
 
     def compare(self, source: "Side", prepared: _Prepared) -> dict[str, float]:
         """Each layer's share of d², in the network's order.
@@ -55,15 +65,21 @@ class FisherTaskDistance:
         """
         what = f"distance from {source.name} to {prepared.name}, {source.what}"
         data = prepared.data
+        check = "first" if source.brought or prepared.brought else False
+        how = {"align": prepared.align, "check": check}
         try:
-            f_ab = on_task(source.weights, data, prepared.fisher_settings, prepared.align)
+            f_ab = on_task(source.weights, data, prepared.fisher_settings, **how)
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
         return contributions(f_ab, prepared.f_bb, data.target.pad, what)
 
 
 def on_task(
-    model: nn.Module, data: "Data", settings: "FisherSettings", align: str = "index"
+    model: nn.Module,
+    data: "Data",
+    settings: "FisherSettings",
+    align: str = "index",
+    check: str | bool = "first",
 ) -> Information:
     """A network's Fisher information on a task's ``fisher`` part, the head in the task's order.
 
@@ -83,6 +99,7 @@ def on_task(
         microbatch=settings.microbatch,
         structure=settings.structure,
         pool_first_dimension=settings.pool_first_dimension,
+        check=check,
     )
 
 
@@ -110,6 +127,7 @@ def aligned_information(
     microbatch: int = 1,
     structure: str = "diagonal",
     pool_first_dimension: bool = False,
+    check: str | bool = "first",
     device: torch.device | None = None,
 ) -> Information:
     """A network's Fisher information with its outputs aligned, by the network's parameters.
@@ -118,7 +136,7 @@ def aligned_information(
     arguments are those of ``fisher_diagonal``.
     """
     adapted = alignment.adapt(model)
-    same = {"loss": loss, "labels_of": labels_of, "estimator": estimator}
+    same = {"loss": loss, "labels_of": labels_of, "estimator": estimator, "check": check}
     if structure == "kronecker":
         found = kronecker.information(adapted, batches, **same)
     else:

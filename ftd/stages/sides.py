@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.config import Fisher
+from ftd.config.network_names import TORCHVISION, split_network
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.parts import NETWORKS, TARGETS, is_own
 from ftd.stages import fisher, probe
 from ftd.stages import task as slices
 from ftd.stages.checking import expect_asked
@@ -32,6 +34,8 @@ Entry = dict[str, str]
 """``path``, and by artifact those of more files, relative to the list's own; ``sha256``."""
 Opened = dict[Path, store.TensorFile]
 """Images that a job has opened: tasks share them, so sides do."""
+KEPT = 2**28
+"""Bytes of a task's batches that are made once for all sources, 256 MiB: the first that fit."""
 
 FILES = {
     "weights": ("probe",),
@@ -134,6 +138,19 @@ class Things:
     def facts(self) -> dict[str, Any]:
         """Its facts, as far as measures may read them."""
         return _chosen(self.all_facts, _FACTS)
+
+    @functools.cached_property
+    def brought(self) -> bool:
+        """Whether code that a user brings makes its network, or the target of its slice."""
+        facts = self.probe.facts if "probe" in self.paths else store.table_facts(self.table)
+        network = facts.get("network", TORCHVISION)
+        try:
+            factories = [TARGETS.get(facts["target"]["kind"]).make]
+            if not network.startswith(TORCHVISION):
+                factories.append(NETWORKS.get(split_network(network)[0]).build)
+        except (KeyError, ValueError):  # who makes them says what is wrong
+            return True
+        return not all(map(is_own, factories))
 
     @functools.cached_property
     def table(self) -> "pa.Table":
@@ -254,7 +271,8 @@ class Side:
         from ftd.tasks.data import TaskData  # torch: a column without missing pairs needs none
 
         parts = {"fisher": self.fisher_settings.samples}
-        return TaskData(self._things.slice, self._things.images, parts)
+        kept = KEPT if "data" in self._listed else 0  # features are taken once
+        return TaskData(self._things.slice, self._things.images, parts, kept=kept)
 
     @functools.cached_property
     def features(self) -> "torch.Tensor":
@@ -268,3 +286,8 @@ class Side:
     def facts(self) -> dict[str, Any]:
         """The task's labels and kind of target, the probe's accuracy on ``val``, …."""
         return self._declared("facts").facts
+
+    @property
+    def brought(self) -> bool:
+        """Whether code that a user brings makes the task's network, or its target."""
+        return self._things.brought

@@ -14,6 +14,8 @@ from ftd.runtime.seeds import seed_of
 from ftd.tasks.cut import stratified
 from ftd.tasks.slices import Slice
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+
 
 class TaskData:
     """Images and targets of some parts of a task, on one device.
@@ -23,6 +25,8 @@ class TaskData:
         images: the data set's images file, which a job may have opened before.
         parts: the parts to load, and at most how many images of each, its strata in proportion
             (``None``: all); asking for another part is a ``KeyError``.
+        kept: of how many bytes of batches a copy is kept on the device, the first ones that fit,
+            for the next time that batches of the same images are asked for.
         device: where batches live; ``None``: a GPU if there is one.
     """
 
@@ -32,9 +36,12 @@ class TaskData:
         images: Path | store.TensorFile,
         parts: Mapping[str, int | None],
         *,
+        kept: int = 0,
         device: torch.device | None = None,
     ):
         self.task, self.target = task, task.target
+        self._kept: dict[tuple[str, bytes], Batch] = {}
+        self._room = kept
         self.device = device or default_device()
         pixels, annotations = _read(task, images)
         self._parts: dict[str, _Part] = {}
@@ -66,14 +73,13 @@ class TaskData:
 
     def batches(
         self, part: str, size: int, generator: torch.Generator | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    ) -> Iterator[Batch]:
         """Normalised float32 images [B, C, H, W], targets [B, …]; shuffled by ``generator``.
 
         Where they are shuffled, for training, a last image on its own joins the batch before it:
-        batch norm cannot train on one.
+        batch norm cannot train on one. Each is the caller's own, to be written into.
         """
-        images = self._parts[part]
-        count = len(images.values)
+        count = len(self._parts[part].values)
         if generator is None:
             order = torch.arange(count)
         else:
@@ -82,11 +88,28 @@ class TaskData:
         if generator is not None and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
         for rows in batches:
-            at = images.index[rows.to(images.index.device)]
-            batch = images.pixels[at].to(self.device).float() / 255
-            batch = (batch - self._mean) / self._std
-            targets = self._encoded(images.values[rows])
-            yield batch.contiguous(memory_format=torch.channels_last), targets
+            yield self._batch(part, rows)
+
+    def _batch(self, part: str, rows: torch.Tensor) -> Batch:
+        """A batch of these images of a part, made or copied."""
+        key = part, rows.numpy().tobytes()
+        if key not in self._kept:
+            made = self._made(self._parts[part], rows)
+            size = sum(value.nbytes for value in made)
+            if size > self._room:
+                return made
+            self._room -= size
+            self._kept[key] = made
+        images, targets = self._kept[key]  # clones: networks and measures may write into them
+        return images.clone(), targets.clone()
+
+    def _made(self, images: "_Part", rows: torch.Tensor) -> Batch:
+        """A batch, decoded and normalised."""
+        at = images.index[rows.to(images.index.device)]
+        batch = images.pixels[at].to(self.device).float() / 255
+        batch = (batch - self._mean) / self._std
+        targets = self._encoded(images.values[rows])
+        return batch.contiguous(memory_format=torch.channels_last), targets
 
     def _encoded(self, values: torch.Tensor) -> torch.Tensor:
         """Targets of labels, which they are, or of annotations."""
