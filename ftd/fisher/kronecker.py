@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ftd.fisher import layers
+from ftd.fisher import convolutions, layers
 from ftd.fisher.batches import Batches
 from ftd.fisher.engine import Diagonal, fisher_diagonal
 from ftd.fisher.estimators import LabelsOf
@@ -54,12 +54,12 @@ def _linear(
 def _conv2d(
     layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget: int
 ) -> layers.Squares:
-    found = layers.conv2d(layer, x, g, units, budget)
+    found = convolutions.conv2d(layer, x, g, units, budget)
     if layer.groups > 1:
         return found
     size = math.prod(layer.kernel_size)
     for xs, gs in zip(x.split(-(-len(x) // size)), g.split(-(-len(x) // size)), strict=True):
-        inputs = layers.unfolded(layer, xs)
+        inputs = convolutions.unfolded(layer, xs)
         factors = _factors(layer, inputs.reshape(-1, inputs.shape[-1]), gs.movedim(1, -1))
         for key, value in factors.items():
             found[key] = found[key] + value if key in found else value

@@ -1,0 +1,193 @@
+"""Squared gradients of a two-dimensional convolution's parameters.
+
+Of the ways to Σ_u (∂ℓ_u/∂w)², which all are exact, the one is taken that is fastest for the shapes
+and the budget. A *tap* is one place (row, column) of the kernel.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ftd.fisher.outer import add_outer_squares
+
+_FEW = 64  # positions, of which a kernel of PyTorch's own would make little
+_RUN = 16  # numbers on end, of which fewer are slow to copy
+
+
+def conv2d(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget: int
+) -> dict[str, torch.Tensor]:
+    """Σ over units of squared gradients; see ``ftd.fisher.layers``."""
+    found = {}
+    if layer.bias is not None:
+        found["bias"] = g.sum((2, 3)).view(units, -1, layer.out_channels).sum(1).square().sum(0)
+    around = layer._reversed_padding_repeated_twice  # of every kind of padding, "same" included
+    if layer.padding_mode != "zeros":
+        x, around = F.pad(x, around, mode=layer.padding_mode), [0, 0, 0, 0]
+    return found | {"weight": _way(layer, x, g, units, budget)(layer, x, g, around, units, budget)}
+
+
+def _way(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget: int):
+    positions = g.shape[2:].numel() * (len(g) // units)
+    taps, per_group = math.prod(layer.kernel_size), layer.in_channels // layer.groups
+    if layer.groups > 1 and per_group == 1:
+        return _depthwise
+    share = taps * per_group * max(positions * layer.groups, layer.out_channels)
+    large = share * x.element_size() > budget // 16
+    if large and (positions > _FEW or layer.groups > 1):
+        return _one_by_one
+    if layer.groups == 1 and (large or taps == 1):
+        return _by_taps
+    few = layer.groups == 1 and layer.in_channels * layer.kernel_size[1] < _RUN
+    return _unfolded if few else _by_rows
+
+
+def _by_taps(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, around: list[int], units: int, budget: int
+) -> torch.Tensor:
+    """A product for each tap, over the positions where it does not lie in the padding."""
+    x, g = x.permute(0, 2, 3, 1), g.permute(0, 2, 3, 1)
+    total = g.new_zeros(*layer.kernel_size, g.shape[3], x.shape[3])
+    for (row, column), part in zip(_taps(layer), total.flatten(0, 1), strict=True):
+        down, here = _inside(layer, 0, row, around[2], x.shape[1], g.shape[1])
+        across, there = _inside(layer, 1, column, around[0], x.shape[2], g.shape[2])
+        gs, xs = g[:, here, there], x[:, down, across]
+        if gs.numel():
+            gs, xs = (value.reshape(units, -1, value.shape[3]) for value in (gs, xs))
+            add_outer_squares(part, gs, xs, budget)
+    return total.permute(2, 3, 0, 1)
+
+
+def _taps(layer: nn.Conv2d) -> Iterator[tuple[int, int]]:
+    height, width = layer.kernel_size
+    return ((row, column) for row in range(height) for column in range(width))
+
+
+def _inside(
+    layer: nn.Conv2d, axis: int, place: int, before: int, size: int, positions: int
+) -> tuple[slice, slice]:
+    """Along an axis, what a place of the kernel reads of an input, and at which positions."""
+    step = layer.stride[axis]
+    offset = place * layer.dilation[axis] - before
+    first = max(0, -(offset // step))
+    last = min(positions, (size - 1 - offset) // step + 1)
+    count = max(0, last - first)
+    start = first * step + offset if count else 0
+    return slice(start, start + max(0, (count - 1) * step + 1) * bool(count), step), slice(
+        first, first + count
+    )
+
+
+def _one_by_one(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, around: list[int], units: int, budget: int
+) -> torch.Tensor:
+    """PyTorch's own backward pass for each unit."""
+    left, right, top, bottom = around
+    padding = [top, left]
+    if left != right or top != bottom:
+        x, padding = F.pad(x, around), [0, 0]
+    # Only the shape of the weight counts; laid out as images are, no unit's result is copied.
+    total = torch.zeros_like(layer.weight, dtype=g.dtype, memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
+    for xs, gs in zip(x.split(len(x) // units), g.split(len(x) // units), strict=True):
+        _, product, _ = torch.ops.aten.convolution_backward(
+            *(gs, xs, total, None, layer.stride, padding, layer.dilation),
+            *(False, [0, 0], layer.groups, [False, True, False]),
+        )
+        total.addcmul_(product, product)
+    return total
+
+
+def _by_rows(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, around: list[int], units: int, budget: int
+) -> torch.Tensor:
+    """Windows are copied out along rows alone; further down, they begin some rows later."""
+    (height, width), groups = layer.kernel_size, layer.groups
+    samples, (_, out, down, across) = len(g) // units, g.shape
+    inner = x.shape[1] // groups
+    total = g.new_zeros(height, groups, out // groups, width * inner)
+    copied = (x.shape[2] + around[2] + around[3]) * across * width * x.shape[1]
+    step = samples * max(1, budget // ((copied * x.element_size() + g[0].nbytes) * samples))
+    for xs, gs in zip(x.split(step), g.split(step), strict=True):
+        count = len(xs) // samples
+        windows = _windows(layer, _padded(xs, around), height=1)[:, :, :, 0]
+        windows = windows.unflatten(4, (groups, inner)).transpose(3, 4).flatten(4)
+        gs = gs.permute(0, 2, 3, 1).reshape(count, -1, groups, out // groups)
+        for row in range(height):
+            first = row * layer.dilation[0]
+            part = windows[:, first : first + (down - 1) * layer.stride[0] + 1 : layer.stride[0]]
+            part = part.reshape(count, -1, groups, width * inner)
+            for group in range(groups):
+                add_outer_squares(total[row, group], gs[:, :, group], part[:, :, group], budget)
+    total = total.unflatten(3, (width, inner))
+    return total.permute(1, 2, 4, 0, 3).flatten(0, 1)
+
+
+def _unfolded(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, around: list[int], units: int, budget: int
+) -> torch.Tensor:
+    """Whole windows are copied out, position beside position: of few channels these are longer."""
+    samples, (_, out, *positions) = len(g) // units, g.shape
+    columns = layer.weight[0].numel()
+    total = g.new_zeros(out, columns)
+    copied = (columns + out) * math.prod(positions) * x.element_size() * samples
+    step = samples * max(1, budget // copied)
+    for xs, gs in zip(x.split(step), g.split(step), strict=True):
+        windows = _windows(layer, F.pad(xs, around).contiguous()).permute(0, 5, 3, 4, 1, 2)
+        windows = windows.unflatten(0, (-1, samples)).movedim(1, 4)
+        windows = windows.reshape(len(windows), columns, -1).transpose(1, 2)
+        gs = gs.permute(0, 2, 3, 1).reshape(len(windows), -1, out)
+        add_outer_squares(total, gs, windows, budget)
+    return total.view(layer.weight.shape)
+
+
+def _depthwise(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, around: list[int], units: int, budget: int
+) -> torch.Tensor:
+    """Each input channel has outputs of its own: windows times gradients, summed over positions."""
+    samples, taps, (_, out, *positions) = len(g) // units, layer.kernel_size, g.shape
+    if out > x.shape[1]:
+        x = x.repeat_interleave(out // x.shape[1], 1)
+    total = g.new_zeros(*taps, out)
+    step = max(1, budget // (math.prod(taps) * g[0].nbytes * samples))
+    buffer = g.new_empty(*taps, min(step, units) * samples, *positions, out)
+    for xs, gs in zip(x.split(step * samples), g.split(step * samples), strict=True):
+        windows = _windows(layer, _padded(xs, around)).permute(3, 4, 0, 1, 2, 5)
+        product = torch.mul(windows, gs.permute(0, 2, 3, 1), out=buffer[:, :, : len(gs)])
+        sums = product.sum((3, 4)).unflatten(2, (-1, samples)).sum(3)
+        total += sums.square_().sum(2)
+    return total.permute(2, 0, 1)[:, None]
+
+
+def unfolded(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """What an ungrouped convolution multiplies: [N, H', W', kernel h · kernel w · C]."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    return _windows(layer, x.contiguous(memory_format=torch.channels_last)).flatten(3)
+
+
+def _padded(x: torch.Tensor, around: list[int]) -> torch.Tensor:
+    return F.pad(x, around).contiguous(memory_format=torch.channels_last)
+
+
+def _windows(layer: nn.Conv2d, image: torch.Tensor, height: int | None = None) -> torch.Tensor:
+    """A view [N, H', W', kernel height, kernel width, C] of a padded image.
+
+    ``height=1`` are windows of one row, at every row.
+    """
+    image = image.permute(0, 2, 3, 1)
+    n, rows, columns, channels = image.shape
+    sn, sh, sw, sc = image.stride()
+    (kh, kw), (dh, dw), (th, tw) = layer.kernel_size, layer.dilation, layer.stride
+    if height == 1:
+        kh = th = 1
+    out_h = (rows - dh * (kh - 1) - 1) // th + 1
+    out_w = (columns - dw * (kw - 1) - 1) // tw + 1
+    return image.as_strided(
+        (n, out_h, out_w, kh, kw, channels),
+        (sn, sh * th, sw * tw, sh * dh, sw * dw, sc),
+        image.storage_offset(),
+    )
