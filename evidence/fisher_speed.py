@@ -98,8 +98,6 @@ def run(
     ways = _WAYS | fisher_rivals.installed()
     names = [name for name in (*_OWN, *ways) if name in (FLOOR, *methods)]
     wanted = {name: ways.get(name) for name in names}
-    rows = [row for name in cases for row in _rows(name, device, wanted, batches, rounds)]
-    table = pd.DataFrame(rows)
     facts = {
         "batches": batches,
         "cases": {name: list(CASES[name]) for name in cases},
@@ -107,7 +105,11 @@ def run(
         "threads": torch.get_num_threads(),
         "packages": packages() | fisher_rivals.versions(),
     }
-    store.write_table(out, pa.Table.from_pandas(table, preserve_index=False), facts)
+    rows: list[dict] = []
+    for name in cases:
+        rows += _rows(name, device, wanted, batches, rounds)
+        table = pd.DataFrame(rows)  # kept as it grows: all of it takes long
+        store.write_table(out, pa.Table.from_pandas(table, preserve_index=False), facts)
     return _medians(table)
 
 
