@@ -16,7 +16,7 @@ from torch import nn
 from ftd import fisher
 from ftd.config.search_keys import SpaceSettings
 from ftd.errors import UserError
-from ftd.fisher import Formula, engine, general, layers
+from ftd.fisher import Formula, convolutions, engine, general, layers, outer
 from ftd.measures.fisher_task import unit_trace
 from ftd.models import cells, networks
 from ftd.search.space import Space
@@ -113,6 +113,108 @@ def test_convolutions(monkeypatch, keys, channels_last):
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     model(inputs)
     check(model, inputs, torch.arange(9) % 3)
+
+
+WAYS = ("_by_taps", "_one_by_one", "_by_rows", "_unfolded", "_depthwise")
+
+
+@st.composite
+def convolved(draw):
+    """A convolution, sides of an image that it takes, and the ways that are open to it."""
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    inner = draw(st.integers(1, 4))
+    kernel, dilation, stride = (
+        (draw(st.integers(1, most)), draw(st.integers(1, most))) for most in (3, 2, 3)
+    )
+    around = draw(st.sampled_from(["same", "valid", "numbers"]))
+    if around == "same":
+        stride = (1, 1)
+    padding = tuple(draw(st.integers(0, 3)) for _ in kernel) if around == "numbers" else around
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    sides = [draw(st.integers(1, 6)) for _ in kernel]
+    if around != "same":
+        pads = padding if around == "numbers" else (0, 0)
+        sides = [max(s, r - 2 * p) for s, r, p in zip(sides, reach, pads, strict=True)]
+    fits = around == "numbers" and all(p < s for p, s in zip(padding, sides, strict=True))
+    mode = draw(st.sampled_from(["zeros", "circular", "reflect"])) if fits else "zeros"
+    outputs = groups * draw(st.integers(1, 8))
+    layer = nn.Conv2d(
+        *(groups * inner, outputs, kernel, stride, padding, dilation, groups),
+        bias=draw(st.booleans()),
+        padding_mode=mode,
+    )
+    ways = ["_one_by_one", "_by_rows"] + (["_by_taps", "_unfolded"] if groups == 1 else [])
+    return layer.double(), sides, [*ways, "_depthwise"] if inner == 1 else ways
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@settings(deadline=None, max_examples=60)
+@given(convolved(), st.sampled_from([300, 20_000, 2**21]), st.sampled_from([1, 2]), st.data())
+def test_every_way_to_a_convolution(case, budget, samples, data):
+    layer, sides, ways = case
+    units = data.draw(st.integers(1, 4))
+    torch.manual_seed(data.draw(st.integers(0, 100)))
+    x = torch.randn(units * samples, layer.in_channels, *sides).double()
+    layout = data.draw(st.sampled_from([torch.channels_last, torch.contiguous_format]))
+    x = x.contiguous(memory_format=layout)
+    with torch.no_grad():
+        g = torch.randn_like(layer(x))
+    expected = {name: torch.zeros_like(value) for name, value in layer.named_parameters()}
+    for xs, gs in zip(x.split(samples), g.split(samples), strict=True):
+        gradients = torch.autograd.grad((layer(xs) * gs).sum(), list(layer.parameters()))
+        for name, value in zip(expected, gradients, strict=True):
+            expected[name] += value**2
+    for way in ways:
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            patch.setattr(convolutions, "_way", lambda *_, way=way: getattr(convolutions, way))
+            found = convolutions.conv2d(layer, x, g, units, budget)
+        agree({name: found[name] for name in expected}, expected, 1e-12)
+
+
+CHOSEN = {  # channels, outputs, side, kernel, groups
+    "_by_taps": [(512, 512, 2, 3, 1), (64, 64, 4, 1, 1)],
+    "_one_by_one": [(64, 64, 32, 3, 1), (256, 128, 32, 1, 1), (64, 64, 32, 3, 4)],
+    "_by_rows": [(16, 32, 14, 3, 1), (8, 8, 8, 3, 2)],
+    "_unfolded": [(1, 16, 28, 3, 1)],
+    "_depthwise": [(8, 8, 32, 3, 8), (8, 16, 8, 5, 8)],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_way_to_a_convolution_follows_its_shapes(way):
+    assert {*CHOSEN} == {*WAYS}
+    for channels, outputs, side, kernel, groups in CHOSEN[way]:
+        layer = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, groups=groups)
+        x, g = torch.empty(2, channels, side, side), torch.empty(2, outputs, side, side)
+        assert convolutions._way(layer, x, g, 2, engine.CPU_BUDGET).__name__ == way
+    small = nn.Conv2d(64, 64, 3, padding=1)
+    x = torch.empty(2, 64, 32, 32)  # whose unfolded units a GPU takes side by side
+    assert convolutions._way(small, x, x, 2, engine.GPU_BUDGET).__name__ == "_by_rows"
+
+
+@pytest.mark.parametrize("positions", [1, 2, 3, 4])
+def test_positions_that_cancel_cost_no_digits(positions):
+    """A gradient of 1e-3 of its terms: its square by single pairs of them would be rounding."""
+    torch.manual_seed(0)
+    g, x = torch.randn(5, positions, 24), 1 + 1e-3 * torch.randn(5, positions, 40)
+    g = g - g.mean(1, keepdim=True) if positions > 1 else g
+    total = torch.zeros(24, 40)
+    outer.add_outer_squares(total, g, x, 2**21)
+    expected = torch.einsum("upo,upi->uoi", g.double(), x.double()).square().sum(0)
+    agree({"w": total.double()}, {"w": expected}, 1e-3 if positions > 3 else 1e-6)
+
+
+@pytest.mark.parametrize("budget", [1, 2_000, 2**21])
+@pytest.mark.parametrize(("rows", "columns"), [(24, 40), (24, 27), (5, 1100)])
+def test_tiles_are_all_of_a_product(budget, rows, columns):
+    torch.manual_seed(0)
+    g, x = torch.randn(7, 6, rows).double(), torch.randn(7, 6, columns).double()
+    expected = torch.ones(rows, columns).double()
+    found = expected.clone()
+    expected += torch.einsum("upo,upi->uoi", g, x).square().sum(0)
+    if rows * columns < 2_000 or budget > 1:  # a number at a time is slow
+        outer.add_outer_squares(found, g, x, budget)
+        agree({"w": found}, {"w": expected}, 1e-12)
 
 
 def image_layers():

@@ -5,13 +5,18 @@ and the budget. A *tap* is one place (row, column) of the kernel.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ftd.fisher.outer import add_outer_squares
+
+Way = Callable[
+    [nn.Conv2d, torch.Tensor, torch.Tensor, list[int], int, int],
+    torch.Tensor,  # [O, I / groups, kernel h, kernel w]
+]
 
 _FEW = 64  # positions, of which a kernel of PyTorch's own would make little
 _RUN = 16  # numbers on end, of which fewer are slow to copy
@@ -30,18 +35,19 @@ def conv2d(
     return found | {"weight": _way(layer, x, g, units, budget)(layer, x, g, around, units, budget)}
 
 
-def _way(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget: int):
+def _way(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget: int) -> Way:
+    """Large units are worth a call each; small ones go side by side (on a GPU nearly all)."""
     positions = g.shape[2:].numel() * (len(g) // units)
-    taps, per_group = math.prod(layer.kernel_size), layer.in_channels // layer.groups
-    if layer.groups > 1 and per_group == 1:
+    taps, inner = math.prod(layer.kernel_size), layer.in_channels // layer.groups
+    if layer.groups > 1 and inner == 1:
         return _depthwise
-    share = taps * per_group * max(positions * layer.groups, layer.out_channels)
+    share = taps * inner * max(positions * layer.groups, layer.out_channels)
     large = share * x.element_size() > budget // 16
     if large and (positions > _FEW or layer.groups > 1):
         return _one_by_one
     if layer.groups == 1 and (large or taps == 1):
         return _by_taps
-    few = layer.groups == 1 and layer.in_channels * layer.kernel_size[1] < _RUN
+    few = layer.groups == 1 and inner * layer.kernel_size[1] < _RUN
     return _unfolded if few else _by_rows
 
 
@@ -74,11 +80,10 @@ def _inside(
     offset = place * layer.dilation[axis] - before
     first = max(0, -(offset // step))
     last = min(positions, (size - 1 - offset) // step + 1)
-    count = max(0, last - first)
-    start = first * step + offset if count else 0
-    return slice(start, start + max(0, (count - 1) * step + 1) * bool(count), step), slice(
-        first, first + count
-    )
+    if last <= first:
+        return slice(0, 0), slice(0, 0)
+    read = slice(first * step + offset, (last - 1) * step + offset + 1, step)
+    return read, slice(first, last)
 
 
 def _one_by_one(

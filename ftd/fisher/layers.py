@@ -79,7 +79,7 @@ def group_norm(
 def _affine(weight: torch.Tensor, bias: torch.Tensor, units: int) -> Squares:
     """Squares of a per-channel scale's and shift's gradients [N, C], summed over each unit."""
     both = (
-        value.view(units, -1, value.shape[1]).sum(1).square().sum(0) for value in (weight, bias)
+        value.view(units, -1, value.shape[1]).sum(1).square_().sum(0) for value in (weight, bias)
     )
     return dict(zip(("weight", "bias"), both, strict=True))
 

@@ -1,7 +1,7 @@
 """One forward and backward pass that shows each tapped layer's input and output gradient."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -113,12 +113,20 @@ class Taps(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if next(tensors(result), None) is not None:
-            for value in tensors((args, kwargs or {})):
-                module = self.owner.get(id(value))
-                if module is not None and module not in self.inside:
-                    self.misused.add(module)
+        used = [module for module in self._owners((args, kwargs)) if module not in self.inside]
+        if used and next(tensors(result), None) is not None:
+            self.misused |= {*used}
         return result
+
+    def _owners(self, values: Any) -> Iterator[nn.Module]:
+        """Tapped layers whose parameters are among nested arguments."""
+        for value in values:
+            if isinstance(value, (tuple, list)):
+                yield from self._owners(value)
+            elif isinstance(value, dict):
+                yield from self._owners(value.values())
+            elif id(value) in self.owner:
+                yield self.owner[id(value)]
 
     def _by_sample(self, value: Any) -> bool:
         return isinstance(value, torch.Tensor) and value.shape[:1] == (self.samples,)
@@ -129,7 +137,10 @@ class Taps(TorchFunctionMode):
     def _leave_layer(self, module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor):
         self.inside.discard(module)
         self.calls[module] += 1
-        x = next(iter(args or kwargs.values()), None)
+        with torch._C.DisableTorchFunction():  # what is done here is no use of a parameter
+            return self._tap(module, next(iter(args or kwargs.values()), None), output)
+
+    def _tap(self, module: nn.Module, x: Any, output: Any) -> Any:
         dimensions = self.formulas[type(module)].dimensions
         if not all(self._by_sample(value) for value in (x, output)) or (
             dimensions and x.dim() not in dimensions
