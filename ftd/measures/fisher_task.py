@@ -41,8 +41,8 @@ class FisherTaskDistance:
     """d[a, b] of F_ab, a's network on b's data, and F_bb, b's own on its own.
 
     F_ab is taken with the settings that F_bb was made with. Whether samples' own passes agree was
-    checked when F_bb was taken, by the same code on the same batches. Other weights change nothing
-    in that, but in code that a user brings: there, each pair is checked again.
+    checked when F_bb was taken, by the same code on the same batches. Other weights change that
+    only in code that a user brings: there, each pair is checked again.
     """
 
     def prepare(self, target: "Side", settings: "FisherTask") -> _Prepared:
