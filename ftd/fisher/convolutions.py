@@ -47,8 +47,9 @@ def _way(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget:
         return _one_by_one
     if layer.groups == 1 and (large or taps == 1):
         return _by_taps
-    few = layer.groups == 1 and inner * layer.kernel_size[1] < _RUN
-    return _unfolded if few else _by_rows
+    whole = units * positions * taps * inner * x.element_size() <= budget // 8
+    few = inner * layer.kernel_size[1] < _RUN
+    return _unfolded if layer.groups == 1 and (whole or few) else _by_rows
 
 
 def _by_taps(

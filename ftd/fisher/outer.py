@@ -36,7 +36,8 @@ def _add_by_tiles(total: torch.Tensor, g: torch.Tensor, x: torch.Tensor, budget:
     units, _, rows = g.shape
     columns = x.shape[2]
     held = max(1, budget // g.element_size())
-    width = min(columns, _WIDE, held)
+    whole = units * rows * columns <= held  # as mostly on a GPU, where calls cost most
+    width = columns if whole else min(columns, _WIDE, held)
     height = min(rows, max(1, held // width))
     step = max(1, min(units, held // (height * width)))
     buffer = g.new_empty(step * height * width)

@@ -20,7 +20,7 @@ def small_cnn(channels: int, size: int, width: float) -> nn.Module:
         nn.Conv2d(first, second, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
-    )
+    ).to(memory_format=torch.channels_last)
 
 
 def vgg16(channels: int, size: int, width: float) -> nn.Module:

@@ -18,7 +18,7 @@ from ftd.stages.sides import Entry, Side, Things, expect_made
 from ftd.store.pairs import PairStore, open_store, pair_key, read_store
 from ftd.store.provenance import packages, record
 
-VERSION = 4
+VERSION = 5
 WHOLE = "whole"
 """The one part of a number whose layers are not kept, or that has none."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ftd.tasks.data import TaskData
     from ftd.tasks.slices import Slice
 
-VERSION = 3
+VERSION = 4
 
 
 def decides(experiment: Experiment, *, network: str, trial: int | str, task: str) -> dict[str, Any]:
