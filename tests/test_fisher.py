@@ -185,8 +185,8 @@ def test_the_way_to_a_convolution_follows_its_shapes(way):
     assert {*CHOSEN} == {*WAYS}
     for channels, outputs, side, kernel, groups in CHOSEN[way]:
         layer = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, groups=groups)
-        x, g = torch.empty(2, channels, side, side), torch.empty(2, outputs, side, side)
-        assert convolutions._way(layer, x, g, 2, engine.CPU_BUDGET).__name__ == way
+        x, g = torch.empty(8, channels, side, side), torch.empty(8, outputs, side, side)
+        assert convolutions._way(layer, x, g, 8, engine.CPU_BUDGET).__name__ == way
     small = nn.Conv2d(64, 64, 3, padding=1)
     x = torch.empty(2, 64, 32, 32)  # whose unfolded units a GPU takes at once
     assert convolutions._way(small, x, x, 2, engine.GPU_BUDGET).__name__ == "_unfolded"
