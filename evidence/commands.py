@@ -93,6 +93,31 @@ def scale(
     print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}", na_rep=""))
 
 
+@app.command("column-speed")
+def column_speed(
+    out: Out,
+    folder: Annotated[Path, typer.Option(help="Where the libraries are made, and kept.")],
+    tasks: Annotated[int, typer.Option(min=2, help="Tasks of a library.")] = 101,
+    network: Annotated[str, typer.Option(help="Network of the probes.")] = "small-cnn",
+    samples: Annotated[
+        list[int] | None, typer.Option(min=1, help="Images a Fisher; again: more. If none: 100.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured columns, after one to warm up.")] = 5,
+) -> None:
+    """CPU time of a pair of a distance column, by network and samples."""
+    from evidence import column_speed
+
+    table = column_speed.run(
+        out,
+        folder=folder,
+        tasks=tasks,
+        network=network,
+        samples=samples or [100],
+        rounds=rounds,
+    )
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
 @app.command()
 def tabular(
     table: Annotated[Path, typer.Option(help="Every architecture's results (Parquet).")],

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 from typer.testing import CliRunner
 
-from evidence import commands, fisher_rivals, fisher_speed, scale, search_speed
+from evidence import column_speed, commands, fisher_rivals, fisher_speed, scale, search_speed
 from ftd import store
 from ftd.config import DARTS_OPERATIONS
 from ftd.errors import UserError
@@ -203,3 +203,16 @@ def test_the_commands_end_as_ftd_s_do(tmp_path):
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("error: none.parquet: no such file")
     assert "Traceback" not in done.stderr
+
+
+def test_the_columns_benchmark_times_pairs_that_are_really_computed(tmp_path, monkeypatch):
+    computed = []
+    run = column_speed.distance.run
+    monkeypatch.setattr(
+        column_speed.distance, "run", lambda *a, **names: computed.append(run(*a, **names))
+    )
+    same = {"folder": tmp_path, "tasks": 3, "network": "small-cnn", "samples": [20], "rounds": 2}
+    table = column_speed.run(tmp_path / "b.parquet", **same)
+    assert computed == [2, 2, 2]  # pairs: one column to warm up
+    assert list(table["pairs"]) == [2] and (table["median"] > 0).all()
+    assert store.read_table(tmp_path / "b.parquet").num_rows == 2
