@@ -40,7 +40,7 @@ def build(
         raise UserError(str(error)) from error
     channels, *size = image_shape
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone, which is put back
         if name.startswith(TORCHVISION):
             body, pooled = _torchvision(network, image_shape), True
         else:
