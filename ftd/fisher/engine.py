@@ -173,7 +173,7 @@ class _Engine:
                 found = self._attempt(inputs, targets)
             self._expect_constant(inputs)
             for name, value in found.items():
-                if name not in self.total:  # laid out as the parameter: sums over it follow that
+                if name not in self.total:  # laid out as the parameter, as what is added is
                     like = self.parameters.get(name, value)
                     self.total[name] = torch.zeros_like(like, dtype=torch.float64)
                 self.total[name] += value
@@ -212,7 +212,8 @@ class _Engine:
             if name not in self.total:  # nothing reaches it
                 self.total[name] = torch.zeros_like(value, dtype=torch.float64)
         names = dict.fromkeys([*self.parameters, *self.total])
-        found = {name: self.total[name].div_(self.units) for name in names}
+        # As a file gives them: sums over them follow how they are laid out.
+        found = {name: self.total[name].div_(self.units).contiguous() for name in names}
         for name in self.parameters if pool_first_dimension else ():
             if found[name].dim():
                 found[name] = found[name].mean(0, keepdim=True).expand_as(found[name]).clone()
