@@ -6,6 +6,7 @@ version.
 
 import contextlib
 import copy
+import itertools
 import json
 import os
 import random
@@ -107,7 +108,7 @@ def random_moment(snakemake: subprocess.Popen, workflow: Workflow, rng: random.R
         seen |= alive
         time.sleep(0.1)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        snakemake.wait(rng.uniform(0, 5))
+        snakemake.wait(rng.uniform(0, 2))
 
 
 def kill(snakemake: subprocess.Popen, workflow: Workflow, rng: random.Random) -> str:
@@ -147,10 +148,12 @@ def run_with_kills(workflow: Workflow, kills: int, seed: int, *targets: str) -> 
 
 def kill_until(kills: int, folder: Path, finished: Workflow, *targets: str) -> None:
     """Kill runs until so many kills; a run that was done sooner is followed by another."""
-    killed = []
-    while len(killed) < kills:
-        workflow = Workflow(folder / str(len(killed)), TINY)
-        killed += run_with_kills(workflow, kills - len(killed), len(killed), *targets)
+    killed: list[str] = []
+    for attempt in itertools.count():  # each at other moments
+        if len(killed) == kills:
+            break
+        workflow = Workflow(folder / str(attempt), TINY)
+        killed += run_with_kills(workflow, kills - len(killed), attempt, *targets)
         assert_as_undisturbed(workflow, finished, *targets)
         assert QUIET in workflow.run(*targets)
     print(f"killed: {', '.join(killed)}")
