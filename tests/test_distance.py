@@ -193,6 +193,16 @@ def test_a_probe_of_a_plugin_that_is_not_loaded_is_named(trial, change):
         probe.network_of(side.probe)
 
 
+@pytest.mark.parametrize(
+    ("network", "brought"), [("small-cnn", False), ("torchvision-vit_b_16", True)]
+)
+def test_torchvision_s_code_counts_as_a_user_s(trial, network, brought):
+    path = trial.path(LAYOUT.probe, task="six")
+    weights, facts = store.read_tensors(path)
+    store.write_tensors(path, weights, facts | {"network": network})
+    assert Things({"probe": path}, {}).brought == brought
+
+
 def test_a_retrained_probe_invalidates_its_pair_only(trial):
     trial.column()
     before = trial.table()["squared_distance"]

@@ -175,9 +175,7 @@ def carry_out(command: list[str]) -> None:
     """Run a module as Python does, and end as it does; but for taking all modules apart (0.3 s)."""
     status = 1
     try:
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # until the module says otherwise; no traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the module says otherwise
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         sys.argv = command
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)

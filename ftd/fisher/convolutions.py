@@ -119,7 +119,7 @@ def _by_rows(
     step = samples * max(1, budget // ((copied * x.element_size() + g[0].nbytes) * samples))
     for xs, gs in zip(x.split(step), g.split(step), strict=True):
         count = len(xs) // samples
-        windows = _windows(layer, _padded(xs, around), height=1)[:, :, :, 0]
+        windows = _windows(layer, _padded(xs, around), rows=True)[:, :, :, 0]
         windows = windows.unflatten(4, (groups, inner)).transpose(3, 4).flatten(4)
         gs = gs.permute(0, 2, 3, 1).reshape(count, -1, groups, out // groups)
         for row in range(height):
@@ -179,19 +179,19 @@ def _padded(x: torch.Tensor, around: list[int]) -> torch.Tensor:
     return F.pad(x, around).contiguous(memory_format=torch.channels_last)
 
 
-def _windows(layer: nn.Conv2d, image: torch.Tensor, height: int | None = None) -> torch.Tensor:
+def _windows(layer: nn.Conv2d, image: torch.Tensor, *, rows: bool = False) -> torch.Tensor:
     """A view [N, H', W', kernel height, kernel width, C] of a padded image.
 
-    ``height=1`` are windows of one row, at every row.
+    With ``rows``, windows are one row high, at every row.
     """
     image = image.permute(0, 2, 3, 1)
-    n, rows, columns, channels = image.shape
+    n, height, width, channels = image.shape
     sn, sh, sw, sc = image.stride()
     (kh, kw), (dh, dw), (th, tw) = layer.kernel_size, layer.dilation, layer.stride
-    if height == 1:
+    if rows:
         kh = th = 1
-    out_h = (rows - dh * (kh - 1) - 1) // th + 1
-    out_w = (columns - dw * (kw - 1) - 1) // tw + 1
+    out_h = (height - dh * (kh - 1) - 1) // th + 1
+    out_w = (width - dw * (kw - 1) - 1) // tw + 1
     return image.as_strided(
         (n, out_h, out_w, kh, kw, channels),
         (sn, sh * th, sw * tw, sh * dh, sw * dw, sc),

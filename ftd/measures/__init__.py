@@ -146,8 +146,8 @@ class Side(Protocol):
         data: the ``fisher`` part of the task's images.
         features: float32 [N, F], what the network's body makes of its own data, flattened.
         facts: of the task's slice and network: its labels, its accuracy, ….
-        brought: whether code that a user brings, a plugin's, makes its network or its data's
-            target; for measures that need ``weights`` or ``data``.
+        brought: whether other code than this package's, a plugin's or torchvision's, makes its
+            network or its data's target; for measures that need ``weights`` or ``data``.
     """
 
     name: str

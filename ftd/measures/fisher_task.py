@@ -42,7 +42,7 @@ class FisherTaskDistance:
 
     F_ab is taken with the settings that F_bb was made with. Whether samples' own passes agree was
     checked when F_bb was taken, by the same code on the same batches. Other weights change that
-    only in code that a user brings: there, each pair is checked again.
+    only in other code than this package's: there, each pair is checked again.
     """
 
     def prepare(self, target: "Side", settings: "FisherTask") -> _Prepared:

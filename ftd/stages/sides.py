@@ -141,12 +141,14 @@ class Things:
 
     @functools.cached_property
     def brought(self) -> bool:
-        """Whether code that a user brings makes its network, or the target of its slice."""
+        """Whether other code than this package's makes its network, or the target of its slice."""
         facts = self.probe.facts if "probe" in self.paths else store.table_facts(self.table)
-        network = facts.get("network", TORCHVISION)
+        network = facts.get("network")
         try:
             factories = [TARGETS.get(facts["target"]["kind"]).make]
-            if not network.startswith(TORCHVISION):
+            if network and network.startswith(TORCHVISION):
+                return True
+            if network:
                 factories.append(NETWORKS.get(split_network(network)[0]).build)
         except (KeyError, ValueError):  # who makes them says what is wrong
             return True
@@ -289,5 +291,5 @@ class Side:
 
     @property
     def brought(self) -> bool:
-        """Whether code that a user brings makes the task's network, or its target."""
+        """Whether other code than this package's makes the task's network, or its target."""
         return self._things.brought
