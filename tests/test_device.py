@@ -211,9 +211,22 @@ def two_gpus(finished, clean, tmp_path):
     clean.setenv("TMPDIR", str(tmp_path))
 
 
+LONGER = """
+import time
+from ftd.runtime import device
+lock_one = device._lock_one
+def slow(*arguments):
+    found = lock_one(*arguments)
+    time.sleep(2)  # or a job may be done before the next one claims its device
+    return found
+device._lock_one = slow
+"""
+
+
 def test_gpu_jobs_are_bounded_and_each_has_a_device(finished, tmp_path, two_gpus):
     """Two devices, four cores: never a third GPU job, so that none ever waits for a device."""
-    workflow = Workflow(tmp_path / "work", TINY)
+    workflow = Workflow(tmp_path / "work", TINY | {"plugins": ["longer.py"]})
+    (workflow.folder / "longer.py").write_text(LONGER)
     workflow.run("fishers", "--cores", "4", "--resources", "gpu=2")
     stages = [workflow.results / "logs" / stage for stage in ("probe", "fisher")]
     logs = [path.read_text() for stage in stages for path in stage.rglob("*.log")]
