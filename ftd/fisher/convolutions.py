@@ -40,7 +40,7 @@ def _way(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget:
     positions = g.shape[2:].numel() * (len(g) // units)
     taps, inner = math.prod(layer.kernel_size), layer.in_channels // layer.groups
     if layer.groups > 1 and inner == 1:
-        return _depthwise
+        return _merged if _has_onednn(x) else _depthwise
     share = taps * inner * max(positions * layer.groups, layer.out_channels)
     large = share * x.element_size() > budget // 16
     if large and (positions > _FEW or layer.groups > 1):
@@ -91,10 +91,7 @@ def _one_by_one(
     layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, around: list[int], units: int, budget: int
 ) -> torch.Tensor:
     """PyTorch's own backward pass for each unit."""
-    left, right, top, bottom = around
-    padding = [top, left]
-    if left != right or top != bottom:
-        x, padding = F.pad(x, around), [0, 0]
+    x, padding = _even(x, around)
     # Only the shape of the weight counts; laid out as images are, no unit's result is copied.
     total = torch.zeros_like(layer.weight, dtype=g.dtype, memory_format=torch.channels_last)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -166,6 +163,58 @@ def _depthwise(
         sums = product.sum((3, 4)).unflatten(2, (-1, samples)).sum(3)
         total += sums.square_().sum(2)
     return total.permute(2, 0, 1)[:, None]
+
+
+def _merged(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, around: list[int], units: int, budget: int
+) -> torch.Tensor:
+    """Depthwise too: all samples' channels as those of one image, for oneDNN's own kernels.
+
+    The image convolved by the gradients at the outputs, with stride and dilation exchanged, is the
+    weights' gradient. Of a 3×3 kernel that is not dilated, its own backward pass is faster; of any
+    other, slower by far.
+    """
+    out, channels = g.shape[1], x.shape[1]
+    if out > channels:
+        x = x.repeat_interleave(out // channels, 1)
+    x, padding = _even(x, around)
+    samples = len(g) // units
+    step = samples * max(1, budget // 2 // (max(x[0].nbytes, g[0].nbytes) * samples))
+    total = g.new_zeros(layer.weight.shape)
+    for xs, gs in zip(x.split(step), g.split(step), strict=True):
+        found = _merged_gradients(layer, xs, gs, padding).reshape(-1, samples, *total.shape)
+        total += found.sum(1).square_().sum(0)
+    return total
+
+
+def _merged_gradients(
+    layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, padding: list[int]
+) -> torch.Tensor:
+    """Each sample's, [N · out, 1, kernel h, kernel w]."""
+    taps, channels = layer.kernel_size, g.shape[0] * g.shape[1]
+    if taps == (3, 3) and layer.dilation == (1, 1):
+        x, g = (value.permute(2, 3, 0, 1).flatten(2)[None].permute(0, 3, 1, 2) for value in (x, g))
+        weight = x.new_empty(channels, 1, *taps)  # only its shape counts
+        return torch.ops.aten.convolution_backward(
+            *(g, x, weight, None, layer.stride, padding, layer.dilation),
+            *(False, [0, 0], channels, [False, True, False]),
+        )[1]
+    x, g = x.reshape(1, channels, *x.shape[2:]), g.reshape(channels, 1, *g.shape[2:])
+    found = F.conv2d(x, g, None, layer.dilation, padding, layer.stride, channels)
+    return found[0, :, None, : taps[0], : taps[1]]
+
+
+def _even(x: torch.Tensor, around: list[int]) -> tuple[torch.Tensor, list[int]]:
+    """An image, padded already where its sides differ, and what a convolution is to pad."""
+    left, right, top, bottom = around
+    if left != right or top != bottom:
+        return F.pad(x, around), [0, 0]
+    return x, [top, left]
+
+
+def _has_onednn(x: torch.Tensor) -> bool:
+    single = x.device.type == "cpu" and x.dtype == torch.float32
+    return single and torch.backends.mkldnn.is_available()
 
 
 def unfolded(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:

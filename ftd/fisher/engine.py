@@ -28,7 +28,8 @@ from ftd.runtime.progress import log
 Diagonal = dict[str, torch.Tensor]
 CHECKS = ("first", "every", False)
 
-# Bytes built beside an ordinary forward and backward pass; on a CPU, what its caches hold.
+# Bytes built beside an ordinary forward and backward pass; on a CPU what a core's caches hold, by
+# thread.
 CPU_BUDGET = 2**21
 GPU_BUDGET = 2**29
 
@@ -51,8 +52,8 @@ def fisher_diagonal(
 
     The diagonal of the empirical Fisher information F = 1/|X| Σ g gᵀ (Le et al. 2022, section
     III) for any module: exact, one gradient per sample, frozen parameters included. Built beside
-    an ordinary pass are some ``CPU_BUDGET`` or ``GPU_BUDGET`` bytes, or one unit's share of one
-    layer. The model is left as it was found.
+    an ordinary pass are some ``CPU_BUDGET`` (by thread) or ``GPU_BUDGET`` bytes, or one unit's
+    share of one layer. The model is left as it was found.
 
     Args:
         model: in evaluation mode.
@@ -97,7 +98,7 @@ def fisher_diagonal(
 
 def budget_of(device: torch.device) -> int:
     """Bytes that may be built beside an ordinary pass over a batch."""
-    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+    return CPU_BUDGET * torch.get_num_threads() if device.type == "cpu" else GPU_BUDGET
 
 
 def expect_evaluation(model: nn.Module) -> None:

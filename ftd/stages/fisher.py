@@ -13,7 +13,7 @@ from ftd.stages.checking import Library, expect_asked, finite, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
-VERSION = 6
+VERSION = 7
 
 
 def decides(experiment: Experiment, *, network: str, trial: int | str, task: str) -> dict[str, Any]:
