@@ -36,7 +36,7 @@ def run(
     setup()
     rows = []
     for count in samples:
-        experiment = _library(folder / f"{network}-{count}", tasks, network, count)
+        experiment = _library(folder / f"{network}-{count}-{tasks}", tasks, network, count)
         column = next(job for job in jobs_to(experiment) if job.rule == "distance")
         seconds = [_seconds(experiment, column) for _ in range(rounds + 1)][1:]
         same = {"network": network, "samples": count, "pairs": tasks - 1}

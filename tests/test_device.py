@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -261,3 +262,29 @@ def test_threads_are_those_that_are_asked_for_if_they_can_be(given, found, monke
         assert torch.get_num_threads() == found
     finally:
         torch.set_num_threads(before)
+
+
+STEPS = """
+import resource, sys
+import torch
+if sys.argv[1] == "set up":
+    from ftd.runtime.threads import setup
+    setup()
+def step():
+    [torch.ones(2**20) for _ in range(10)]  # 40 MiB, freed at the end
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other malloc")
+def test_freed_memory_is_kept_for_the_next_step():
+    def faults(how):
+        command = [sys.executable, "-c", STEPS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("set up") < 500 < faults("as it is")

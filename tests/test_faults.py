@@ -83,12 +83,12 @@ def start(workflow: Workflow, *arguments: str) -> subprocess.Popen:
 
 
 def running(workflow: Workflow) -> list[psutil.Process]:
-    """The `ftd` jobs that run in a workflow's folder, orphaned ones included."""
+    """The `ftd` jobs that run in a workflow's folder, orphaned ones included, and their forks."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            is_job = any(Path(word).name == "ftd" for word in process.cmdline()[:4])
-            if is_job and Path(process.cwd()) == workflow.folder:
+            words = [Path(word).name for word in process.cmdline()[:4]]
+            if {"ftd", "ftd.cli.warm"} & {*words} and Path(process.cwd()) == workflow.folder:
                 found.append(process)
     return found
 
@@ -112,7 +112,7 @@ def random_moment(snakemake: subprocess.Popen, workflow: Workflow, rng: random.R
 
 
 def kill(snakemake: subprocess.Popen, workflow: Workflow, rng: random.Random) -> str:
-    """Kill −9 Snakemake alone (its jobs go on), one job, or both."""
+    """Kill −9 Snakemake alone (its jobs go on), one job or what it is forked from, or both."""
     how = rng.choice(["Snakemake", "job", "all"])
     found = running(workflow)
     if how == "job" and found:

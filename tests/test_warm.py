@@ -30,8 +30,17 @@ if what == "about":
     print(json.dumps([*about, sys.argv[0], os.path.basename(__file__), sys.flags.safe_path]))
 elif what == "exit":
     atexit.register(print, "at the end")
+    kept = open("kept.txt", "w")
+    kept.write("held back")
     left = tempfile.TemporaryDirectory(dir=".")
     sys.exit(eval(arguments[0]))
+elif what == "draw":
+    import numpy
+    print(numpy.random.rand())
+elif what == "family":
+    import subprocess
+    print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+    time.sleep(60)
 elif what == "fail":
     raise RuntimeError("as a bug does")
 elif what == "signal":
@@ -60,7 +69,7 @@ class Warm:
         self.workflow = subprocess.Popen(["sleep", "600"])
         self.name = f"{self.workflow.pid}-{secrets.token_hex(8)}"
         self.environment = os.environ | {
-            "PYTHONPATH": f"{folder}:{ROOT}", "FTD_WARM": self.name, "SAY_FORKED": "1",
+            "PYTHONPATH": f"{folder}:{ROOT}", "FTD_WARM": f"{self.name}-secret", "SAY_FORKED": "1",
         }  # fmt: skip
 
     def start(self, *arguments: str, plain: bool = False, **options) -> subprocess.Popen:
@@ -147,7 +156,14 @@ def test_a_fork_behaves_and_ends_as_what_python_starts(shared, arguments):
     assert found[:2] == wanted[:2]
     assert found[2][-1:] == wanted[2][-1:]  # of a traceback the last line
     assert not list(shared.folder.glob("tmp*"))  # a folder that goes at the exit
+    if arguments[0] == "exit":
+        assert (shared.folder / "kept.txt").read_text() == "held back"
     assert soon(shared.alone)
+
+
+def test_forks_draw_other_random_numbers(shared):
+    assert shared.run("draw")[2] == [FORKED]  # NumPy is imported before the fork
+    assert shared.run("draw")[1] != shared.run("draw")[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -196,6 +212,13 @@ def test_a_killed_job_is_gone_whichever_of_its_processes_was_killed(shared):
     assert shared.run("exit", "0")[0] == 0 and shared.alone()
 
 
+def test_what_a_killed_job_started_is_gone_with_it(shared):
+    process = shared.start("family")
+    child = psutil.Process(int(process.stdout.readline()))
+    process.kill()
+    assert soon(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
 def test_many_at_once_are_apart(shared):
     processes = [shared.start("exit", repr(f"job {number}")) for number in range(8)]
     ends = [process.communicate(timeout=60)[1] for process in processes]
@@ -213,8 +236,9 @@ def test_other_surroundings_are_a_plain_start(shared, tmp_path):
     for change in changes:
         assert shared.run("exit", "4", **change) == (4, "at the end\n", ["started"])
     without = {key: value for key, value in shared.environment.items() if key != "FTD_WARM"}
-    ended = without | {"FTD_WARM": "999999999-x"}
-    for environment in (without, ended):
+    ended = without | {"FTD_WARM": "999999999-x-secret"}
+    guessed = without | {"FTD_WARM": f"{shared.name}-guessed"}
+    for environment in (without, ended, guessed):
         assert shared.run("exit", "4", env=environment)[2] == ["started"]
 
 

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 
-VARIABLE = "FTD_WARM"  # <process id of the workflow>-<random>
+VARIABLE = "FTD_WARM"  # <process id of the workflow>-<random>-<secret>; all but the last is a name
 BEGUN = b"+"
 PATIENCE = 5.0  # seconds, for another job to have started the process
 STREAMS = (0, 1, 2)
@@ -32,7 +32,10 @@ def surroundings() -> list:
 
 
 def is_own(connection: socket.socket) -> bool:
-    """Whether the other side is this user's; names of sockets are no secret."""
+    """Whether the other side is this user's: names of sockets are seen by all.
+
+    A user's number may be another's in a container; that one does not know the environment.
+    """
     facts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int.from_bytes(facts[4:8], sys.byteorder) == os.getuid()
 
@@ -48,7 +51,7 @@ def main() -> None:
         for stream in STREAMS:
             os.fstat(stream)
         request = repr([surroundings(), [os.fsencode(word) for word in command]]).encode()
-        connection = _connected(os.environ[VARIABLE])
+        connection = _connected(os.environ[VARIABLE].rpartition("-")[0])
         _hand_over(connection, request, signals, caught)
         if _received(connection, len(BEGUN)) == BEGUN:
             _end_like(_received(connection, 4))

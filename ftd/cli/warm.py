@@ -13,20 +13,23 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import io
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import weakref
 from functools import partial
 
 from ftd.cli.launch import BEGUN, FORWARDED, is_own, surroundings
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 PATIENCE = 10.0  # seconds, for a job that does not say what it is
 
 _TABLES = (
@@ -75,7 +78,11 @@ class Server:
 
     def _take(self, listener: socket.socket) -> list[str] | None:
         """Fork a job, unless it wants other surroundings; in the fork, its command."""
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # no file is left: until a job ends, others wait
+            time.sleep(0.1)
+            return None
         streams: list[int] = []
         try:
             command = self._read(connection, streams)
@@ -85,11 +92,9 @@ class Server:
             prepare(command)
             child = fork()
             if not child:
-                self._become(connection, streams)
+                self._become(connection, streams, command)
                 return command
-            ended = os.pidfd_open(child)
-            self._on(connection, partial(self._signal, connection, child))
-            self._on(ended, partial(self._report, connection, child, ended))
+            self._watch(connection, child)
         except OSError:  # it is gone, or there is no room for a fork
             connection.close()
         finally:
@@ -114,28 +119,47 @@ class Server:
             return None
         return [os.fsdecode(word) for word in words]
 
-    def _become(self, connection: socket.socket, streams: list[int]) -> None:
+    def _become(self, connection: socket.socket, streams: list[int], command: list[str]) -> None:
         """In a fork: begin, with the job's streams and nothing of this process."""
-        self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != self.own:
+        try:
+            self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            self.libc.prctl(PR_SET_NAME, os.fsencode(" ".join(command[:2])))
+            os.setpgid(0, 0)
+            if os.getppid() != self.own:
+                os._exit(1)
+            with contextlib.suppress(OSError):  # killed: this process will be, too
+                connection.sendall(BEGUN)
+            connection.close()
+            self._off(*[key.fileobj for key in self.events.get_map().values()])
+            for stream, file in enumerate(streams):
+                os.dup2(file, stream)
+        except BaseException:  # not the server's affair: this is the job
             os._exit(1)
-        with contextlib.suppress(OSError):  # killed: this process will be, too
-            connection.sendall(BEGUN)
-        connection.close()
-        self._off(*[key.fileobj for key in self.events.get_map().values()])
-        for stream, file in enumerate(streams):
-            os.dup2(file, stream)
+
+    def _watch(self, connection: socket.socket, child: int) -> None:
+        """Pass on its signals and its end; a job that cannot be watched is ended."""
+        try:
+            ended = os.pidfd_open(child)
+        except OSError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        self._on(connection, partial(self._signal, connection, child))
+        self._on(ended, partial(self._report, connection, child, ended))
 
     def _signal(self, connection: socket.socket, child: int) -> None:
-        """Pass signals on to a job; kill it if the process that handed it over is gone."""
+        """Pass signals on to a job; kill it and its own if what handed it over is gone."""
         try:
             numbers = connection.recv(64)
         except ConnectionError:
             numbers = b""
+        for number in numbers:
+            os.kill(child, number)
         if not numbers:
             self.events.unregister(connection)
-        for number in numbers or (signal.SIGKILL,):
-            os.kill(child, number)
+            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # no group yet
+                os.killpg(child, signal.SIGKILL)
 
     def _report(self, connection: socket.socket, child: int, ended: int) -> None:
         _, status = os.waitpid(child, 0)
@@ -174,6 +198,9 @@ def fork() -> int:
 def carry_out(command: list[str]) -> None:
     """Run a module as Python does, and end as it does; but for taking all modules apart (0.3 s)."""
     status = 1
+    atexit.unregister(shutil.rmtree)  # of folders that imports made, for all forks
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()  # or all forks would draw the same
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the module says otherwise
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
@@ -194,7 +221,17 @@ def carry_out(command: list[str]) -> None:
         sys.stderr.flush()
     except OSError:
         status = 120  # Python's
+    _flush_files()
     os._exit(status)
+
+
+def _flush_files() -> None:
+    """Write out what files that are still open hold back, as the end of a process does."""
+    for file in gc.get_objects():  # without what was there before the fork
+        if issubclass(type(file), io.IOBase):
+            with contextlib.suppress(Exception):
+                file.flush()
+    ctypes.CDLL(None).fflush(None)
 
 
 def main() -> None:

@@ -214,7 +214,7 @@ class _Engine:
                 self.total[name] = torch.zeros_like(value, dtype=torch.float64)
         names = dict.fromkeys([*self.parameters, *self.total])
         # As a file gives them: sums over them follow how they are laid out.
-        found = {name: self.total[name].div_(self.units).contiguous() for name in names}
+        found = {name: self.total.pop(name).div_(self.units).contiguous() for name in names}
         for name in self.parameters if pool_first_dimension else ():
             if found[name].dim():
                 found[name] = found[name].mean(0, keepdim=True).expand_as(found[name]).clone()

@@ -9,14 +9,14 @@ _PAIRED = 3  # positions at most
 def add_outer_squares(total: torch.Tensor, g: torch.Tensor, x: torch.Tensor, budget: int) -> None:
     """Add Σ_u (g_uᵀ x_u)² of g [U, P, O] and x [U, P, I] to ``total`` [O, I].
 
-    With one position a unit it is (g²)ᵀ(x²), with few a product over pairs of positions. Else the
-    products are built by tiles, of as many units as a quarter of the budget holds, so that what
-    squares and adds them finds them in cache.
+    With one position a unit it is (g²)ᵀ(x²), with few a product over pairs of positions, if that
+    fits the budget. Else the products are built by tiles, of as many units as a quarter of the
+    budget holds, so that what squares and adds them finds them in cache.
     """
     positions, rows, columns = *g.shape[1:], x.shape[2]
     if positions == 1:
         total.addmm_(g[:, 0].square().T, x[:, 0].square())
-    elif positions <= _PAIRED and rows * columns > positions * (rows + columns):
+    elif positions <= _PAIRED and positions * (rows + columns) < rows * columns <= budget // 8:
         total += _of_pairs(g.double(), x.double())
     elif columns % 8 and not rows % 8:  # rows of whole vectors are up to five times as fast
         _add_by_tiles(total.T, x, g, budget // 4)
