@@ -82,7 +82,9 @@ for together, members in TOGETHER.items():
             gpu=1,
         params:
             given=given_also(measure=members),
-            decides=in_order({m: distance_stage.decides(EXPERIMENT, measure=m) for m in members}),
+            decides=in_order(
+                {m: distance_stage.decides(EXPERIMENT, measure=m) for m in members}
+            ),
         shell:
             "ftd distance {params.given:q} > {log:q} 2>&1"
 
