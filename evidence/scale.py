@@ -288,9 +288,9 @@ def _made_up_pairs(
     experiment: Experiment, names: dict[str, Any], numbers: np.random.Generator
 ) -> None:
     """Every pair of a column in its store, under the key that the column looks for."""
-    column = distance.Column(experiment, **names)
+    column = distance.column_of(experiment, **names)
     with open_store(column.store) as pairs:
-        pairs.add((key, numbers.beta(2, 4)) for (key,) in column.keys().values())
+        pairs.add((key, numbers.beta(2, 4)) for (key,) in column.keys.values())
 
 
 def _outputs(output: str) -> Iterator[str]:

@@ -16,9 +16,10 @@ from ftd.errors import UserError
 from ftd.fisher.batches import is_pair, told
 from ftd.fisher.engine import callable_loss, expect_evaluation
 from ftd.fisher.general import Loss
-from ftd.fisher.keeping import home_of, kept
-from ftd.measures import FISHER
+from ftd.fisher.keeping import borrowed, home_of, kept
+from ftd.measures import FISHER, Seen
 from ftd.measures.fisher_task import aligned_information, contributions
+from ftd.measures.passes import seen_by
 from ftd.names import did_you_mean
 from ftd.runtime.device import usable
 from ftd.tasks.targets import Alignment
@@ -30,25 +31,27 @@ ALIGNMENTS = ("index", "matching", None)
 
 @dataclass(frozen=True)
 class Distance:
-    """The Fisher task distance of two networks.
+    """The Fisher task distance of two networks, or another measure's number.
 
     Attributes:
-        value: d, in [0, 1].
-        squared: d².
-        by_layer: each layer's share of d², by its path in the network, in the network's order.
+        value: d, in [0, 1]; of another measure, its number.
+        squared: d²; ``None`` of another measure.
+        by_layer: each layer's share of d², by its path in the network, in the network's order; of
+            another measure, none.
     """
 
     value: float
-    squared: float
+    squared: float | None
     by_layer: dict[str, float]
 
 
 def distance(
     source: nn.Module,
-    target: nn.Module,
+    target: nn.Module | None,
     loader: Iterable[Any],
     *,
-    loss: Loss,
+    loss: Loss | None = None,
+    measure: str = "fisher",
     align: str | None = "index",
     adapt: Callable[[Any], Pair] | None = None,
     head: str | None = None,
@@ -65,10 +68,14 @@ def distance(
     Args:
         source: in evaluation mode; its parameters agree with the target's in name and shape, but
             for one output layer.
-        target: in evaluation mode.
+        target: in evaluation mode; ``None`` for a measure that does not look at it.
         loader: batches (inputs [B, …], targets [B, …]), of any sizes. They are read once, into
             memory: some thousand samples make a distance.
-        loss: (outputs, targets) → scalar, such as ``torch.nn.functional.cross_entropy``.
+        loss: (outputs, targets) → scalar, such as ``torch.nn.functional.cross_entropy``; of other
+            measures than ``fisher``, none.
+        measure: ``fisher``, or a measure of what the source's network makes of labelled samples,
+            such as ``leep``: targets are labels [B], outputs logits [B, C]. It takes ``head`` and
+            ``device``, and none of the other options; its direction is its own.
         align: which output of the source stands for which of the target's. ``"index"``: the one
             of its number; missing ones are 0, surplus ones stay. ``"matching"``: the one that
             the label's images agree with most, for labels [B]. ``None``: outputs are taken as
@@ -79,17 +86,33 @@ def distance(
         device: where to compute; ``None``: where the target's network is.
 
     Raises:
-        UserError: networks that differ elsewhere or in training mode, an output layer that is
-            not found, batches of another kind or none, a device that is not there, a zero or
-            non-finite Fisher information; and what ``fisher_diagonal`` says is wrong.
+        UserError: another measure, or one without what it needs; networks that differ elsewhere or
+            in training mode, an output layer that is not found, batches of another kind or none, a
+            device that is not there, a zero or non-finite Fisher information; and what
+            ``fisher_diagonal`` says is wrong.
     """
-    if align not in ALIGNMENTS:
-        raise UserError(f"align {align!r}: expected 'index', 'matching' or None")
+    if measure != "fisher":
+        return _by_measure(measure, source, target, _pairs(loader, adapt), head, device)
+    if target is None or loss is None:
+        raise UserError("measure 'fisher': expected the target's network, and a loss")
     for model in (source, target):
         expect_evaluation(model)
+    if align not in ALIGNMENTS:
+        raise UserError(f"align {align!r}: expected 'index', 'matching' or None")
     same = {"loss": callable_loss(loss), "estimator": estimator, "microbatch": microbatch}
     same["device"] = usable(device) if device is not None else home_of(target)
-    batches = _pairs(loader, adapt)
+    return _by_fisher(source, target, _pairs(loader, adapt), align, head, same)
+
+
+def _by_fisher(
+    source: nn.Module,
+    target: nn.Module,
+    batches: list[Pair],
+    align: str | None,
+    head: str | None,
+    same: dict[str, Any],
+) -> Distance:
+    """The Fisher task distance, both sides' information taken in the ``same`` way."""
     with kept(source, target):
         of_source, of_target, rows = _alignments(source, target, batches, align, head)
         # By name, as the workflow's files keep it: the trace's last digit depends on the order.
@@ -98,6 +121,43 @@ def distance(
     shares = contributions(f_ab, f_bb, partial(pad, rows=rows), "distance of the two networks")
     squared = FISHER.total(shares.values())
     return Distance(math.sqrt(squared), squared, shares)
+
+
+def _by_measure(
+    measure: str,
+    source: nn.Module,
+    target: nn.Module | None,
+    batches: list[Pair],
+    head: str | None,
+    device: torch.device | str | None,
+) -> Distance:
+    """What another measure says of the networks in memory."""
+    # All parts there are: what the Fisher task distance does without.
+    from ftd.measures.in_memory import InMemory, number_of
+
+    sides = []
+    for name, model in (("source", source), ("target", target)):
+        see = None
+        if model is not None:
+            expect_evaluation(model)
+            see = partial(_seen, model, batches, head, device, f"the {name}'s network")
+        sides.append(InMemory(name, see))
+    return Distance(number_of(measure, *sides), None, {})
+
+
+def _seen(
+    model: nn.Module,
+    batches: list[Pair],
+    head: str | None,
+    device: torch.device | str | None,
+    what: str,
+) -> Seen:
+    """What a network makes of batches, by its output layer."""
+    device = usable(device) if device is not None else home_of(model)
+    with borrowed(model, None, device):
+        path = _named(model, head) if head is not None else _last_layer(model, batches[0][0][:2])
+        there = ((inputs.to(device), labels.to(device)) for inputs, labels in batches)
+        return seen_by(model, model.get_submodule(path), there, what)
 
 
 def load(path: str | PathLike[str]) -> nn.Module:

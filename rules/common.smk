@@ -157,6 +157,16 @@ def given(wildcards, output):
     return [f"--{name}={value}" for name, value in options.items()]
 
 
+def given_also(**lists):
+    """The same, with options that are given several times."""
+    more = [f"--{name}={value}" for name, values in lists.items() for value in values]
+
+    def found(wildcards, output):
+        return [*given(wildcards, output), *more]
+
+    return found
+
+
 def in_order(value):
     """JSON in which the order of keys counts, as that of labels and of tasks does."""
     return json.dumps(value, separators=(",", ":"))

@@ -16,9 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import ftd
+from ftd import parts
 from ftd.config.sections import Fisher
 from ftd.errors import UserError
-from ftd.measures import FISHER, FisherTask
+from ftd.measures import FISHER, FisherTask, Measure
 from ftd.measures.fisher_task import FisherTaskDistance, on_own_task
 from ftd.tasks.targets.classes import Classes
 
@@ -452,6 +453,88 @@ def test_models_are_left_as_found(align):
     assert not source.first.weight.requires_grad and source.out.weight.requires_grad
     assert torch.equal(target.out.bias.grad, torch.ones(3)) and target.first.bias.grad is None
     assert torch.equal(torch.get_rng_state(), random)
+
+
+# Other measures -----------------------------------------------------------------------------------
+
+
+class Sure:
+    """Of both sides' passes."""
+
+    def prepare(self, target, settings):
+        assert isinstance(settings, ftd.Section)
+        return target
+
+    def compare(self, source, target):
+        seen = source.seen(target)
+        assert source.seen(target) is seen and seen.labels.tolist() == LABELS.tolist()
+        return {"whole": float(seen.features.sum() + seen.outputs.sum())}
+
+
+class Both(Sure):
+    def compare(self, source, target):
+        own = target.seen(target)
+        return {"whole": float((source.seen(target).features - own.features).sum())}
+
+
+class Greedy(Sure):
+    def compare(self, source, target):
+        return {"whole": float(target.fisher)}
+
+
+@pytest.fixture
+def sure(registered):
+    keys = {"source": ("weights",), "target": ("data",), "group": "seen"}
+    for name, make in (("sure", Sure), ("both", Both), ("greedy", Greedy)):
+        measure = Measure(make, **keys, lowest=-1e4, highest=1e4, nearer="higher")
+        registered(parts.MEASURES, name, measure)
+    narrow = Measure(Sure, **keys, lowest=0, highest=1e-9)
+    registered(parts.MEASURES, "narrow", narrow)
+    registered(parts.MEASURES, "mean", ftd.Combination(("sure",), max, 0, 1))
+
+
+def test_another_measure_of_networks_in_memory(sure):
+    source, target = plain(4, 1), plain(3, 2)
+    before = copy.deepcopy(source.state_dict())
+    with torch.no_grad():
+        features, own = (m.act(m.norm(m.first(VECTORS))) for m in (source, target))
+        expected = float(features.sum() + source.out(features).sum())
+    found = ftd.distance(source, None, PAIRS, measure="sure")
+    assert found.value == pytest.approx(expected, rel=1e-5)
+    assert found.squared is None and found.by_layer == {}
+    assert ftd.distance(source, None, PAIRS, measure="sure", head="out") == found
+    both = ftd.distance(source, target, PAIRS, measure="both").value
+    assert both == pytest.approx(float((features - own).sum()), rel=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in source.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in source.modules())
+    assert all(value.requires_grad for value in source.parameters())
+
+
+@pytest.mark.parametrize(
+    ("measure", "target", "message"),
+    [
+        ("leap", None, "unknown measure 'leap'"),
+        (
+            "mean",
+            None,
+            "measure 'mean' needs what only a workflow has; of networks in .*fisher.*sure",
+        ),
+        ("both", None, "looks at the target's network too; give one"),
+        ("greedy", plain(3), "needs fisher of the target, which only a workflow has"),
+        ("narrow", None, "measure narrow: .* is no number of its range"),
+        ("sure", plain(3).train(), "training mode"),
+        ("fisher", None, "measure 'fisher': expected the target's network, and a loss"),
+        ("fisher", plain(3), "measure 'fisher': expected the target's network, and a loss"),
+    ],
+)
+def test_measures_that_networks_in_memory_have_not(sure, measure, target, message):
+    with pytest.raises(UserError, match=message):
+        ftd.distance(plain(3, 1), target, PAIRS, measure=measure)
+
+
+def test_samples_without_labels_have_no_such_measure(sure):
+    with pytest.raises(UserError, match=r"the source's network: expected labels of classes"):
+        ftd.distance(plain(3, 1), None, [(VECTORS, LABELS.float())], measure="sure")
 
 
 # The package ------------------------------------------------------------------------------------

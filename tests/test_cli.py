@@ -99,3 +99,10 @@ def test_show(finished):
         assert f"  {task}: " in done.stdout
         assert f"nearest learned: {donors[0] if donors else 'none yet'}" in done.stdout
     assert f"report: {finished.results / 'report.html'}" in done.stdout
+
+
+def test_measures_are_listed():
+    found = CliRunner().invoke(app, ["measures"])
+    assert found.exit_code == 0
+    line = next(line for line in found.output.splitlines() if line.startswith("fisher: "))
+    assert "lower is nearer; [0, 1]; a forward" in line and "Le, Soltani" in line

@@ -151,6 +151,6 @@ def test_environments_of_conda_are_what_jobs_run_in(tmp_path):
 def test_every_rule_that_runs_a_command_has_the_environment():
     for path in (ROOT / "rules").glob("*.smk"):
         text = path.read_text()
-        assert text.count("    shell:\n") == text.count(
-            '    conda:\n        "../environment.yml"\n'
-        )
+        commands = re.findall(r"^ +shell:$", text, re.M)
+        environments = re.findall(r'^ +conda:\n +"\.\./environment\.yml"$', text, re.M)
+        assert len(commands) == len(environments)

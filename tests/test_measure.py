@@ -23,6 +23,7 @@ from ftd.fisher import engine, kronecker
 from ftd.fisher.spots import Spots
 from ftd.measures import FISHER, NEEDS, Combination, FisherTask, Measure, fisher_task
 from ftd.measures.fisher_task import on_common_ground, on_own_task, on_task, squared_distance
+from ftd.measures.passes import batch_size
 from ftd.models import networks
 from ftd.tasks.targets.alignment import matched_order
 from ftd.tasks.targets.classes import Classes
@@ -303,7 +304,7 @@ def test_batches_of_large_images_are_small(size, images):
     data = SimpleNamespace(
         device=torch.device("cpu"), task=SimpleNamespace(image_shape=(3, size, size))
     )
-    assert fisher_task._batch_size(data) == images
+    assert batch_size(data) == images
 
 
 def test_kronecker_factors_on_a_task(models, ten):
@@ -406,6 +407,8 @@ MADE = {"make": dict, "source": ("facts",), "target": NEEDS, "lowest": -math.inf
         ({"target": ("data", "probe")}, "unknown need 'probe'"),
         ({"lowest": 2.0}, "lowest 2.0 and highest 1.0"),
         ({"highest": math.nan}, "highest nan"),
+        ({"nearer": "larger"}, "nearer 'larger': expected lower or higher"),
+        ({"group": "a b"}, "group 'a b': expected letters"),
     ],
 )
 def test_a_wrong_declaration_is_refused(keys, message):
@@ -420,6 +423,8 @@ def test_a_wrong_combination_is_refused():
         Combination((), max, 0.0, 1.0)
     with pytest.raises(ValueError, match=r"lowest 1\.0 and highest 0\.0"):
         Combination(("fisher",), max, 1.0, 0.0)
+    with pytest.raises(ValueError, match="nearer 'up'"):
+        Combination(("fisher",), max, 0.0, 1.0, nearer="up")
 
 
 def test_parts_sum_to_a_number_of_the_range():

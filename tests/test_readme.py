@@ -9,7 +9,7 @@ from conftest import ROOT
 import ftd
 from ftd import store
 from ftd.layout import LAYOUT
-from ftd.measures.fisher_task import BATCH
+from ftd.measures.passes import BATCH
 from ftd.stages import probe
 from ftd.tasks.data import TaskData
 from ftd.tasks.slices import read_slice

@@ -229,6 +229,9 @@ def test_a_combination_that_comes_first_decides(library, task_file, tmp_path, re
     expected = 1 - plain.nearest["mean"].to_numpy()[::-1]
     np.testing.assert_allclose(found.nearest["mean"], expected, rtol=1e-6)
     assert "nearest learned tasks of seven (turned, mean over trials" in found.text()
+    near, far = (list(plain.nearest["source"])[at] for at in (0, -1))
+    assert found.by_measure == {"turned": far, "fisher": near} and not plain.by_measure
+    assert f"nearest by each measure: {far} (turned), {near} (fisher)" in found.text()
     known = np.isfinite(seen[0])
     assert seen[0].shape == (4, 4) and known.sum(axis=1).tolist() == [0, 4, 4, 4]  # seven is first
 
@@ -242,6 +245,19 @@ def test_a_combination_that_needs_more_says_so(library, task_file, tmp_path, reg
     registered(MEASURES, "symmetric", Combination(("fisher",), lambda of: of["x"], 0.0, 1.0))
     with pytest.raises(UserError, match="measure 'symmetric': KeyError: 'x'"):
         recommend.run(library.root, task_file, data_root=tmp_path)
+
+
+def test_what_cannot_be_made_and_does_not_decide_is_left_out(
+    library, task_file, tmp_path, registered
+):
+    symmetric = Combination(("fisher",), lambda of: (of["fisher"] + of["fisher"].T) / 2, 0.0, 1.0)
+    farther = Combination(("fisher",), lambda of: of["fisher"], 0.0, 1.0, nearer="higher")
+    registered(MEASURES, "symmetric", symmetric)
+    registered(MEASURES, "farther", farther)
+    library.change(measures=["fisher", "symmetric", "farther"], select={"measure": "farther"})
+    found = recommend.run(library.root, task_file, data_root=tmp_path)
+    assert found.measure == "farther" and found.by_measure.keys() == {"fisher", "farther"}
+    assert list(found.nearest["mean"]) == sorted(found.nearest["mean"], reverse=True)
 
 
 class Accuracies:

@@ -214,7 +214,9 @@ from ftd.measures import Measure
 from ftd.parts import register_measure
 
 needs = {"source": (), "target": ("facts",)}
-register_measure("signed-for-figures", Measure(None, **needs, lowest=-9, highest=9))
+register_measure(
+    "signed-for-figures", Measure(None, **needs, lowest=-9, highest=9, nearer="higher")
+)
 """
 
 
@@ -258,7 +260,7 @@ def test_heat_maps_of_two_measures(measured):
     out = figures.run(measured, "matrix", **signed)
     assert out == measured.root / "figures" / "signed-for-figures-small-cnn-mean.svg"
     text = words(out)
-    assert "signed-for-figures, mean (smaller: nearer)" in text
+    assert "signed-for-figures, mean (larger: nearer)" in text
     assert {"-4.5", "-0.5", "0.5"} <= set(text) and "nan" not in text
     assert colours(out, 3)[1, 2].tolist() == GREY
     text = words(figures.run(measured, "matrix", **signed | {"statistic": "std"}))
@@ -276,6 +278,10 @@ def test_shares_are_one_measure_s(measured):
 def test_the_page_of_ranks_tells_measures_apart(measured):
     text = figures.run(measured, "nearest").read_text()
     assert text.count("<td>fisher</td>") == text.count("<td>signed-for-figures</td>") == 9
+    beside, _, _ = text.partition("</table>")  # what both say is nearest
+    heads = re.findall(r"<th>(.*?)</th>", beside)
+    assert heads == ["network", "target", "fisher", "signed-for-figures"]
+    assert beside.count("<td>small-cnn</td>") == 3
 
 
 def test_tables_without_a_measure_s_rows(measured):

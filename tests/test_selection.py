@@ -1,16 +1,23 @@
 """Selection: ranks, spread, agreement, and the order of arrival."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from conftest import experiment_of
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ftd import store
+from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.measures import Combination
 from ftd.measures.ranking import nearest
+from ftd.parts import MEASURES
 from ftd.stages import selection
+from ftd.stages.checking import Library
 
 ORDER = ["a", "b", "c"]
 D = {  # squared distance by (source, target), two trials
@@ -159,3 +166,137 @@ def test_the_first_measure_decides_and_others_are_ranked_beside_it(tmp_path):
 def test_no_distances_by_the_first_measure(tmp_path):
     with pytest.raises(UserError, match="no distances by 'fisher' of network 'small-cnn'"):
         written(of_tasks(tmp_path), distances())
+
+
+# Directions, several measures, weights ------------------------------------------------------------
+
+
+def both():
+    """The distances, and a measure of which the larger number is the nearer source's."""
+    other = distances().assign(measure="other", squared_distance=np.nan)
+    other["distance"] = 7.0 + other["distance"]
+    return pd.concat([distances(), other], ignore_index=True)
+
+
+def test_the_larger_number_may_be_the_nearer_source_s():
+    lower, higher = (nearest(both(), ORDER, names) for names in ((), ("other",)))
+    for table, first in ((lower, "b"), (higher, "a")):
+        rows = table[(table["measure"] == "other") & (table["target"] == "c")]
+        assert list(rows["rank"]) == [1, 2] and rows["source"].iloc[0] == first
+        assert rows["agreement"].sum() == 1
+    same = ["measure", "source", "target"]
+    numbers = [table.set_index(same).sort_index()[["mean", "std"]] for table in (lower, higher)]
+    assert numbers[0].equals(numbers[1])  # they stay the measure's own
+    of_fisher = [table[table["measure"] == "fisher"] for table in (lower, higher)]
+    assert of_fisher[0].equals(of_fisher[1])
+
+
+def facts_of(measure="fisher", temperature="inf", higher=(), nearest=1):
+    """What decides a selection of the two measures."""
+    return {
+        **{"order": ORDER, "networks": ["n"], "measures": ["fisher", "other"], "higher": higher},
+        **{"measure": measure, "settings": {"nearest": nearest, "temperature": temperature}},
+    }
+
+
+def test_every_measure_s_nearest_stands_beside_the_one_that_decides():
+    table = nearest(both(), ORDER, ["other"])
+    for measure, first in (("fisher", "b"), ("other", "a")):
+        found = selection.selected(table, facts_of(measure, higher=["other"]))
+        assert found["c"]["nearest"] == [first] and found["c"]["farthest"] != [first]
+        assert found["c"]["by_measure"] == {"fisher": ["b"], "other": ["a"]}
+        assert found["a"] == {
+            **{"nearest": [], "farthest": [], "weights": {}},
+            "by_measure": {"fisher": [], "other": []},
+        }
+
+
+def test_weights_are_a_softmax_of_the_numbers_in_standard_deviations():
+    table = nearest(both(), ORDER, ["other"])
+    for measure, sign in (("fisher", -1), ("other", 1)):
+        rows = table[(table["measure"] == measure) & (table["target"] == "c")]
+        numbers = rows.set_index("source")["mean"].astype(float)
+        z = (numbers - numbers.mean()) / numbers.std(ddof=0)
+        for temperature in (0.5, 2.0):
+            expected = np.exp(sign * z / temperature)
+            expected = (expected / expected.sum()).to_dict()
+            facts = facts_of(measure, temperature, ["other"])
+            found = selection.selected(table, facts)["c"]
+            assert found["weights"] == pytest.approx(expected, abs=1e-6)
+            assert next(iter(found["weights"])) == found["nearest"][0]
+            assert max(found["weights"], key=found["weights"].get) == found["nearest"][0]
+        uniform = selection.selected(table, facts_of(measure, "inf", ["other"]))["c"]["weights"]
+        assert uniform == {"a": 0.5, "b": 0.5}
+
+
+@given(
+    st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=9),
+    st.sampled_from([1e-6, 0.3, 1, 1e6, "inf"]),
+)
+def test_weights_sum_to_one_and_fall_with_the_number(numbers, temperature):
+    found = selection._weights(map(str, range(len(numbers))), numbers, temperature)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+    for a, b in itertools.pairwise(numbers):
+        pair = found[str(numbers.index(a))], found[str(numbers.index(b))]
+        assert (a <= b and pair[0] >= pair[1]) or (a >= b and pair[0] <= pair[1])
+    assert len(set(selection._weights("abc", [0.1] * 3, 1e-9).values())) == 1
+
+
+def two_measures(folder, registered, **select):
+    registered(MEASURES, "other", Combination(("fisher",), max, 0.0, 9.0, nearer="higher"))
+    experiment = of_tasks(folder, measures=["fisher", "other"], select=select)
+    return experiment, written(experiment, both().assign(network="small-cnn"))
+
+
+def test_a_measure_that_is_not_the_first_may_decide(tmp_path, registered):
+    experiment, out = two_measures(tmp_path, registered, measure="other", temperature=1)
+    found, facts = store.read_document(experiment.output(LAYOUT.selection))
+    assert found["c"]["nearest"] == ["a"] and facts["measure"] == "other"
+    assert facts["higher"] == ["other"] and found["c"]["weights"]["a"] > 0.5
+    lines = selection.summary(out).splitlines()
+    assert lines[0] == "nearest source of each task by every measure; other decides"
+    assert [line.split() for line in lines[1:5]] == [
+        ["network", "target", "fisher", "other"],
+        ["small-cnn", "a", "c", "b"],
+        ["small-cnn", "b", "c", "a"],
+        ["small-cnn", "c", "b", "a"],
+    ]
+    library = Library(tmp_path, experiment)
+    for artifact, check in selection.CHECKS:
+        path = experiment.output(artifact)
+        assert list(check(path, {}, library)) == []
+    decided = selection.decides(experiment)
+    registered(MEASURES, "other", Combination(("fisher",), max, 0.0, 9.0))
+    assert selection.decides(experiment) != decided  # another direction is another selection
+
+
+def test_a_selection_that_does_not_follow_is_found(tmp_path, registered):
+    experiment, _ = two_measures(tmp_path, registered)
+    path, library = experiment.output(LAYOUT.selection), Library(tmp_path, experiment)
+    found, facts = store.read_document(path)
+    found["c"]["weights"]["a"] = 0.75
+    store.write_json(path, found, facts)
+    assert "does not follow from" in "".join(selection._check_selection(path, {}, library))
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        (
+            {"measure": "fish"},
+            r"select\.measure: 'fish' is not listed in measures; did you mean 'fi",
+        ),
+        ({"temperature": 0}, "select.temperature"),
+        ({"temperature": "hot"}, "select.temperature"),
+    ],
+)
+def test_settings_that_select_nothing(tmp_path, select, message):
+    with pytest.raises(UserError, match=message):
+        of_tasks(tmp_path, select=select)
+
+
+def test_equal_weights_are_asked_for_in_yaml_s_ways(tmp_path):
+    (tmp_path / "one.yaml").write_text("a: inf\nb: .inf\nc: 2\n")
+    given = config.read(tmp_path / "one.yaml")
+    found = [of_tasks(tmp_path, select={"temperature": given[key]}).config.select for key in "abc"]
+    assert [section.temperature for section in found] == ["inf", "inf", 2]

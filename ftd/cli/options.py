@@ -42,6 +42,10 @@ Dataset = Annotated[str, typer.Option(help="Name of the data set.")]
 Task = Annotated[str, typer.Option(help="Name of the task.")]
 Network = Annotated[str | None, typer.Option(help="Network of the probes. [default: the first]")]
 Measure = Annotated[str | None, typer.Option(help="Measure. [default: the first]")]
+Measures = Annotated[
+    list[str] | None,
+    typer.Option("--measure", help="Measure; again for one more. [default: the first]"),
+]
 Trial = Annotated[int, typer.Option(min=0, help="Common initialisation.")]
 Method = Annotated[str, typer.Option(help="Search method, or a hand-designed network.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the search.")]

@@ -17,6 +17,7 @@ from ftd.cli.options import (
     Configs,
     Dataset,
     Measure,
+    Measures,
     Method,
     Network,
     Plugins,
@@ -106,15 +107,15 @@ def index(
 def distance(
     experiment: "Experiment",
     task: Task,
-    measure: Measure = None,
+    measure: Measures = None,
     network: Network = None,
     trial: Trial = 0,
 ) -> None:
-    """Compute a column: what a measure says of every listed source and one target."""
+    """Compute columns: what each measure says of every listed source and one target."""
     from ftd.stages import distance as stage
 
-    names = {"measure": measure or experiment.measures[0], "trial": trial, "task": task}
-    stage.run(experiment, network=network or experiment.network, **names)
+    names = {"measures": measure or experiment.measures[:1], "trial": trial, "task": task}
+    stage.run_together(experiment, network=network or experiment.network, **names)
 
 
 @verb
@@ -194,6 +195,18 @@ def record(experiment: "Experiment") -> None:
     from ftd.stages import report as stage
 
     stage.record(experiment)
+
+
+@app.command()
+def measures() -> None:
+    """List the measures that there are: direction, range, what a pair takes, source."""
+    from ftd.parts import MEASURES
+
+    for name in MEASURES.names():
+        kind = MEASURES.get(name)
+        about = [f"{kind.nearer} is nearer", f"[{kind.lowest:g}, {kind.highest:g}]"]
+        about += [getattr(kind, "cost", ""), kind.reference]
+        print(f"{name}: {'; '.join(filter(None, about))}")
 
 
 # What is done with a finished library -----------------------------------------------------------

@@ -1,8 +1,9 @@
 """The sections of the stages from the probe to the training, but for ``search``."""
 
-from typing import Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from ftd.config.base import Section
 from ftd.errors import UserError
@@ -75,9 +76,20 @@ def distance_schema() -> type[Distance]:
 
 
 class Select(Section):
-    """How many of the nearest learned tasks a task's search starts from."""
+    """What is chosen for a task among the learned ones, and by which measure.
 
+    ``nearest``: from how many its search starts. ``temperature`` of the weights of all of them, a
+    softmax of the measure's numbers in standard deviations; ``inf``: they are equal.
+    """
+
+    measure: str | None = None
     nearest: int = Field(1, ge=1)
+    temperature: Annotated[float, Field(gt=0)] | Literal["inf"] = "inf"
+
+    @field_validator("temperature", mode="before")
+    @classmethod
+    def _uniform(cls, value: Any) -> Any:
+        return "inf" if value == math.inf else value  # JSON has no such number
 
 
 class Train(Section):

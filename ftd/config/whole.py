@@ -21,7 +21,8 @@ MAX_LAYERED = 10**6
 class Config(Section):
     """A whole experiment; ``tasks`` arrive in their order.
 
-    The first of ``networks`` and of ``measures`` decide the selection. ``pretrained`` gives
+    The first of ``networks`` decides the selection, and the first of ``measures``, if
+    ``select.measure`` names no other. ``pretrained`` gives
     networks a body to start from in place of the random one. ``plugins`` are files and modules
     of the user's that register more parts.
     """
@@ -45,6 +46,11 @@ class Config(Section):
     select: Select = Select()
     search: Search = Search()
     train: Train = Train()
+
+    @property
+    def deciding(self) -> str:
+        """The measure that decides the selection."""
+        return self.select.measure or self.measures[0]
 
     @field_validator("experiment")
     @classmethod
@@ -94,6 +100,14 @@ class Config(Section):
         for name in self.search.tasks or ():
             if name not in self.tasks:
                 raise ValueError(f"search.tasks: no task {name!r}{did_you_mean(name, self.tasks)}")
+        return self
+
+    @model_validator(mode="after")
+    def _selected(self) -> "Config":
+        name = self.select.measure
+        if name is not None and name not in self.measures:
+            hint = did_you_mean(name, self.measures)
+            raise ValueError(f"select.measure: {name!r} is not listed in measures{hint}")
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ftd import store
+from ftd.measures.ranking import side_by_side
 from ftd.names import listed
 
 _RANKS_LISTED = 20
@@ -41,17 +42,22 @@ def datasets(facts: list[dict], out: Path) -> None:
                 "equal images": listed(about["equal images"]),
             }
         )
-    _page(pd.DataFrame(rows), out)
+    _page(pd.DataFrame(rows), out=out)
 
 
 def nearest(table: pd.DataFrame, out: Path) -> None:
-    """Each target's first sources as a page, from a table with the column ``rank``."""
-    _page(table[table["rank"] <= _RANKS_LISTED], out)
+    """Each target's first sources as a page, from a table with the column ``rank``.
+
+    Of several measures, the nearest source by each stands side by side first.
+    """
+    ranks = table[table["rank"] <= _RANKS_LISTED]
+    several = "measure" in table and table["measure"].nunique() > 1
+    _page(*([side_by_side(table), ranks] if several else [ranks]), out=out)
 
 
 def comparison(table: pd.DataFrame, out: Path) -> None:
     """A page with a row for each task and method (as Le et al. 2022, IV); see ``summary``."""
-    _page(summary(table), out)
+    _page(summary(table), out=out)
 
 
 def summary(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -83,12 +89,13 @@ def summary(comparison: pd.DataFrame) -> pd.DataFrame:
 def probes(facts: list[dict], out: Path) -> None:
     """The facts of probes as a page, those that missed 1 − ε first."""
     table = pd.DataFrame(facts, columns=_OF_PROBES)
-    _page(table.sort_values(["reached", "network", "trial", "task"]), out)
+    _page(table.sort_values(["reached", "network", "trial", "task"]), out=out)
 
 
-def _page(table: pd.DataFrame, out: Path) -> None:
+def _page(*tables: pd.DataFrame, out: Path) -> None:
     with pd.option_context(*_AS_PANDAS_HAS_IT):
-        body = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
+        how = {"index": False, "border": 0, "float_format": lambda value: f"{value:.4g}"}
+        body = "\n<p></p>\n".join(table.to_html(**how) for table in tables)
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{out.stem}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"

@@ -30,7 +30,8 @@ class Recommendation:
 
     Attributes:
         task: its name.
-        measure: the first one, by which they are ranked.
+        measure: the one that decides the selection, by which they are ranked.
+        by_measure: the nearest one by each measure, if there are several.
         nearest: learned tasks as sources, by the first network: ``source``, ``rank``, ``mean``
             and ``std`` over trials of the number (a distance's square), ``agreement``.
         architecture: ``genotype.json`` of the nearest learned task that was searched, or ``None``.
@@ -40,6 +41,7 @@ class Recommendation:
     task: str
     measure: str
     nearest: pd.DataFrame
+    by_measure: dict[str, str]
     architecture: Path | None
     found: tuple[Path, Path] | None = None
 
@@ -52,6 +54,9 @@ class Recommendation:
             f"{row.agreement:.0%} of trials"
             for row in self.nearest.itertuples()
         ]
+        if self.by_measure:
+            each = ", ".join(f"{source} ({name})" for name, source in self.by_measure.items())
+            lines.append(f"nearest by each measure: {each}")
         start = self.architecture or "none was searched yet"
         lines.append(f"architecture to start from, the nearest that was searched: {start}")
         if self.found:
@@ -109,7 +114,8 @@ def run(
             )
         _decode_and_slice(experiment, name)
         pairs = join(_columns(experiment, name))
-        ranks = _ranks(experiment, pairs, learned, name)
+        by_measure = _ranks(experiment, pairs, learned, name)
+        ranks, firsts = by_measure[joined.deciding], _firsts(by_measure)
         donors = [source for source in ranks["source"] if source in searched]
         donors = donors[: joined.select.nearest]
         architecture = _genotype_of(experiment, donors[0]) if donors else None
@@ -122,7 +128,7 @@ def run(
             for path, copy in zip(found, beside, strict=True):
                 store.write_bytes(copy, path.read_bytes())
             found = tuple(beside)
-    return Recommendation(name, joined.measures[0], ranks, architecture, found)
+    return Recommendation(name, joined.deciding, ranks, firsts, architecture, found)
 
 
 def _add(experiment: Experiment) -> None:
@@ -207,25 +213,53 @@ def _columns(experiment: Experiment, name: str) -> Iterator[pa.Table]:
                 fisher.run(experiment, task=name, **place)
             for measure in experiment.measures:
                 distance.index(experiment, measure=measure, **place)
-                distance.run(experiment, measure=measure, task=name, **place)
+            distance.run_together(experiment, measures=experiment.measures, task=name, **place)
+            for measure in experiment.measures:
                 index = experiment.output(LAYOUT.index, measure=measure, **place)
                 column = experiment.output(LAYOUT.column, measure=measure, task=name, **place)
                 yield next(read_columns(index, [column], MEASURES.get(measure)))[0]
 
 
-def _ranks(experiment: Experiment, pairs: pa.Table, learned: list[str], name: str) -> pd.DataFrame:
-    """The learned tasks as sources of the new one, by the first measure and network."""
-    first = experiment.config.measures[0]
-    if first not in experiment.measures:  # of the learned tasks' numbers among each other too
+def _ranks(
+    experiment: Experiment, pairs: pa.Table, learned: list[str], name: str
+) -> dict[str, pd.DataFrame]:
+    """By measure: the learned tasks as sources of the new one, by the first network.
+
+    A combination that cannot be made without the new task as a source is left out, if it does not
+    decide.
+    """
+    measures = experiment.config.measures
+    tables = [pairs]
+    combinations = [measure for measure in measures if measure not in experiment.measures]
+    if combinations:  # of the learned tasks' numbers among each other too
         known = store.read_table(experiment.input(LAYOUT.distances), NEEDED).to_pandas()
         known = known[known["source"].isin(learned) & known["target"].isin(learned)]
         new = pairs.to_pandas()
+        known = known[known["measure"].isin(experiment.measures)]
         joined = pd.concat([known, new[new["source"] != name]], ignore_index=True)
-        pairs = combined(first, MEASURES.get(first), pa.Table.from_pandas(joined))
-    table = pairs.to_pandas()
-    ranks = nearest(table[table["target"] == name], [*learned, name])
-    chosen = (ranks["measure"] == first) & (ranks["network"] == experiment.config.networks[0])
-    return ranks[chosen].drop(columns=["measure", "network"])
+        tables = [pa.Table.from_pandas(joined)]
+    for measure in combinations:
+        try:
+            tables.append(combined(measure, MEASURES.get(measure), join(tables)))
+        except UserError:
+            if measure in _made_of(experiment.config.deciding):
+                raise
+    table = join(tables).to_pandas()
+    ranks = nearest(table[table["target"] == name], [*learned, name], experiment.higher())
+    ranks = ranks[ranks["network"] == experiment.network].drop(columns="network")
+    by = {measure: ranks[ranks["measure"] == measure] for measure in measures}
+    return {measure: rows.drop(columns="measure") for measure, rows in by.items()}
+
+
+def _firsts(by_measure: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """The nearest by each measure, if there are several."""
+    found = {measure: rows["source"].iloc[0] for measure, rows in by_measure.items() if len(rows)}
+    return found if len(found) > 1 else {}
+
+
+def _made_of(measure: str) -> set[str]:
+    """A measure, and those that it combines."""
+    return {measure}.union(*map(_made_of, getattr(MEASURES.get(measure), "of", ())))
 
 
 def _genotype_of(experiment: Experiment, name: str) -> Path:

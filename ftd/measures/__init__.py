@@ -9,7 +9,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from ftd.config.base import Section
 from ftd.errors import UserError
@@ -26,6 +26,7 @@ ROUNDING = 1e-6
 """How far rounding may take a number out of its measure's range."""
 NEEDS = ("weights", "start", "fisher", "data", "features", "facts")
 """What a measure may ask of a side."""
+Nearer = Literal["lower", "higher"]
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,22 @@ class Measure:
             two name, on the settings and the version, and on nothing else.
         lowest: no number of its is smaller; ``-math.inf`` if there is no such bound.
         highest: no number of its is larger; ``math.inf`` if there is no such bound.
+        nearer: whether the ``"lower"`` or the ``"higher"`` of two numbers is the nearer source's.
         zero_to_itself: a task's number to itself is 0, and need not be computed.
         squared: parts sum to the square of the distance; else to the distance.
         common_start: it compares weights by place, so all must come from one start.
         layers: parts are layers of the network; else there is one, the whole.
         kinds: kinds of target that it fits; ``None``: all.
+        group: one job makes the columns of all measures of a group, which share what they see (see
+            ``Side.seen``); ``None``: each has jobs of its own.
         settings: the keys of its own section.
         version: to be raised when equal inputs give other numbers than before.
+        cost: what a pair takes, in one phrase.
+        reference: where it comes from: paper, equation.
 
     Raises:
-        ValueError: a need that there is not, or an empty range.
+        ValueError: a need that there is not, an empty range, another direction, or a group that
+            is no plain name.
     """
 
     make: "Callable[[], Comparison] | str"
@@ -57,16 +64,22 @@ class Measure:
     target: tuple[str, ...]
     lowest: float
     highest: float
+    nearer: Nearer = "lower"
     zero_to_itself: bool = False
     squared: bool = False
     common_start: bool = False
     layers: bool = False
     kinds: tuple[str, ...] | None = None
+    group: str | None = None
     settings: type[Section] = Section
     version: int = 1
+    cost: str = ""
+    reference: str = ""
 
     def __post_init__(self) -> None:
-        _expect_range(self.lowest, self.highest)
+        _expect_order(self.lowest, self.highest, self.nearer)
+        if self.group is not None and not self.group.isidentifier():
+            raise ValueError(f"group {self.group!r}: expected letters, digits and '_'")
         for need in (*self.source, *self.target):
             if need not in NEEDS:
                 raise ValueError(f"unknown need {need!r}; known: {', '.join(NEEDS)}")
@@ -107,18 +120,21 @@ class Combination:
             alone.
         lowest: no number of its is smaller.
         highest: no number of its is larger.
+        nearer: as of a ``Measure``; so is ``reference``.
 
     Raises:
-        ValueError: an empty range, or no measure.
+        ValueError: an empty range, another direction, or no measure.
     """
 
     of: tuple[str, ...]
     combine: Callable[[dict[str, Any]], Any]
     lowest: float
     highest: float
+    nearer: Nearer = "lower"
+    reference: str = ""
 
     def __post_init__(self) -> None:
-        _expect_range(self.lowest, self.highest)
+        _expect_order(self.lowest, self.highest, self.nearer)
         if not self.of:
             raise ValueError("a combination of no measures; name at least one")
 
@@ -128,9 +144,27 @@ class Combination:
         return self.lowest, self.highest
 
 
-def _expect_range(lowest: float, highest: float) -> None:
+def _expect_order(lowest: float, highest: float, nearer: str) -> None:
     if not lowest <= highest:
         raise ValueError(f"no number lies between lowest {lowest} and highest {highest}")
+    if nearer not in get_args(Nearer):
+        raise ValueError(f"nearer {nearer!r}: expected {' or '.join(get_args(Nearer))}")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one task's network makes of another's images: a forward pass, on the CPU.
+
+    Attributes:
+        features: float32 [N, F], what its output layer takes: the body's features, flattened, and
+            averaged over their places where the head does so.
+        outputs: float32 [N, C], one for each of its own C labels.
+        labels: int64 [N], the other task's.
+    """
+
+    features: "torch.Tensor"
+    outputs: "torch.Tensor"
+    labels: "torch.Tensor"
 
 
 class Side(Protocol):
@@ -160,6 +194,16 @@ class Side(Protocol):
     features: "torch.Tensor"
     facts: dict[str, Any]
     brought: bool
+
+    def seen(self, target: "Side") -> Seen:
+        """What the task's network makes of the target's ``fisher`` images.
+
+        For measures that need ``weights`` of this side and ``data`` of the target's. All measures
+        of a job share one pass, so nothing of it is to be written into.
+
+        Raises:
+            UserError: a target or a network without classes, or outputs that are not finite.
+        """
 
 
 class FisherSettings(Protocol):
@@ -272,5 +316,7 @@ FISHER = Measure(
     common_start=True,
     layers=True,
     settings=FisherTask,
+    cost="a forward and a backward pass, and the target's own probe",
+    reference="Le, Soltani, Dong, Tarokh 2022, section III",
 )
 register_measure("fisher", FISHER)

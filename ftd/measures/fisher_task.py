@@ -15,13 +15,12 @@ from ftd.fisher.estimators import LabelsOf
 from ftd.fisher.general import Loss
 from ftd.fisher.kronecker import Information
 from ftd.measures import FISHER
+from ftd.measures.passes import batch_size
 
 if TYPE_CHECKING:  # what this room only hands on
     from ftd.measures import Data, FisherSettings, FisherTask, Side
     from ftd.tasks.targets import Alignment
 
-BATCH = 256
-PIXELS = 2**18  # of a batch's images on a CPU: 256 images of 32×32, 5 of 224×224
 Pad = Callable[[Information, Information], tuple[Information, Information]]
 
 
@@ -87,7 +86,7 @@ def on_task(
     network): files often lie class by class.
     """
     model, target = model.to(data.device), data.target
-    size = _batch_size(data)
+    size = batch_size(data)
     shuffled = torch.Generator().manual_seed(0) if settings.microbatch > 1 else None
     return aligned_information(
         model,
@@ -149,13 +148,6 @@ def aligned_information(
             device=device,
         )
     return alignment.reorder({name.removeprefix("network."): f for name, f in found.items()})
-
-
-def _batch_size(data: "Data") -> int:
-    """Images to a batch: fewer of large ones, as their activations fill the memory."""
-    pixels = PIXELS if data.device.type == "cpu" else 16 * PIXELS
-    height, width = data.task.image_shape[1:]
-    return max(1, min(BATCH, pixels // (height * width)))
 
 
 def unit_trace(information: Information, what: str) -> Information:

@@ -1,5 +1,7 @@
 """Ranking sources: which task is nearest to each, by every measure and network."""
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from ftd.errors import UserError
@@ -12,7 +14,7 @@ _NUMBERS = ["mean", "std", "agreement"]
 
 
 def ranked(table: pd.DataFrame) -> pd.Series:
-    """What sources are ranked by, the smaller the nearer: the square of a distance, if it has one.
+    """What sources are ranked by: the square of a distance, if it has one.
 
     Args:
         table: with ``distance`` and ``squared_distance``.
@@ -20,12 +22,15 @@ def ranked(table: pd.DataFrame) -> pd.Series:
     return table["squared_distance"].fillna(table["distance"].astype(float))
 
 
-def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+def nearest(
+    distances: pd.DataFrame, order: list[str], higher: Collection[str] = ()
+) -> pd.DataFrame:
     """Every other task as a source of each target, by its mean number over trials.
 
     Args:
         distances: the columns ``NEEDED``.
         order: task names as they arrive.
+        higher: the measures whose larger number is the nearer source's; of others, the smaller.
 
     Targets without any distance are left out; those there are need all their sources.
 
@@ -42,22 +47,42 @@ def nearest(distances: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     by = ["measure", "network"]
     pairs = distances[distances["source"] != distances["target"]]
     pairs = pairs[pairs["source"].isin(order) & pairs["target"].isin(order)]
-    pairs = pairs.assign(number=ranked(pairs))[["trial", "number", *names]]
+    signs = pairs["measure"].isin([*higher]).map({True: -1.0, False: 1.0})
+    pairs = pairs.assign(number=ranked(pairs), key=signs * ranked(pairs))
+    pairs = pairs[["trial", "number", "key", *names]]
     pairs = pairs.astype(dict.fromkeys(names, "category"))  # many rows of few names
     _expect_all_pairs(pairs, len(order))
-    first = pairs.sort_values(["number", "source"]).drop_duplicates([*by, "trial", "target"])
+    first = pairs.sort_values(["key", "source"]).drop_duplicates([*by, "trial", "target"])
     pairs = pairs.assign(agreement=pairs.index.isin(first.index).astype(float))
     table = pairs.groupby([*by, "target", "source"], as_index=False, observed=True).agg(
-        mean=("number", "mean"), std=("number", "std"), agreement=("agreement", "mean")
+        mean=("number", "mean"),
+        std=("number", "std"),
+        agreement=("agreement", "mean"),
+        key=("key", "mean"),
     )
     table["std"] = table["std"].fillna(0.0)
     table["arrival"] = table["target"].map(arrival).astype(int)
     table["learned"] = table["source"].map(arrival).astype(int) < table["arrival"]
     table["listed"] = table["measure"].map(measures.index).astype(int)
-    table = table.sort_values(["listed", "network", "arrival", "mean", "source"], ignore_index=True)
+    table = table.sort_values(["listed", "network", "arrival", "key", "source"], ignore_index=True)
     table["rank"] = table.groupby([*by, "target"], observed=True).cumcount() + 1
     table = table.astype(dict.fromkeys(names, str) | dict.fromkeys(_NUMBERS, "float32"))
     return table[COLUMNS]
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """What each measure says is nearest: a row a network and target, a column a measure.
+
+    Args:
+        table: what ``nearest`` gives.
+    """
+    first = table[table["rank"] == 1]
+    beside = first.pivot(index=["network", "target"], columns="measure", values="source")
+    beside = beside.reindex(
+        index=pd.MultiIndex.from_frame(first[["network", "target"]].drop_duplicates()),
+        columns=list(dict.fromkeys(first["measure"])),
+    )
+    return beside.reset_index().rename_axis(columns=None)
 
 
 def _expect_all_pairs(pairs: pd.DataFrame, tasks: int) -> None:

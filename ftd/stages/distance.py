@@ -1,26 +1,24 @@
 """Stage *distance*: what measures say of every source and one target, and the table of all."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ftd import store
-from ftd.config import Fisher
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.measures import ROUNDING, Measure, comparison_of, numbers_of
+from ftd.measures import ROUNDING, comparison_of, numbers_of
 from ftd.parts import MEASURES
 from ftd.runtime.progress import log, progress
-from ftd.stages import fisher, probe
 from ftd.stages.checking import Library, must
+from ftd.stages.column import WHOLE, Column
 from ftd.stages.experiment import Experiment
-from ftd.stages.sides import Entry, Side, Things, expect_made
-from ftd.store.pairs import PairStore, open_store, pair_key, read_store
+from ftd.stages.sides import Entry, Passes, Things, expect_made
+from ftd.store.pairs import PairStore, open_store, read_store
 from ftd.store.provenance import packages, record
 
 VERSION = 5
-WHOLE = "whole"
-"""The one part of a number whose layers are not kept, or that has none."""
 
 
 def decides(experiment: Experiment, *, measure: str, **names: str) -> dict[str, Any]:
@@ -87,111 +85,79 @@ def index(
 # A column ---------------------------------------------------------------------------------------
 
 
-class Column:
-    """A column's inputs, each read and hashed once, and the keys of its pairs."""
+def groups(experiment: Experiment) -> dict[str, list[str]]:
+    """The measures whose columns are made together, by group; one alone has jobs of its own."""
+    found: dict[str, list[str]] = {}
+    for name in experiment.measures:
+        if group := MEASURES.get(name).group:
+            found.setdefault(group, []).append(name)
+    return {group: names for group, names in found.items() if len(names) > 1}
 
-    def __init__(
-        self, experiment: Experiment, *, measure: str, network: str, trial: int, task: str
-    ):
-        from ftd.measures.columns import read_index  # pyarrow: rules and --help would pay for it
 
-        self.experiment, self.measure, self.task = experiment, measure, task
-        self.names = {"network": network, "trial": trial, "task": task}
-        self.kind: Measure = MEASURES.get(measure)
-        self.out = experiment.output(LAYOUT.column, measure=measure, **self.names)
-        self.store = experiment.output(LAYOUT.pairs, measure=measure, **self.names)
-        self.index = experiment.input(LAYOUT.index, measure=measure, **self.names)
-        self.sources, self.index_sha256 = read_index(self.index)
-        for listed in self.sources.values():
-            if set(listed) != set(self.kind.source):
-                raise UserError(
-                    f"{self.index}: lists {', '.join(listed)} of each source, the measure needs "
-                    f"{', '.join(self.kind.source)}; run index again"
-                )
-        self.things = Things.of(experiment, self.kind.target, **self.names)
-        self.own = self.things.entries(self.kind.target, self.out)
-        self.decided = decides(experiment, measure=measure, **self.names)
-        self.fisher_settings, self.layers, self.samples = self._fisher()
+def column_of(experiment: Experiment, *, measure: str, **place: Any) -> Column:
+    """One measure's column; ``place``: ``network``, ``trial`` and ``task``."""
+    things = Things.of(experiment, MEASURES.get(measure).target, **place)
+    return _column(experiment, things, measure=measure, **place)
 
-    def _fisher(self) -> tuple[Fisher, list[str] | None, int | None]:
-        """The settings of the target's Fisher information, or the experiment's; its layers."""
-        if "fisher" not in self.own:
-            return self.experiment.config.fisher, None, None
-        facts = self.things.fisher.facts
-        wanted = {"version": fisher.VERSION}
-        wanted |= {"slice": self.own["data"]["sha256"]} if "data" in self.own else {}
-        listed = self.sources.get(self.task, {})
-        wanted |= {"probe": listed["weights"]["sha256"]} if "weights" in listed else {}
-        for key, value in wanted.items():
-            if facts[key] != value:
-                raise UserError(
-                    f"{self.things.fisher.path}: made from another {key} than the one given; run "
-                    "the stage fisher again"
-                )
-        return Fisher.model_validate(facts["settings"]), facts["layers"], facts["samples"]
 
-    @property
-    def takes_fisher(self) -> bool:
-        """Whether the settings of Fisher information decide its numbers."""
-        return "fisher" in self.own or self.decided["fisher"] is not None
-
-    @property
-    def parts(self) -> list[str]:
-        """What a pair's numbers belong to: layers, or the whole."""
-        return self.layers if self.decided["layered"] else [WHOLE]
-
-    def keys(self) -> dict[str, list[bytes]]:
-        """By source: a key for each number of the pair."""
-        target = {need: entry["sha256"] for need, entry in self.own.items()}
-        skipped = self.task if self.kind.zero_to_itself else None
-        same = self.decided | {"measure": self.measure, "target": target}
-        return {
-            source: [
-                pair_key(
-                    source={need: entry["sha256"] for need, entry in listed.items()},
-                    part=part,
-                    **same,
-                )
-                for part in self.parts
-            ]
-            for source, listed in sorted(self.sources.items())
-            if source != skipped
-        }
-
-    def side(self, task: str, things: Things, listed: dict[str, Entry]) -> Side:
-        """A task as the measure sees it."""
-        what = probe.name_of(self.names | {"task": task})
-        return Side(task, what, things, listed, self.fisher_settings)
+def _column(experiment: Experiment, things: Things, *, measure: str, **place: Any) -> Column:
+    return Column(
+        experiment, decides(experiment, measure=measure), things, measure=measure, **place
+    )
 
 
 def run(experiment: Experiment, *, measure: str, network: str, trial: int, task: str) -> int:
-    """Compute one column, what a measure says of every source and the target; write it as Parquet.
+    """Compute one measure's column; returns the number of pairs computed. See ``run_together``."""
+    place = {"network": network, "trial": trial, "task": task}
+    return run_together(experiment, measures=[measure], **place)[measure]
 
-    Pairs already in the target's store are taken from it; torch is imported only if one is
-    missing. Returns the number of pairs computed.
+
+def run_together(
+    experiment: Experiment, *, measures: list[str], network: str, trial: int, task: str
+) -> dict[str, int]:
+    """Compute columns, what each measure says of every source and the target; write them (Parquet).
+
+    Pairs already in a measure's store are taken from it; torch is imported only if one is missing.
+    Measures share what they read, and a source's pass over the target's images, which is made
+    only where one of them lacks its number. Returns the number of pairs computed by measure.
 
     Raises:
         UserError: unreadable input, inputs of different runs or settings, or that change meanwhile,
             numbers that are not finite or out of the measure's range, or a combination.
     """
-    from ftd.measures.columns import write_column  # pyarrow, as above
+    place = {"network": network, "trial": trial, "task": task}
+    for measure in measures:
+        _expect(experiment, measure=measure, **place)
+    needs = sorted({need for measure in measures for need in MEASURES.get(measure).target})
+    things = Things.of(experiment, needs, **place)
+    names = dict.fromkeys(measures)
+    columns = [_column(experiment, things, measure=name, **place) for name in names]
+    expect_made(experiment, needs, things, **place)
+    with ExitStack() as stack:
+        by_place = sorted(columns, key=lambda column: column.store)  # all jobs lock in one order
+        opened = {column.measure: open_store(column.store) for column in by_place}
+        pairs = {measure: stack.enter_context(each) for measure, each in opened.items()}
+        missing = {column.measure: column.missing(pairs[column.measure]) for column in columns}
+        for column in columns:
+            by = "" if len(columns) == 1 else f" by {column.measure}"
+            counts = f"{len(missing[column.measure])} of {len(column.keys)} pairs missing"
+            log(f"column {task}{by}: {counts}")
+        lacking = [column for column in columns if missing[column.measure]]
+        if lacking:
+            _compute(lacking, missing, pairs)
+        rows = {column.measure: column.rows(pairs[column.measure]) for column in columns}
+    for column in columns:
+        _write(column, rows[column.measure])
+    return {measure: len(sources) for measure, sources in missing.items()}
 
-    _expect(experiment, measure=measure, network=network, trial=trial, task=task)
-    column = Column(experiment, measure=measure, network=network, trial=trial, task=task)
-    expect_made(experiment, column.kind.target, column.things, **column.names)
-    keys, parts = column.keys(), column.parts
-    with open_store(column.store) as pairs:
-        missing = [source for source in keys if None in map(pairs.get, keys[source])]
-        log(f"column {task}: {len(missing)} of {len(keys)} pairs missing")
-        if missing:
-            _compute(column, missing, keys, pairs)
-        rows = {source: [pairs.get(key) for key in keys[source]] for source in keys}
-    if column.kind.zero_to_itself:
-        rows[task] = [0.0] * len(parts)
+
+def _write(column: Column, rows: dict[str, list[float]]) -> None:
+    from ftd.measures.columns import write_column  # pyarrow: rules and --help would pay for it
+
     digests = {need: entry["sha256"] for need, entry in column.own.items()}
     of_fisher = column.fisher_settings.model_dump(mode="json")
     facts = column.names | {
-        "measure": measure,
+        "measure": column.measure,
         "measure_version": column.kind.version,
         "samples": column.samples,
         "layered": column.decided["layered"],
@@ -199,32 +165,37 @@ def run(experiment: Experiment, *, measure: str, network: str, trial: int, task:
         "fisher_settings": of_fisher if column.takes_fisher else None,
     }
     made = record("distance", VERSION, column.decided["settings"], column.decided["parts"])
-    write_column(column.out, rows, parts, facts | made)
-    return len(missing)
+    write_column(column.out, rows, column.parts, facts | made)
 
 
 def _compute(
-    column: Column, missing: list[str], keys: dict[str, list[bytes]], pairs: PairStore
+    columns: list[Column], missing: dict[str, list[str]], pairs: dict[str, PairStore]
 ) -> None:
-    """Compute missing pairs, and store each as it comes."""
+    """Compute missing pairs of columns of one target, and store each as it comes."""
     # torch: seconds that a column without missing pairs does not pay.
     from ftd.runtime.threads import setup
 
     setup()
-    kind, settings = column.kind, column.experiment.config.distance.of(column.measure)
-    comparison = comparison_of(column.measure, kind)
-    target = column.side(column.task, column.things, column.own)
-    prepared = comparison.prepare(target, settings)
-    opened = column.things.opened  # sources may be of the same images
-    for source in progress(missing, f"column {column.task}", len(missing)):
-        listed = column.sources[source]
-        side = column.side(source, Things.listed(listed, column.index, opened), listed)
-        what = f"measure {column.measure}, {side.what} on {column.task}"
-        layers = column.parts if column.decided["layered"] else None
-        found = numbers_of(comparison.compare(side, prepared), what, layers)
-        total = kind.total(found.values(), what)
-        kept = found if column.decided["layered"] else {WHOLE: total}
-        pairs.add(zip(keys[source], map(kept.get, column.parts), strict=True))
+    passes, prepared, task = Passes(), {}, columns[0].task
+    for column in columns:
+        comparison = comparison_of(column.measure, column.kind)
+        target = column.side(task, column.things, column.own, passes)
+        settings = column.experiment.config.distance.of(column.measure)
+        prepared[column.measure] = comparison.compare, comparison.prepare(target, settings)
+    sources = sorted({source for column in columns for source in missing[column.measure]})
+    for source in progress(sources, f"column {task}", len(sources)):
+        lacking = [column for column in columns if source in missing[column.measure]]
+        things = Things.joined(column.things_of(source) for column in lacking)
+        for column in lacking:
+            compare, ready = prepared[column.measure]
+            side = column.side(source, things, column.sources[source], passes)
+            what = f"measure {column.measure}, {side.what} on {task}"
+            layers = column.parts if column.decided["layered"] else None
+            found = numbers_of(compare(side, ready), what, layers)
+            total = column.kind.total(found.values(), what)
+            kept = found if column.decided["layered"] else {WHOLE: total}
+            numbers = map(kept.get, column.parts)
+            pairs[column.measure].add(zip(column.keys[source], numbers, strict=True))
 
 
 # The tables of all ------------------------------------------------------------------------------
@@ -358,10 +329,10 @@ def _check_store(path: Path, names: Mapping[str, str], library: Library) -> Iter
     known = read_store(path)
     if library.experiment is None or not column.exists() or not _is_listed(names, library):
         return
-    keys = Column(library.experiment, **names | {"trial": int(names["trial"])}).keys()
-    lost = sum(None in map(known.get, parts) for parts in keys.values())
-    if lost:
-        yield f"{lost} of {len(keys)} pairs are damaged or outdated; they are computed when needed"
+    found = column_of(library.experiment, **names | {"trial": int(names["trial"])})
+    if lost := len(found.missing(known)):
+        of = f"{lost} of {len(found.keys)}"
+        yield f"{of} pairs are damaged or outdated; they are computed when needed"
 
 
 def _check_distances(path: Path, _: Mapping[str, str], library: Library) -> Iterator[str]:

@@ -116,6 +116,10 @@ class Experiment:
         """The measures that compare pairs of tasks, without the combinations of others."""
         return [name for name in self.config.measures if not hasattr(_measure(name), "of")]
 
+    def higher(self) -> list[str]:
+        """The measures and combinations of which the larger number is the nearer source's."""
+        return [name for name in self.config.measures if _measure(name).nearer == "higher"]
+
     def needs(self, what: str) -> bool:
         """Whether a measure reads such an artifact of a task."""
         found = (_measure(name) for name in self.measures)

@@ -19,7 +19,7 @@ from ftd.stages.experiment import Experiment
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 5
+VERSION = 6
 _STATISTICS = {"mean": "mean", "std": "standard deviation"}
 _SOURCES_SHOWN = 5
 
@@ -76,7 +76,8 @@ def _matrix(
         title = f"Squared distance, {_STATISTICS[statistic]}"
         digits = ".2f" if statistic == "mean" else ".3f"
     elif statistic == "mean":
-        title += " (smaller: nearer)"
+        larger = MEASURES.get(measure).nearer == "higher"
+        title += f" ({'larger' if larger else 'smaller'}: nearer)"
     title += f"\n{network}, {table['trial'].nunique()} trial(s)"
     heatmaps.matrix(values, out, title=title, digits=digits)
 

@@ -1,7 +1,8 @@
 """Stage *selection*: rank the other tasks of each task, and choose its nearest learned ones."""
 
+import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ from ftd.store.provenance import record
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 4
+VERSION = 5
+EQUAL = 1e-7
+"""Of the numbers, float32: a smaller spread is rounding."""
 
 
 def decides(experiment: Experiment) -> dict[str, Any]:
@@ -26,6 +29,7 @@ def decides(experiment: Experiment) -> dict[str, Any]:
         "order": list(experiment.config.tasks),
         "networks": experiment.config.networks,
         "measures": experiment.config.measures,
+        "higher": experiment.higher(),
         "version": VERSION,
     }
 
@@ -33,8 +37,8 @@ def decides(experiment: Experiment) -> dict[str, Any]:
 def run(experiment: Experiment) -> None:
     """Write ``nearest.parquet`` and ``selection.json`` from ``distances.parquet``.
 
-    Tasks arrive in the configuration's order; its first measure and first network decide the
-    selection.
+    Tasks arrive in the configuration's order; ``select.measure``, or else the first measure, and
+    the first network decide the selection.
 
     Raises:
         UserError: unreadable distances, or a pair of tasks without one.
@@ -46,18 +50,69 @@ def run(experiment: Experiment) -> None:
 
     made, path = decides(experiment), experiment.input(LAYOUT.distances)
     read = store.read_table(path, NEEDED, stage="distance")
-    table = nearest(read.to_pandas(), made["order"])
-    first = made["measures"][0], made["networks"][0]
-    rows = table[(table["measure"] == first[0]) & (table["network"] == first[1])]
-    if rows.empty and len(made["order"]) > 1:
-        raise UserError(f"{path}: no distances by {first[0]!r} of network {first[1]!r}")
-    about = {key: made[key] for key in ("order", "networks", "measures")}
+    table = nearest(read.to_pandas(), made["order"], made["higher"])
+    for measure in made["measures"]:
+        rows = (table["measure"] == measure) & (table["network"] == experiment.network)
+        if not rows.any() and len(made["order"]) > 1:
+            raise UserError(
+                f"{path}: no distances by {measure!r} of network {experiment.network!r}"
+            )
+    about = {key: made[key] for key in ("order", "networks", "measures", "higher")}
+    about |= {"measure": experiment.config.deciding}
     about |= {"distances": store.table_facts(read)["sha256"]}
     facts = about | record("selection", VERSION, experiment.config.select)
     ranked = pa.Table.from_pandas(table[COLUMNS], preserve_index=False)
     store.write_table(experiment.output(LAYOUT.nearest), ranked, facts)
-    chosen = choose(table, made["order"], *first, nearest=experiment.config.select.nearest)
-    store.write_json(experiment.output(LAYOUT.selection), chosen, facts)
+    store.write_json(experiment.output(LAYOUT.selection), selected(table, facts), facts)
+
+
+def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is chosen for each task among those that arrived before it.
+
+    Args:
+        table: that of ``nearest.parquet``, whose ``facts`` they are.
+
+    Returns:
+        ``{task: {"nearest": …, "farthest": …, "weights": …, "by_measure": …}}``: see ``choose``;
+        by the measure that decides, each learned task's weight, all of which sum to 1; and what
+        each measure would have chosen as the nearest.
+    """
+    order, settings, network = facts["order"], facts["settings"], facts["networks"][0]
+    by = {
+        measure: choose(table, order, measure, network, nearest=settings["nearest"])
+        for measure in facts["measures"]
+    }
+    measure = facts["measure"]
+    rows = (table["measure"] == measure) & (table["network"] == network) & table["learned"]
+    sign = -1 if measure in facts["higher"] else 1
+    weights = {
+        target: _weights(ranks["source"], sign * ranks["mean"], settings["temperature"])
+        for target, ranks in table[rows].sort_values("rank").groupby("target")
+    }
+    return {
+        task: by[measure][task]
+        | {"weights": weights.get(task, {})}
+        | {"by_measure": {name: found[task]["nearest"] for name, found in by.items()}}
+        for task in order
+    }
+
+
+def _weights(
+    sources: Iterable[str], numbers: Iterable[float], temperature: float | str
+) -> dict[str, float]:
+    """A softmax of −z/temperature, z the numbers (smaller is nearer) in standard deviations.
+
+    Six decimals: the last digits of an exponential are a machine's own.
+    """
+    sources, numbers = list(sources), [float(number) for number in numbers]
+    mean = math.fsum(numbers) / len(numbers)
+    spread = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
+    if temperature == "inf" or spread <= EQUAL * max(map(abs, numbers)):
+        return dict.fromkeys(sources, round(1 / len(sources), 6))
+    least = min(numbers)
+    shares = [math.exp((least - number) / spread / temperature) for number in numbers]
+    total = math.fsum(shares)
+    return {name: round(share / total, 6) for name, share in zip(sources, shares, strict=True)}
 
 
 def choose(
@@ -88,12 +143,19 @@ def drawn(experiment: Experiment, task: str, seed: int) -> list[str]:
 
 
 def summary(nearest_file: Path) -> str:
-    """Each task's nearest source, over all tasks and among the learned ones, as text."""
-    from ftd.measures.ranking import COLUMNS  # pandas, as above
+    """Each task's nearest source, over all tasks and among the learned ones, as text.
+
+    By every measure and network; of several measures, what each names stands side by side first.
+    """
+    from ftd.measures.ranking import COLUMNS, side_by_side  # pandas, as above
 
     read = store.read_table(nearest_file, COLUMNS, stage="selection")
     facts, table = store.table_facts(read), read.to_pandas()
     lines = []
+    if len(facts["measures"]) > 1:
+        lines.append(f"nearest source of each task by every measure; {facts['measure']} decides")
+        beside = side_by_side(table).to_string(index=False)
+        lines += [f"  {line}" for line in beside.splitlines()]
     for measure in facts["measures"]:
         for network in facts["networks"]:
             rows = table[(table["measure"] == measure) & (table["network"] == network)]
@@ -123,7 +185,8 @@ def _check_nearest(path: Path, _: Mapping[str, str], library: Library) -> Iterat
     source = library.path(LAYOUT.distances)
     yield from library.same(source, facts["distances"], "table")
     if source.exists():
-        wanted = nearest(store.read_table(source).to_pandas(), facts["order"])[COLUMNS]
+        pairs = store.read_table(source).to_pandas()
+        wanted = nearest(pairs, facts["order"], facts["higher"])[COLUMNS]
         yield from must(table.equals(wanted), f"does not follow from {source}")
 
 
@@ -134,13 +197,7 @@ def _check_selection(path: Path, _: Mapping[str, str], library: Library) -> Iter
     yield from library.same(library.path(LAYOUT.distances), facts["distances"], "table")
     source = library.path(LAYOUT.nearest)
     if source.exists():
-        wanted = choose(
-            store.read_table(source).to_pandas(),
-            facts["order"],
-            facts["measures"][0],
-            facts["networks"][0],
-            nearest=facts["settings"]["nearest"],
-        )
+        wanted = selected(store.read_table(source).to_pandas(), facts)
         yield from must(found == wanted, f"does not follow from {source}")
 
 

@@ -7,7 +7,7 @@ sources, a column takes those of its target; nothing else decides a number.
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from ftd.measures import Seen
     from ftd.tasks.data import TaskData
     from ftd.tasks.slices import Slice
 
@@ -76,9 +77,10 @@ class Things:
 
     def __init__(self, paths: Mapping[str, Path], opened: Opened):
         self.paths, self.opened = paths, opened
+        self._loaded: dict[tuple, TaskData] = {}
 
     @classmethod
-    def of(cls, experiment: Experiment, needs: tuple[str, ...], **names: Any) -> "Things":
+    def of(cls, experiment: Experiment, needs: Iterable[str], **names: Any) -> "Things":
         """Those of an experiment's task; ``names``: ``network``, ``trial`` and ``task``."""
         names["dataset"] = experiment.config.tasks[names["task"]].dataset
         wanted = artifacts_of(needs)
@@ -95,7 +97,16 @@ class Things:
         folder = beside.parent
         return cls({n: Path(os.path.normpath(folder / p)) for n, p in paths.items()}, opened)
 
-    def entries(self, needs: tuple[str, ...], beside: Path) -> dict[str, Entry]:
+    @classmethod
+    def joined(cls, several: Iterable["Things"]) -> "Things":
+        """One task's things as several lists name them; they share what is opened."""
+        first, *more = several
+        paths = dict(first.paths)
+        for things in more:
+            paths |= things.paths
+        return cls(paths, first.opened)
+
+    def entries(self, needs: Iterable[str], beside: Path) -> dict[str, Entry]:
         """Their entries by need, to be listed in the file ``beside``."""
 
         def relative(name: str) -> str:
@@ -166,6 +177,20 @@ class Things:
 
         return slice_of(self.paths["slice"], self.table)
 
+    def data(self, samples: int | None, kept: int) -> "TaskData":
+        """The ``fisher`` part of its images; the same for all that ask for as many.
+
+        Args:
+            samples: at most so many images.
+            kept: see ``TaskData``.
+        """
+        from ftd.tasks.data import TaskData  # torch: a column without missing pairs needs none
+
+        if (samples, kept) not in self._loaded:
+            data = TaskData(self.slice, self.images, {"fisher": samples}, kept=kept)
+            self._loaded[samples, kept] = data
+        return self._loaded[samples, kept]
+
     @property
     def images(self) -> store.TensorFile:
         """The images of the task's data set."""
@@ -209,6 +234,23 @@ def _sha256(value: Any) -> str:
     return hashlib.sha256(store.canonical(value).encode()).hexdigest()
 
 
+class Passes:
+    """What networks make of a job's target: its own network, and of all others the latest.
+
+    Features of all sources would fill the memory; a job takes one source after another.
+    """
+
+    def __init__(self):
+        self._kept: dict[tuple[str, str], Seen] = {}
+
+    def of(self, source: str, target: str, make: "Callable[[], Seen]") -> "Seen":
+        """A pair's, made if it is not there."""
+        if (source, target) not in self._kept:
+            self._kept = {pair: seen for pair, seen in self._kept.items() if len({*pair}) == 1}
+            self._kept[source, target] = make()
+        return self._kept[source, target]
+
+
 class Side:
     """A task as a measure sees it: what it declared, compared with its entries, and nothing else.
 
@@ -216,6 +258,7 @@ class Side:
         things: the task's.
         listed: their entries by need, as they were when the column's keys were made.
         settings: those of the target's Fisher information.
+        passes: those of the job.
 
     Attributes:
         name: the task.
@@ -227,11 +270,17 @@ class Side:
     """
 
     def __init__(
-        self, name: str, what: str, things: Things, listed: Mapping[str, Entry], settings: Fisher
+        self,
+        name: str,
+        what: str,
+        things: Things,
+        listed: Mapping[str, Entry],
+        settings: Fisher,
+        passes: Passes,
     ):
         self.name, self.what = name, what
         self.fisher_settings = settings
-        self._things, self._listed = things, listed
+        self._things, self._listed, self._passes = things, listed, passes
 
     def _declared(self, need: str) -> Things:
         """The things, which are what the keys say, whoever else is writing."""
@@ -268,13 +317,29 @@ class Side:
         self._declared("data")
         return self._data
 
-    @functools.cached_property
+    @property
     def _data(self) -> "TaskData":
-        from ftd.tasks.data import TaskData  # torch: a column without missing pairs needs none
-
-        parts = {"fisher": self.fisher_settings.samples}
         kept = KEPT if "data" in self._listed else 0  # features are taken once
-        return TaskData(self._things.slice, self._things.images, parts, kept=kept)
+        return self._things.data(self.fisher_settings.samples, kept)
+
+    def seen(self, target: "Side") -> "Seen":
+        """What the task's network makes of the target's images; see ``ftd.measures.Side``."""
+        self._declared("weights")
+        target._declared("data")
+        return self._passes.of(self.name, target.name, lambda: self._pass_over(target))
+
+    def _pass_over(self, target: "Side") -> "Seen":
+        from ftd.measures.passes import batch_size, seen_by  # torch, as above
+
+        what, data = f"{self.what} on {target.name}", target.data
+        model = probe.network_of(self._things.probe).to(data.device)
+        layer = getattr(getattr(model, "head", None), "linear", None)
+        if layer is None:
+            raise UserError(
+                f"{what}: the network's head has no layer 'linear', as those of classes have; "
+                "compare tasks of classes"
+            )
+        return seen_by(model, layer, data.batches("fisher", batch_size(data)), what)
 
     @functools.cached_property
     def features(self) -> "torch.Tensor":
