@@ -12,7 +12,7 @@ from conftest import ROOT
 
 ROOMS = [
     *("errors", "names", "runtime", "store", "parts", "layout", "config", "tasks", "models"),
-    *("fisher", "measures", "search", "drawing", "stages", "library", "cli", "api"),
+    *("fisher", "measures", "search", "transfer", "drawing", "stages", "library", "cli", "api"),
 ]
 """Low to high: a room imports from itself and from those before it."""
 STAGES = [
