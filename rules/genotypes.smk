@@ -24,3 +24,16 @@ rule genotypes:
 rule architectures:
     input:
         collect(at.genotypes, task=KNOWN["task"], repeat=KNOWN["repeat"]),
+    output:
+        architectures=at.architectures,
+        affinities=at.affinities,
+    log:
+        below("logs/architectures.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=in_order(genotypes_stage.combines(EXPERIMENT)),
+    shell:
+        "ftd architectures {params.given:q} > {log:q} 2>&1"

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +15,12 @@ from ftd.transfer.architectures import (
     affinity,
     best_k_gain,
     between_repeats,
+    by_task,
     mean_ranks,
     own_gain,
     pairs,
     rank_correlation,
+    reliabilities,
     reliability,
     unreliable,
 )
@@ -38,6 +41,23 @@ def test_ranks_correlate_as_scipy_s_do_with_ties(one, other):
         assert np.isnan(found)
     else:
         assert found == pytest.approx(stats.spearmanr(one, other).statistic, abs=1e-12)
+
+
+def test_a_table_in_any_order_gives_accuracies_by_repeat_and_number():
+    rng = np.random.default_rng(0)
+    wanted = {"b": rng.random((2, 3)), "a": rng.random((1, 4))}
+    rows = [
+        {"task": task, "repeat": 7 + repeat, "number": 2 * number, "accuracy": value}
+        for task, values in wanted.items()
+        for (repeat, number), value in np.ndenumerate(values)
+    ]
+    mixed = [rows[n] for n in rng.permutation(len(rows))]
+    found = by_task(pa.Table.from_pylist(mixed))
+    assert found.keys() == wanted.keys()
+    assert all((found[task] == wanted[task]).all() for task in wanted)
+    for wrong in (rows[1:], [*rows[1:], rows[1]]):
+        with pytest.raises(UserError, match="genotypes of b: not each number once"):
+            by_task(pa.Table.from_pylist(wrong))
 
 
 def test_reliability_of_one_repeat_and_of_the_mean_of_all():
@@ -82,6 +102,9 @@ def test_the_gate_looks_at_single_repeats():
     assert between_repeats(made["loud"]) < 0.5 < reliability(made["loud"])
     assert unreliable(made | {"alone": truth[None]}) == ["loud", "alone"]
     assert unreliable(made, gate=0.2) == []
+    loud = {"one": between_repeats(made["loud"]), "mean": reliability(made["loud"])}
+    told = reliabilities({"loud": made["loud"], "alone": truth[None]})
+    assert told == {"loud": loud, "alone": {"one": None, "mean": None}}
 
 
 @settings(deadline=None, max_examples=60)

@@ -23,8 +23,9 @@ NAMES = {"task": "zero", "repeat": 0}
 def made(digits, tmp_path):
     """A function (folder's name, more settings) → the tiny experiment there, with its slices."""
 
-    def make(name: str = "one", **settings):
-        experiment = experiment_of(tmp_path / name, digits.parent, genotypes=SMALL | settings)
+    def make(name: str = "one", tasks=TINY["tasks"], **settings):
+        sections = {"tasks": tasks, "genotypes": SMALL | settings}
+        experiment = experiment_of(tmp_path / name, digits.parent, **sections)
         for each in ("zero", "six"):
             task.run(experiment, task=each)
         return experiment
@@ -156,7 +157,12 @@ def test_a_repeat_that_is_not_asked_for_is_refused(made):
 def problems(path: Path, experiment, **names: str) -> str:
     library = Library(experiment.root, experiment)
     found = {key: str(value) for key, value in (NAMES | names).items()}
-    return "\n".join(genotypes._check(path, found, library))
+    (check,) = [
+        check
+        for artifact, check in genotypes.CHECKS
+        if artifact.match(path.relative_to(experiment.root)) is not None
+    ]
+    return "\n".join(check(path, found, library))
 
 
 def test_a_table_is_checked(made, trained):
@@ -176,16 +182,74 @@ def test_a_table_is_checked(made, trained):
     assert problems(path, experiment).startswith("accuracy out of [0, 1]")
 
 
+# The tables of all ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def assembled(made, trained):
+    """An experiment of two tasks and repeats, made as if it had been trained; its joined tables."""
+    tasks = {name: TINY["tasks"][name] for name in ("zero", "six")}
+    experiment = made(tasks=tasks)
+    for name in tasks:
+        for repeat in (0, 1):
+            genotypes.run(experiment, task=name, repeat=repeat)
+    assert genotypes.assemble(experiment) == []
+    return experiment
+
+
+def test_tables_are_joined_and_tasks_compared(assembled):
+    table = store.read_table(assembled.output(LAYOUT.architectures)).to_pylist()
+    assert len(table) == 2 * 2 * 3
+    one = [row for row in table if (row["task"], row["repeat"]) == ("zero", 1)]
+    own = store.read_table(assembled.output(LAYOUT.genotypes, task="zero", repeat=1)).to_pylist()
+    assert one == [{"task": "zero", "repeat": 1} | row for row in own]
+    read = store.read_table(assembled.output(LAYOUT.affinities))
+    assert store.table_facts(read)["reliability"]["six"] == {"one": 1.0, "mean": 1.0}
+    pairs = {(row["source"], row["target"]): row for row in read.to_pylist()}
+    assert pairs["six", "zero"]["affinity"] == pytest.approx(1)
+    assert len(pairs) == 6 and pairs[None, "six"]["gain"] == 0  # the best three, of three
+
+
+def test_a_task_whose_repeats_disagree_is_named(assembled, capsys):
+    path = assembled.output(LAYOUT.genotypes, task="six", repeat=1)
+    table = store.read_table(path)
+    turned = table.set_column(2, "accuracy", [table["accuracy"].to_pylist()[::-1]])
+    store.write_table(path, turned, store.table_facts(table))
+    assert genotypes.assemble(assembled) == ["six"]
+    assert "repeats agree less than 0.5 on six: raise genotypes.samples" in capsys.readouterr().err
+
+
+def test_tables_of_other_settings_are_not_joined(assembled, made):
+    with pytest.raises(
+        UserError, match=r"0\.parquet: made with other genotypes settings \(epochs\)"
+    ):
+        genotypes.assemble(made(tasks=TINY["tasks"], epochs=7))
+
+
+def test_the_tables_of_all_are_checked(assembled):
+    joined, affinities = map(assembled.output, (LAYOUT.architectures, LAYOUT.affinities))
+    assert not problems(joined, assembled) and not problems(affinities, assembled)
+    table = store.read_table(affinities)
+    other = table.set_column(4, "gain", [[1.0] * len(table)])
+    store.write_table(affinities, other, store.table_facts(table))
+    assert "does not follow from" in problems(affinities, assembled)
+    joined.rename(joined.with_name("elsewhere"))
+    assert "which is not there" in problems(affinities, assembled)
+    joined.with_name("elsewhere").rename(joined)
+    part = assembled.output(LAYOUT.genotypes, task="zero", repeat=1)
+    table = store.read_table(part)
+    store.write_table(part, table, store.table_facts(table) | {"seconds": 7.0})
+    assert "made from another table than" in problems(joined, assembled)
+
+
 # The workflow -----------------------------------------------------------------------------------
 
 
-def test_the_workflow_makes_a_table_a_task_and_repeat_and_trains_what_is_new(tmp_path):
+def test_the_workflow_makes_a_table_a_task_and_repeat_and_longer_ones(tmp_path):
     keys = TINY | {"genotypes": SMALL, "tasks": {"zero": TINY["tasks"]["zero"]}}
     workflow = Workflow(tmp_path / "work", keys)
     assert jobs(workflow.run("architectures"))["genotypes"] == 2
     tables = sorted(path.name for path in (workflow.results / "genotypes" / "zero").iterdir())
     assert tables == ["0.pairs", "0.parquet", "1.pairs", "1.parquet"]
     workflow.configure(keys | {"genotypes": SMALL | {"count": 4}})
-    assert jobs(workflow.run("architectures")) == {"genotypes": 2, "architectures": 1}
-    log = (workflow.results / "logs" / "genotypes" / "zero" / "1.log").read_text()
-    assert "1 of 4 trained" in log
+    assert jobs(workflow.run("architectures", "-n")) == {"genotypes": 2, "architectures": 1}

@@ -19,12 +19,14 @@ from ftd.parts import OPERATIONS
 from ftd.runtime.progress import log, progress
 from ftd.runtime.seeds import seed_of
 from ftd.stages import task as slices
-from ftd.stages.checking import Library, must
+from ftd.stages.checking import Library, expect_asked, must
 from ftd.stages.experiment import Experiment
 from ftd.store.pairs import open_store, pair_key
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ftd.models.genotype import Genotype
     from ftd.tasks.data import TaskData
 
@@ -168,6 +170,75 @@ def _text(genotype: "Genotype") -> str:
     return store.canonical(genotype.to_json())
 
 
+# The tables of all ------------------------------------------------------------------------------
+
+
+def combines(experiment: Experiment) -> dict[str, Any]:
+    """All that decides the tables of all tasks, besides each task's."""
+    return {
+        "settings": experiment.config.genotypes.model_dump(mode="json"),
+        "tasks": sorted(experiment.config.tasks),
+        "version": VERSION,
+    }
+
+
+def assemble(experiment: Experiment) -> list[str]:
+    """Join the tables of all tasks and repeats into one, and compare the tasks by it.
+
+    ``architectures.parquet`` has the columns of each after ``task`` and ``repeat``;
+    ``affinities.parquet`` the rows of ``ftd.transfer.architectures.pairs``. Both tell each task's
+    ``reliability``, as ``ftd.transfer.architectures`` defines it; returns the tasks whose repeats
+    agree too little.
+
+    Raises:
+        UserError: an unreadable table, or one that was made otherwise than the configuration asks
+            for.
+    """
+    # Numbers and tables: what reading this module does not cost.
+    import pyarrow as pa
+
+    from ftd.transfer import architectures
+
+    parts, digests = [], {}
+    for task in sorted(experiment.config.tasks):
+        for repeat in range(experiment.config.genotypes.repeats):
+            names = {"task": task, "repeat": repeat}
+            path = experiment.input(LAYOUT.genotypes, **names)
+            table = store.read_table(path, stage="genotypes")
+            facts = store.table_facts(table)
+            expect_asked(path, facts, decides(experiment, **names))
+            own = pa.table({key: pa.array([of] * len(table)) for key, of in names.items()})
+            for name in table.column_names:
+                own = own.append_column(name, table[name])
+            parts.append(own)
+            digests[f"{task}/{repeat}"] = facts["sha256"]
+    joined = pa.concat_tables(parts)
+    found = architectures.by_task(joined)
+    about = {"tables": digests, "reliability": architectures.reliabilities(found)}
+    about |= {"best": architectures.BEST}
+    about |= record("genotypes", VERSION, combines(experiment)["settings"])
+    store.write_table(experiment.output(LAYOUT.architectures), joined, about)
+    store.write_table(experiment.output(LAYOUT.affinities), _affinities(joined), about)
+    loud = architectures.unreliable(found)
+    if loud:
+        log(
+            f"repeats agree less than {architectures.GATE} on {', '.join(loud)}: raise "
+            "genotypes.samples or .epochs before affinities are read"
+        )
+    return loud
+
+
+def _affinities(joined: "pa.Table") -> "pa.Table":
+    import pyarrow as pa  # as in assemble
+
+    from ftd.transfer import architectures
+
+    names = [("source", pa.string()), ("target", pa.string())]
+    numbers = [(key, pa.float64()) for key in ("affinity", "rank_correlation", "gain")]
+    rows = architectures.pairs(architectures.by_task(joined))
+    return pa.Table.from_pylist(rows, schema=pa.schema(names + numbers))
+
+
 # Checks -----------------------------------------------------------------------------------------
 
 
@@ -191,4 +262,33 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     yield from must(min(sizes) > 0, "no parameters or macs")
 
 
-CHECKS = [(LAYOUT.genotypes, _check)]
+def _check_all(path: Path, _: Mapping[str, str], library: Library) -> Iterator[str]:
+    facts = store.table_facts(store.read_table(path, stage="genotypes"))
+    yield from library.made_by(facts, VERSION, combines)
+    for key, recorded in facts["tables"].items():
+        task, _, repeat = key.rpartition("/")
+        own = library.path(LAYOUT.genotypes, task=task, repeat=repeat)
+        yield from library.same(own, recorded, "table")
+
+
+def _check_affinities(path: Path, _: Mapping[str, str], library: Library) -> Iterator[str]:
+    import pandas as pd  # a check's alone
+
+    read = store.read_table(path, stage="genotypes")
+    yield from library.made_by(store.table_facts(read), VERSION, combines)
+    source = library.path(LAYOUT.architectures)
+    if not source.exists():
+        yield f"made from {source}, which is not there; run again"
+        return
+    wanted = _affinities(store.read_table(source, stage="genotypes"))
+    try:  # of another machine, the last digits may differ
+        pd.testing.assert_frame_equal(read.to_pandas(), wanted.to_pandas())
+    except AssertionError:
+        yield from must(False, f"does not follow from {source}")
+
+
+CHECKS = [
+    (LAYOUT.genotypes, _check),
+    (LAYOUT.architectures, _check_all),
+    (LAYOUT.affinities, _check_affinities),
+]

@@ -6,16 +6,40 @@ each of S independent trainings (repeats). Ranks are Spearman's, ties share thei
 
 import itertools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
 
 from ftd.errors import UserError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 GATE = 0.5
 """The least agreement between two repeats of a task that its affinities can be read with."""
 BEST = 3
 """How many of a source's best genotypes are taken over."""
+
+
+def by_task(table: "pa.Table") -> dict[str, np.ndarray]:
+    """{task: accuracies [S, K]} of a table with ``task``, ``repeat``, ``number``, ``accuracy``.
+
+    Raises:
+        UserError: a task without a number in one of its repeats, or with one twice.
+    """
+    names = ("task", "repeat", "number", "accuracy")
+    tasks, repeats, numbers, values = (table[name].to_numpy() for name in names)
+    found = {}
+    for task in dict.fromkeys(tasks):
+        own = tasks == task
+        places = np.unique(repeats[own]), np.unique(numbers[own])
+        rows, columns = map(np.searchsorted, places, (repeats[own], numbers[own]))
+        found[task] = np.full([len(place) for place in places], np.nan)
+        found[task][rows, columns] = values[own]
+        if own.sum() != found[task].size or np.isnan(found[task]).any():
+            raise UserError(f"genotypes of {task}: not each number once in every repeat")
+    return found
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -44,6 +68,17 @@ def reliability(accuracies: np.ndarray) -> float:
     count, r = len(accuracies), between_repeats(accuracies)
     r = r if np.isnan(r) else max(r, 0.0)
     return count * r / (1 + (count - 1) * r)
+
+
+def reliabilities(accuracies: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
+    """By task: the reliability of ``one`` training and of the ``mean``; ``None`` for NaN."""
+    return {
+        task: {
+            name: None if np.isnan(value) else value
+            for name, value in (("one", between_repeats(rows)), ("mean", reliability(rows)))
+        }
+        for task, rows in accuracies.items()
+    }
 
 
 def unreliable(accuracies: Mapping[str, np.ndarray], gate: float = GATE) -> list[str]:
