@@ -99,6 +99,12 @@ class Layout:
     genotype_store: Artifact = Artifact(
         "genotypes", "genotypes/{task}/{repeat}.pairs", "stores of genotypes"
     )
+    architectures: Artifact = Artifact(
+        "architectures", "architectures.parquet", "tables of all genotypes"
+    )
+    affinities: Artifact = Artifact(
+        "architectures", "affinities.parquet", "affinities by architectures"
+    )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     config: Artifact = Artifact("record", "config.json", "configurations")
     report: Artifact = Artifact("report", "report.html", "reports")

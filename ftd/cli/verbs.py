@@ -171,6 +171,14 @@ def genotypes(experiment: "Experiment", task: Task, repeat: Repeat = 0) -> None:
 
 
 @verb
+def architectures(experiment: "Experiment") -> None:
+    """Join the genotypes' tables of all tasks, and compare the tasks by them."""
+    from ftd.stages import genotypes as stage
+
+    stage.assemble(experiment)
+
+
+@verb
 def figure(
     experiment: "Experiment",
     figure: Annotated[
