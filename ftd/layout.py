@@ -93,6 +93,18 @@ class Layout:
         "training", "final/{method}/{task}/{seed}/weights.safetensors", "trained networks"
     )
     metrics: Artifact = Artifact("training", "final/{method}/{task}/{seed}/metrics.json", "metrics")
+    genotypes: Artifact = Artifact(
+        "genotypes", "genotypes/{task}/{repeat}.parquet", "tables of genotypes"
+    )
+    genotype_store: Artifact = Artifact(
+        "genotypes", "genotypes/{task}/{repeat}.pairs", "stores of genotypes"
+    )
+    architectures: Artifact = Artifact(
+        "architectures", "architectures.parquet", "tables of all genotypes"
+    )
+    affinities: Artifact = Artifact(
+        "architectures", "affinities.parquet", "affinities by architectures"
+    )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     config: Artifact = Artifact("record", "config.json", "configurations")
     report: Artifact = Artifact("report", "report.html", "reports")
@@ -127,6 +139,7 @@ LOGS = {
     "distance": ("measure", "network", "trial", "task"),
     "search": ("method", "task", "seed"),
     "training": ("method", "task", "seed"),
+    "genotypes": ("task", "repeat"),
     "figures": ("figure",),
 }
 """By rule: the names that tell its jobs' logs apart."""

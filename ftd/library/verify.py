@@ -12,6 +12,7 @@ from ftd.stages import (
     dataset,
     distance,
     fisher,
+    genotypes,
     probe,
     search,
     selection,
@@ -21,7 +22,10 @@ from ftd.stages import (
 from ftd.stages.checking import AGAIN, Check, Library
 from ftd.stages.experiment import Experiment
 
-STAGES = (dataset, task, probe, fisher, distance, selection, search, training, comparison)
+STAGES = (
+    *(dataset, task, probe, fisher, distance, selection, search, training, genotypes),
+    comparison,
+)
 
 
 @dataclass(frozen=True)
