@@ -1,0 +1,1 @@
+"""Ground truths: what one task's weights, or its best architectures, are worth on another."""
