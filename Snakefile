@@ -24,6 +24,7 @@ include: "rules/selection.smk"
 include: "rules/search.smk"
 include: "rules/training.smk"
 include: "rules/comparison.smk"
+include: "rules/transfer.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 

@@ -93,6 +93,12 @@ class Layout:
         "training", "final/{method}/{task}/{seed}/weights.safetensors", "trained networks"
     )
     metrics: Artifact = Artifact("training", "final/{method}/{task}/{seed}/metrics.json", "metrics")
+    transfer: Artifact = Artifact(
+        "transfer", "transfer/{network}/{trial}/{task}.parquet", "tables of gains"
+    )
+    transfer_store: Artifact = Artifact(
+        "transfer", "transfer/{network}/{trial}/{task}.pairs", "stores of fine-tunings"
+    )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     config: Artifact = Artifact("record", "config.json", "configurations")
     report: Artifact = Artifact("report", "report.html", "reports")
@@ -127,6 +133,7 @@ LOGS = {
     "distance": ("measure", "network", "trial", "task"),
     "search": ("method", "task", "seed"),
     "training": ("method", "task", "seed"),
+    "transfer": ("network", "trial", "task"),
     "figures": ("figure",),
 }
 """By rule: the names that tell its jobs' logs apart."""

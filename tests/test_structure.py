@@ -12,12 +12,12 @@ from conftest import ROOT
 
 ROOMS = [
     *("errors", "names", "runtime", "store", "parts", "layout", "config", "tasks", "models"),
-    *("fisher", "measures", "search", "drawing", "stages", "library", "cli", "api"),
+    *("fisher", "measures", "search", "transfer", "drawing", "stages", "library", "cli", "api"),
 ]
 """Low to high: a room imports from itself and from those before it."""
 STAGES = [
     *("dataset", "task", "probe", "fisher", "distance", "selection", "search", "training"),
-    *("comparison", "figures", "report"),
+    *("transfer", "comparison", "figures", "report"),
 ]
 """Their modules, in ``ftd/stages``, have their names, which rooms may have too."""
 MODULES = sorted([*(ROOT / "ftd").rglob("*.py"), *(ROOT / "evidence").rglob("*.py")])

@@ -17,11 +17,15 @@ from ftd.stages import (
     selection,
     task,
     training,
+    transfer,
 )
 from ftd.stages.checking import AGAIN, Check, Library
 from ftd.stages.experiment import Experiment
 
-STAGES = (dataset, task, probe, fisher, distance, selection, search, training, comparison)
+STAGES = (
+    *(dataset, task, probe, fisher, distance, selection, search, training, transfer),
+    comparison,
+)
 
 
 @dataclass(frozen=True)
