@@ -25,6 +25,7 @@ include: "rules/search.smk"
 include: "rules/training.smk"
 include: "rules/comparison.smk"
 include: "rules/genotypes.smk"
+include: "rules/transfer.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 

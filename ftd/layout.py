@@ -105,6 +105,12 @@ class Layout:
     affinities: Artifact = Artifact(
         "architectures", "affinities.parquet", "affinities by architectures"
     )
+    transfer: Artifact = Artifact(
+        "transfer", "transfer/{network}/{trial}/{task}.parquet", "tables of gains"
+    )
+    transfer_store: Artifact = Artifact(
+        "transfer", "transfer/{network}/{trial}/{task}.pairs", "stores of fine-tunings"
+    )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     config: Artifact = Artifact("record", "config.json", "configurations")
     report: Artifact = Artifact("report", "report.html", "reports")
@@ -140,6 +146,7 @@ LOGS = {
     "search": ("method", "task", "seed"),
     "training": ("method", "task", "seed"),
     "genotypes": ("task", "repeat"),
+    "transfer": ("network", "trial", "task"),
     "figures": ("figure",),
 }
 """By rule: the names that tell its jobs' logs apart."""

@@ -31,6 +31,7 @@ from ftd.stages import search as search_stage
 from ftd.stages import selection as selection_stage
 from ftd.stages import task as task_stage
 from ftd.stages import training as training_stage
+from ftd.stages import transfer as transfer_stage
 from ftd.stages.experiment import Experiment
 from ftd.stages.sides import artifacts_of
 

@@ -156,6 +156,16 @@ def training(
 
 
 @verb
+def transfer(
+    experiment: "Experiment", task: Task, trial: Trial = 0, network: Network = None
+) -> None:
+    """Fine-tune the probes of all other tasks on a few images of a task."""
+    from ftd.stages import transfer as stage
+
+    stage.run(experiment, network=network or experiment.network, trial=trial, task=task)
+
+
+@verb
 def comparison(experiment: "Experiment") -> None:
     """Join the metrics of all trained networks into one table."""
     from ftd.stages import comparison as stage

@@ -12,6 +12,7 @@ from ftd.config.network_names import split_network
 from ftd.config.search_keys import Search, search_schema
 from ftd.config.sections import Distance, Fisher, Probe, Select, Train, distance_schema
 from ftd.config.task_keys import Task, task_schema
+from ftd.config.transfer_keys import Transfer
 from ftd.names import did_you_mean, safe_name
 from ftd.parts import MEASURES, registered
 
@@ -48,6 +49,7 @@ class Config(Section):
     search: Search = Search()
     train: Train = Train()
     genotypes: Genotypes = Genotypes()
+    transfer: Transfer = Transfer()
 
     @property
     def deciding(self) -> str:

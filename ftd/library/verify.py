@@ -18,12 +18,13 @@ from ftd.stages import (
     selection,
     task,
     training,
+    transfer,
 )
 from ftd.stages.checking import AGAIN, Check, Library
 from ftd.stages.experiment import Experiment
 
 STAGES = (
-    *(dataset, task, probe, fisher, distance, selection, search, training, genotypes),
+    *(dataset, task, probe, fisher, distance, selection, search, training, genotypes, transfer),
     comparison,
 )
 

@@ -103,7 +103,7 @@ def _make(
     settings, task = experiment.config.probe, identity["task"]
     files = files_of(experiment, network=identity["network"], task=task)
     data = TaskData(sliced, experiment.images_of(task), {"train": None, "val": None})
-    model = _start(sliced, identity, files).to(data.device)
+    model = started(sliced, identity, files).to(data.device)
     resume = Resume.beside(outputs[0], identity | decided)
     facts = identity | decided
     if "weights" in files:
@@ -155,7 +155,7 @@ def _measured(model: "nn.Module", data: "TaskData", settings: Probe, identity: d
     return {"val_accuracy": val, "val_most_frequent": constant, "reached": val >= wanted}
 
 
-def _start(sliced: "Slice", identity: dict, files: dict[str, str]) -> "nn.Module":
+def started(sliced: "Slice", identity: dict, files: dict[str, str]) -> "nn.Module":
     """The probe before training: the trial's common start, or what the user brings."""
     from ftd.models import networks  # torch, as in run
 
