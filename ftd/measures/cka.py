@@ -8,8 +8,8 @@ Kornblith, Norouzi, Lee and Hinton, *Similarity of Neural Network Representation
 X is what the source's network makes of the target's images. ``cka-features``: Y is what the
 target's own network makes of them. ``cka-labels``: Y are the target's labels, one-hot.
 
-Range: [0, 1]; it does not change with rotation or a common scale of either. Higher is nearer.
-Cost: a forward pass, and for ``cka-features`` the target's own probe.
+Range: [0, 1]; it does not change with rotation or a common scale of either. Higher is nearer. Cost:
+a forward pass, and for ``cka-features`` the target's own probe.
 """
 
 from typing import TYPE_CHECKING

@@ -1,15 +1,15 @@
 """H-score: how much of the features' variance lies between the target's labels.
 
 Bao, Li, Huang, Zhang, Zheng, Zamir and Guibas, *An Information-Theoretic Approach to
-Transferability in Task Transfer Learning*, ICIP 2019, definition 2:
+Transferability in Task Transfer Learning*, ICIP 2019, the definition of H(f):
 
     H = tr(cov(f)⁻¹ cov(E[f | y]))
 
 with the pseudo-inverse where there are fewer images than features: labels are then told apart by
-any features, and H is K − 1 of every source. ``hscore-shrunk`` is Ibrahim, Ponomareva and
-Mazumder, *Newer is not always better: Rethinking transferability metrics, their peculiarities,
-stability and performance*, ECML PKDD 2022: cov(f) is shrunk towards its mean variance by the share
-a of Ledoit and Wolf (2004), and cov(E[f | y]) counts 1 − a. Covariances are means over images.
+any features, and H is K − 1 of every source. ``hscore-shrunk`` is Ibrahim, Ponomareva and Mazumder,
+*Newer is not always better: Rethinking transferability metrics, their peculiarities, stability and
+performance*, ECML PKDD 2022: cov(f) is shrunk towards its mean variance by the share a of Ledoit
+and Wolf (2004), and cov(E[f | y]) counts 1 − a. Covariances are means over images.
 
 Range: [0, K − 1] of K labels; 0 for constant features or one label. Higher is nearer. Cost: a
 forward pass, and eigenvalues of [F, F] or [N, N].

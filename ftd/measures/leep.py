@@ -1,7 +1,7 @@
 """LEEP: how well the source's outputs, taken as they are, predict the target's labels.
 
 Nguyen, Hassner, Seeger and Archambeau, *LEEP: A New Measure to Evaluate Transferability of Learned
-Representations*, ICML 2020, equations 1 and 2. With θ(x) the softmax of the source's outputs:
+Representations*, ICML 2020, section 3. With θ(x) the softmax of the source's outputs:
 
     P(y, z) = 1/n Σ_{i: y_i = y} θ(x_i)_z,    LEEP = 1/n Σ_i log Σ_z P(y_i | z) θ(x_i)_z
 

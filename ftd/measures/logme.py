@@ -1,15 +1,15 @@
 """LogME: how likely the target's labels are under a linear model of the source's features.
 
 You, Liu, Wang and Long, *LogME: Practical Assessment of Pre-trained Models for Transfer Learning*,
-ICML 2021, equations 1 and 2: weights w ~ N(0, α⁻¹ I), labels y_k ~ N(X w, β⁻¹ I), the one-hot
-column of label k, and
+ICML 2021, section 4: weights w ~ N(0, α⁻¹ I), labels y_k ~ N(X w, β⁻¹ I), the one-hot column of
+label k, and
 
     LogME = 1/K Σ_k 1/n max_{α, β} log p(y_k | X, α, β)
 
-The paper climbs to the maximum by a fixed point in α and β. With t = α/β the best α is known,
-which leaves one variable: −2 log p = n log(2π q/n) + n + log |XXᵀ + tI|, q = yᵀ(XXᵀ + tI)⁻¹y. Its
-least value is looked for on a grid and then between its neighbours: no start, no divergence, and
-any number of features. t is at least 1e-10 of the largest squared singular value: of labels that
+The paper climbs to the maximum by a fixed point in α and β. With t = α/β the best α is known, which
+leaves one variable: −2 log p = n log(2π q/n) + n + log |XXᵀ + tI|, q = yᵀ(XXᵀ + tI)⁻¹y. Its least
+value is looked for on a grid and then between its neighbours: no start, no divergence, and any
+number of features. t is at least 1e-10 of the largest squared singular value: of labels that
 features fit exactly, the likelihood has no bound. Labels that do not occur are left out.
 
 Range: (−∞, ∞). Higher is nearer. Cost: a forward pass, and eigenvalues of [F, F] or [N, N].

@@ -1,9 +1,9 @@
 """NCE: how much the source's decisions leave open about the target's labels.
 
 Tran, Nguyen and Hassner, *Transferability and Hardness of Supervised Classification Tasks*, ICCV
-2019, equation 6: the negative conditional entropy −H(Y | Z) of the target's labels Y given the
-source's Z, which are here those that its network says (its largest outputs), as images of the
-target have no others:
+2019: the negative conditional entropy −H(Y | Z) of the target's labels Y given the source's Z,
+which are here those that its network says (its largest outputs), as images of the target have no
+others:
 
     NCE = 1/n Σ_i log (n(y_i, z_i) / n(z_i))
 
