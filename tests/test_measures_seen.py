@@ -21,7 +21,7 @@ from ftd.measures.cka import LABELS, Features, cka
 from ftd.measures.hscore import HSCORE, HSCORE_SHRUNK, hscore, hscore_shrunk
 from ftd.measures.knn import KNN, knn
 from ftd.measures.leep import LEEP, leep
-from ftd.measures.linear_probe import LINEAR_PROBE, PENALTIES, folds, linear_probe
+from ftd.measures.linear_probe import LINEAR_PROBE, PENALTIES, folds, left_out, linear_probe
 from ftd.measures.logme import LOGME, logme
 from ftd.measures.nce import NCE, nce
 from ftd.measures.of_seen import one_hot
@@ -198,15 +198,17 @@ def test_cka_is_the_alignment_of_kernels(width, other):
 @WIDTHS
 def test_linear_probe_is_ridge_regression_fitted_anew(width):
     x, y = made(10, width=width, noise=2.0)
-    scale = float(spectrum(x).squares.mean())
-    fold, targets, best = folds(y).numpy(), one_hot(y).numpy(), (np.inf, None)
+    of = spectrum(x)
+    fold, targets, best = folds(y), one_hot(y), (np.inf, None)
     for penalty in PENALTIES:
-        said = np.empty_like(targets)
+        own, said = penalty * float(of.squares.mean()), torch.empty_like(targets)
         for number in range(5):
             rest = fold != number
-            model = Ridge(alpha=penalty * scale).fit(x.double().numpy()[rest], targets[rest])
-            said[~rest] = model.predict(x.double().numpy()[~rest])
-        best = min(best, (((said - targets) ** 2).sum(), (said.argmax(1) == y.numpy()).mean()))
+            model = Ridge(alpha=own).fit(x.double()[rest].numpy(), targets[rest].numpy())
+            said[~rest] = torch.from_numpy(model.predict(x.double()[~rest].numpy()))
+        torch.testing.assert_close(left_out(of, targets, fold, own), said, atol=1e-6, rtol=0)
+        right = (said.argmax(1) == y).double().mean()
+        best = min(best, (float((said - targets).square().sum()), float(right)))
     assert linear_probe(x, y) == pytest.approx(best[1])
     assert 1 / 3 < best[1] < 1
 
@@ -220,10 +222,10 @@ def test_folds_have_their_part_of_every_label():
 def test_knn_is_the_vote_of_the_others():
     x, y = made(11, noise=2.0)
     right = 0
-    for left_out in range(40):
-        rest = np.arange(40) != left_out
+    for own in range(40):
+        rest = np.arange(40) != own
         model = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(x[rest], y[rest])
-        near, at = model.kneighbors(x[left_out : left_out + 1])
+        near, at = model.kneighbors(x[own : own + 1])
         votes = [
             ((y[rest][at[0]] == k).sum(), -near[0][y[rest][at[0]] == k].sum()) for k in (0, 1, 2)
         ]
@@ -233,9 +235,23 @@ def test_knn_is_the_vote_of_the_others():
             k: sum(1 - d for d, a in zip(near[0], at[0], strict=True) if y[rest][a] == k)
             for k in tied
         }
-        right += max(tied, key=near_sum.get) == int(y[left_out])
+        right += max(tied, key=near_sum.get) == int(y[own])
     assert knn(x, y) == pytest.approx(right / 40)
     assert 1 / 3 < knn(x, y) < 1
+
+
+def test_knn_of_few_images_that_are_not_alike():
+    """An image is no neighbour of its own, however far the others are."""
+    x = torch.eye(4) - 0.25
+    assert knn(x, torch.tensor([0, 0, 1, 1])) == 0  # one of its own label, two of the other
+    assert knn(x, torch.tensor([0, 0, 0, 1])) == 0.75
+
+
+def test_knn_s_votes_that_are_equal_are_decided_by_similarity():
+    x = torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [0, 1], [0.1, 1]])
+    y = torch.tensor([0, 0, 0, 1, 1])  # of four neighbours, two have each label: of the first three
+    assert knn(x, y) == pytest.approx(3 / 5)  # the last two have one of their own among four
+    assert knn(x, torch.tensor([1, 1, 1, 0, 0])) == pytest.approx(3 / 5)
 
 
 @WIDTHS

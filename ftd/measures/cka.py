@@ -30,27 +30,15 @@ def cka(x: torch.Tensor, y: torch.Tensor) -> float:
     Raises:
         UserError: one of them is the same for all images.
     """
-    x, y = centred(x), centred(y)
-    norms = norm(x) * norm(y)
+    x, y = (of.double() - of.double().mean(0) for of in (x, y))
+    norms = (_products(x, x) * _products(y, y)).sqrt()
     if not norms > 0:
         raise UserError("features or labels are the same for all images, so they have no CKA")
     return float(_products(x, y) / norms)
 
 
-def centred(x: torch.Tensor) -> torch.Tensor:
-    """float64, without the columns' means; 0 where only rounding would be left."""
-    x = x.double()
-    rest = x - x.mean(0)
-    return torch.where(rest.abs().amax(0) > 1e-12 * x.abs().amax(0), rest, 0.0)
-
-
-def norm(x: torch.Tensor) -> torch.Tensor:
-    """‖Xᵀ X‖, by the smaller of XᵀX and XXᵀ."""
-    return _products(x, x).sqrt()
-
-
 def _products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """‖Yᵀ X‖²."""
+    """‖Yᵀ X‖², by products of columns or of images, whichever are fewer."""
     if len(x) < min(x.shape[1], y.shape[1]):
         return ((x @ x.T) * (y @ y.T)).sum()
     return (y.T @ x).square().sum()

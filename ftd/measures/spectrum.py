@@ -37,8 +37,7 @@ def spectrum(features: torch.Tensor) -> Spectrum:
     """
     x = features.double()
     mean = x.mean(0)
-    # What rounding leaves of constant features is no feature.
-    x = torch.where((x - mean).abs().amax(0) > 1e-12 * x.abs().amax(0), x - mean, 0.0)
+    x = x - mean  # exactly 0 of constant features: float64 has the digits for sums of float32
     wide = x.shape[1] > x.shape[0]
     values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)
     kept = values > SMALLEST * values[-1].clamp_min(0)
