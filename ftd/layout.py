@@ -93,6 +93,18 @@ class Layout:
         "training", "final/{method}/{task}/{seed}/weights.safetensors", "trained networks"
     )
     metrics: Artifact = Artifact("training", "final/{method}/{task}/{seed}/metrics.json", "metrics")
+    genotypes: Artifact = Artifact(
+        "genotypes", "genotypes/{task}/{repeat}.parquet", "tables of genotypes"
+    )
+    genotype_store: Artifact = Artifact(
+        "genotypes", "genotypes/{task}/{repeat}.pairs", "stores of genotypes"
+    )
+    architectures: Artifact = Artifact(
+        "architectures", "architectures.parquet", "tables of all genotypes"
+    )
+    affinities: Artifact = Artifact(
+        "architectures", "affinities.parquet", "affinities by architectures"
+    )
     transfer: Artifact = Artifact(
         "transfer", "transfer/{network}/{trial}/{task}.parquet", "tables of gains"
     )
@@ -133,6 +145,7 @@ LOGS = {
     "distance": ("measure", "network", "trial", "task"),
     "search": ("method", "task", "seed"),
     "training": ("method", "task", "seed"),
+    "genotypes": ("task", "repeat"),
     "transfer": ("network", "trial", "task"),
     "figures": ("figure",),
 }

@@ -24,6 +24,7 @@ from ftd.stages import dataset as dataset_stage
 from ftd.stages import distance as distance_stage
 from ftd.stages import figures as figures_stage
 from ftd.stages import fisher as fisher_stage
+from ftd.stages import genotypes as genotypes_stage
 from ftd.stages import probe as probe_stage
 from ftd.stages import report as report_stage
 from ftd.stages import search as search_stage

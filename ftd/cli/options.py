@@ -49,6 +49,7 @@ Measures = Annotated[
 Trial = Annotated[int, typer.Option(min=0, help="Common initialisation.")]
 Method = Annotated[str, typer.Option(help="Search method, or a hand-designed network.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the search.")]
+Repeat = Annotated[int, typer.Option(min=0, help="Which of the trainings of one genotype.")]
 Plugins = Annotated[
     bool, typer.Option("--plugins", help="Trust the library's plugins: import their code.")
 ]

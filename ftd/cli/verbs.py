@@ -21,6 +21,7 @@ from ftd.cli.options import (
     Method,
     Network,
     Plugins,
+    Repeat,
     Results,
     Seed,
     Settings,
@@ -170,6 +171,22 @@ def comparison(experiment: "Experiment") -> None:
     from ftd.stages import comparison as stage
 
     stage.run(experiment)
+
+
+@verb
+def genotypes(experiment: "Experiment", task: Task, repeat: Repeat = 0) -> None:
+    """Train the same random architectures on a task as on all others."""
+    from ftd.stages import genotypes as stage
+
+    stage.run(experiment, task=task, repeat=repeat)
+
+
+@verb
+def architectures(experiment: "Experiment") -> None:
+    """Join the genotypes' tables of all tasks, and compare the tasks by them."""
+    from ftd.stages import genotypes as stage
+
+    stage.assemble(experiment)
 
 
 @verb

@@ -43,9 +43,8 @@ _TENSORS = (
     *("torch._dynamo", "torch.fx.experimental.symbolic_shapes"),
 )
 _DRAWING = ("ftd.drawing.heatmaps", "ftd.drawing.searches", "matplotlib.backends.backend_svg")
-IMPORTED = dict.fromkeys(
-    ("probe", "fisher", "distance", "search", "training", "transfer"), _TENSORS
-)
+_COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer")
+IMPORTED = dict.fromkeys(_COMPUTING, _TENSORS)
 IMPORTED |= {"figure": _DRAWING}
 """By verb: what is imported before its first job, besides ``_TABLES``."""
 

@@ -7,6 +7,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from ftd.config.base import PathText, Section, by_name, no_duplicates
 from ftd.config.datasets import Dataset, Image, dataset_schema
+from ftd.config.genotype_keys import Genotypes
 from ftd.config.network_names import split_network
 from ftd.config.search_keys import Search, search_schema
 from ftd.config.sections import Distance, Fisher, Probe, Select, Train, distance_schema
@@ -47,6 +48,7 @@ class Config(Section):
     select: Select = Select()
     search: Search = Search()
     train: Train = Train()
+    genotypes: Genotypes = Genotypes()
     transfer: Transfer = Transfer()
 
     @property

@@ -12,6 +12,7 @@ from ftd.stages import (
     dataset,
     distance,
     fisher,
+    genotypes,
     probe,
     search,
     selection,
@@ -23,7 +24,7 @@ from ftd.stages.checking import AGAIN, Check, Library
 from ftd.stages.experiment import Experiment
 
 STAGES = (
-    *(dataset, task, probe, fisher, distance, selection, search, training, transfer),
+    *(dataset, task, probe, fisher, distance, selection, search, training, genotypes, transfer),
     comparison,
 )
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:  # what this room only hands on
     from ftd.tasks.targets import Alignment
 
 Pad = Callable[[Information, Information], tuple[Information, Information]]
+Numbers = Callable[[Information, Information, Pad, str], dict[str, float]]
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A target's side: its information on its data's device, and how sources are aligned."""
 
     name: str
@@ -44,10 +45,10 @@ class FisherTaskDistance:
     only in other code than this package's: there, each pair is checked again.
     """
 
-    def prepare(self, target: "Side", settings: "FisherTask") -> _Prepared:
+    def prepare(self, target: "Side", settings: "FisherTask") -> Prepared:
         """F_bb and the data, loaded once for all sources."""
         f_bb = {name: value.to(target.data.device) for name, value in target.fisher.items()}
-        return _Prepared(
+        return Prepared(
             name=target.name,
             f_bb=f_bb,
             data=target.data,
@@ -56,42 +57,64 @@ class FisherTaskDistance:
             brought=target.brought,
         )
 
-    def compare(self, source: "Side", prepared: _Prepared) -> dict[str, float]:
+    def compare(self, source: "Side", prepared: Prepared) -> dict[str, float]:
         """Each layer's share of d², in the network's order.
 
         Raises:
             UserError: a zero or non-finite trace, or outputs that cannot be aligned.
         """
-        what = f"distance from {source.name} to {prepared.name}, {source.what}"
-        data = prepared.data
-        check = "first" if source.brought or prepared.brought else False
-        how = {"align": prepared.align, "check": check}
-        try:
-            f_ab = on_task(source.weights, data, prepared.fisher_settings, **how)
-        except UserError as error:
-            raise UserError(f"{what}: {error}") from error
-        return contributions(f_ab, prepared.f_bb, data.target.pad, what)
+        return compared(source, prepared, source.weights, prepared.align, contributions)
+
+
+def compared(
+    source: "Side",
+    prepared: Prepared,
+    model: nn.Module,
+    align: "str | Alignment",
+    numbers: Numbers,
+) -> dict[str, float]:
+    """What ``numbers`` makes of F_ab, of a network of the source's on the target's data, and F_bb.
+
+    Raises:
+        UserError: a zero or non-finite trace, or outputs that cannot be aligned.
+    """
+    what, data = what_of(source, prepared.name), prepared.data
+    check = "first" if source.brought or prepared.brought else False
+    try:
+        f_ab = on_task(model, data, prepared.fisher_settings, align=align, check=check)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+    return numbers(f_ab, prepared.f_bb, data.target.pad, what)
+
+
+def what_of(source: "Side", target: str) -> str:
+    """A pair, for messages."""
+    return f"distance from {source.name} to {target}, {source.what}"
 
 
 def on_task(
     model: nn.Module,
     data: "Data",
     settings: "FisherSettings",
-    align: str = "index",
+    align: "str | Alignment" = "index",
     check: str | bool = "first",
 ) -> Information:
     """A network's Fisher information on a task's ``fisher`` part, the head in the task's order.
+
+    ``align`` says how outputs are aligned with the task's, or is what does it.
 
     The network moves to the data's device. Micro-batches are drawn at random (the same for every
     network): files often lie class by class.
     """
     model, target = model.to(data.device), data.target
     size = batch_size(data)
+    if isinstance(align, str):
+        align = target.align(model, data.batches("fisher", size), align)
     shuffled = torch.Generator().manual_seed(0) if settings.microbatch > 1 else None
     return aligned_information(
         model,
         data.batches("fisher", size, shuffled),
-        target.align(model, data.batches("fisher", size), align),
+        align,
         loss=target.loss,
         labels_of=target.labels_of,
         estimator=settings.estimator,

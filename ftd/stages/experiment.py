@@ -103,6 +103,7 @@ class Experiment:
             "measure": list(self.config.measures),
             "method": methods if LIBRARY in methods else [*methods, LIBRARY],
             "seed": [str(seed) for seed in self.config.search.seeds],
+            "repeat": [str(repeat) for repeat in range(self.config.genotypes.repeats)],
             "statistic": list(STATISTICS),
         }
 

@@ -74,31 +74,33 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
 
     Returns:
         ``{task: {"nearest": …, "farthest": …, "weights": …, "by_measure": …}}``: see ``choose``;
-        by the measure that decides, each learned task's weight, all of which sum to 1; and what
-        each measure would have chosen as the nearest.
+        by the measure that decides, each learned task's weight, all of which sum to 1 (``None``:
+        they are equal); and what each measure would have chosen as the nearest.
     """
     order, settings, network = facts["order"], facts["settings"], facts["networks"][0]
     by = {
         measure: choose(table, order, measure, network, nearest=settings["nearest"])
         for measure in facts["measures"]
     }
-    measure = facts["measure"]
+    measure, temperature = facts["measure"], settings["temperature"]
     rows = (table["measure"] == measure) & (table["network"] == network) & table["learned"]
     sign = -1 if measure in facts["higher"] else 1
-    weights = {
-        target: _weights(ranks["source"], sign * ranks["mean"], settings["temperature"])
-        for target, ranks in table[rows].sort_values("rank").groupby("target")
-    }
+    weights = {}
+    if temperature != "inf":  # equal ones would be most of a large library's file
+        weights = {
+            target: _weights(ranks["source"], sign * ranks["mean"], temperature)
+            for target, ranks in table[rows].sort_values("rank").groupby("target")
+        }
     return {
         task: by[measure][task]
-        | {"weights": weights.get(task, {})}
+        | {"weights": weights.get(task)}
         | {"by_measure": {name: found[task]["nearest"] for name, found in by.items()}}
         for task in order
     }
 
 
 def _weights(
-    sources: Iterable[str], numbers: Iterable[float], temperature: float | str
+    sources: Iterable[str], numbers: Iterable[float], temperature: float
 ) -> dict[str, float]:
     """A softmax of −z/temperature, z the numbers (smaller is nearer) in standard deviations.
 
@@ -107,7 +109,7 @@ def _weights(
     sources, numbers = list(sources), [float(number) for number in numbers]
     mean = math.fsum(numbers) / len(numbers)
     spread = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
-    if temperature == "inf" or spread <= EQUAL * max(map(abs, numbers)):
+    if spread <= EQUAL * max(map(abs, numbers)):
         return dict.fromkeys(sources, round(1 / len(sources), 6))
     least = min(numbers)
     shares = [math.exp((least - number) / spread / temperature) for number in numbers]
