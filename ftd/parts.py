@@ -34,7 +34,7 @@ SOURCES = ("nearest", "farthest", "random")
 """Which learned tasks may restrict a search method's space."""
 STARTS = ("genotype", "weights")
 """What a search method may take over from them."""
-_ROOMS = ("ftd.tasks", "ftd.models", "ftd.measures", "ftd.search")
+_ROOMS = ("ftd.tasks", "ftd.models", "ftd.measures", "ftd.measures.catalogue", "ftd.search")
 """Packages that register the parts that are always there."""
 
 

@@ -320,6 +320,3 @@ FISHER = Measure(
     reference="Le, Soltani, Dong, Tarokh 2022, section III",
 )
 register_measure("fisher", FISHER)
-
-# They are of the kinds defined above.
-from ftd.measures import builtin as builtin  # noqa: E402

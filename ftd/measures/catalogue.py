@@ -1,4 +1,8 @@
-"""The measures that are always there, beside the Fisher task distance, which the room registers."""
+"""The measures that are always there, besides the Fisher task distance: what each declares.
+
+Each is explained in the module that makes it. Nothing here imports torch or numpy: the workflow is
+parsed in every job.
+"""
 
 import math
 from typing import Any, Literal
