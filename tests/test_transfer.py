@@ -152,6 +152,16 @@ def test_a_table_has_every_other_task_and_the_start(made):
     assert facts["left_out"] == [] and table["gain"].dtype == "float32"
 
 
+def test_all_tables_are_gathered_in_order(made):
+    experiment = made(shots=[2], scopes=["head"])
+    for each in TINY["tasks"]:
+        transfer.run(experiment, **NAMES | {"task": each})
+    table = transfer.gather(experiment)
+    assert table["target"].tolist() == ["zero"] * 3 + ["six"] * 3 + ["three"] * 3
+    with pytest.raises(UserError, match="made with other transfer settings"):
+        transfer.gather(made(shots=[3], scopes=["head"]))
+
+
 def test_accuracies_are_those_of_fine_tuning_by_hand(made):
     """A source's body under the start's own head, on images of train; judged on val."""
     from ftd.models import networks
