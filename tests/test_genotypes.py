@@ -7,7 +7,8 @@ import pytest
 from conftest import TINY, Workflow, experiment_of, jobs
 
 from ftd import store
-from ftd.config import SpaceSettings
+from ftd.config import DARTS_OPERATIONS, SpaceSettings
+from ftd.config.genotype_keys import Genotypes
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.models.genotype import Genotype
@@ -72,6 +73,13 @@ def test_a_space_is_drawn_from_until_it_is_used_up():
     assert len(set(every)) == 9 and genotypes.drawn(space, 5, 0) == every[:5]
     with pytest.raises(UserError, match=r"genotypes\.count: 10, but .* has 9 architectures"):
         genotypes.drawn(space, 10, 0)
+
+
+def test_by_default_every_node_is_alive_and_has_one_input():
+    """Else genotypes average out, or a cell that is cut through is all that is told apart."""
+    nodes = [node for each in genotypes.drawn(Genotypes().space, 60, 0) for node in each.nodes]
+    assert {len(node) for node in nodes} == {1}
+    assert {op for ((op, _),) in nodes} == {*DARTS_OPERATIONS} - {"none"}
 
 
 # Training ---------------------------------------------------------------------------------------

@@ -5,13 +5,21 @@ from typing import Annotated
 from pydantic import Field
 
 from ftd.config.base import Section
-from ftd.config.search_keys import SpaceSettings
+from ftd.config.search_keys import DARTS_OPERATIONS, SpaceSettings
 
 
 class GenotypeSpace(SpaceSettings):
-    """The space that genotypes are drawn from: by default that of the searches, narrower."""
+    """The space that genotypes are drawn from: by default narrow cells, in which each edge counts.
 
+    Where nodes sum all earlier states, random genotypes average out, and what is left between them
+    is the noise of training. Chains that ``none`` cuts through would be told apart by that alone.
+    """
+
+    operations: list[str] = Field(
+        [name for name in DARTS_OPERATIONS if name != "none"], min_length=1
+    )
     channels: list[Annotated[int, Field(ge=1)]] = Field([4], min_length=1)
+    fan_in: int | None = Field(1, ge=1)
 
 
 class Genotypes(Section):
