@@ -1,0 +1,335 @@
+"""How well a measure's numbers agree with what sources are worth to a target (a *truth*).
+
+Of every target and trial (a *cell*), over its sources: Spearman's ρ, Kendall's τ-b, top-1 (the
+share of the sources that the measure puts first that are truly the best), and regret, what the
+first ones gain less than the best, in points. Means are over a target's trials, then over targets;
+intervals by resampling both, each for itself (Owen 2007, "The pigeonhole bootstrap": it errs on
+the wide side): a trial's common start is one for all targets. Sources are not resampled.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ftd.errors import UserError
+
+STATISTICS = ("spearman", "kendall", "top1", "regret")
+RANDOM, AVERAGE = "random", "best-on-average"
+"""Baselines beside the measures: any source, and the one best on average for the other targets."""
+LOWEST = "lowest"
+"""What regrets are compared with besides other measures': the lowest of all of them."""
+DRAWS = 2000
+CELL = ["measure", "network", "trial", "target", "shots", "scope", "disjoint"]
+_GROUP = ["network", "shots", "scope", "disjoint"]
+_LEVEL = (2.5, 97.5)
+
+Classes = Mapping[str, Collection]
+"""By task: the classes that its images are of, such as pairs of data set and class."""
+Weights = tuple[np.ndarray, np.ndarray]
+
+
+def statistics(nearness: np.ndarray, gain: np.ndarray) -> dict[str, np.ndarray]:
+    """The agreement of each cell, {name: float64 [...]} by ``STATISTICS``.
+
+    Ties share: of several sources that come first, the expectation over one of them at random; a
+    measure that is constant has the values of a random choice, correlations of 0. A source without
+    a number of the measure cannot be chosen, but may be the best. NaN where a cell has fewer than
+    two sources of known gain, or none with a number; correlations, where all gains are equal.
+
+    Args:
+        nearness: the measure's numbers, larger is nearer, float [..., sources]; NaN: none.
+        gain: what each source is worth, in [−1, 1], float [..., sources]; NaN: not known.
+    """
+    known = ~np.isnan(gain)
+    both = known & ~np.isnan(nearness)
+    nearer, better = (_signs(np.where(both, values, np.nan)) for values in (nearness, gain))
+    ranks = nearer.sum(-1), better.sum(-1)  # centred, doubled
+    found = {"spearman": _cosine(*ranks, axes=-1), "kendall": _cosine(nearer, better, (-2, -1))}
+    first, best = _largest(nearness, both), _largest(gain, known)
+    count = first.sum(-1)
+    chosen = np.where(first, gain, 0).sum(-1)
+    with np.errstate(invalid="ignore"):  # 0 / 0: nothing to choose from
+        found["top1"] = (first & best).sum(-1) / count
+        highest = np.where(known, gain, -np.inf).max(-1, initial=-np.inf)
+        found["regret"] = 100 * (highest - chosen / count)
+    choice = known.sum(-1) > 1
+    return {name: np.where(choice, found[name], np.nan) for name in STATISTICS}
+
+
+def _signs(values: np.ndarray) -> np.ndarray:
+    """The sign of each difference [..., S, S]; 0 where one of the two is NaN."""
+    one, other = values[..., :, None], values[..., None, :]
+    return (one > other).astype(float) - (one < other)
+
+
+def _cosine(one: np.ndarray, other: np.ndarray, axes: int | tuple[int, int]) -> np.ndarray:
+    """0 where ``one`` is 0 throughout; NaN where ``other`` is."""
+    product = (one * other).sum(axes)
+    squares = (one**2).sum(axes), (other**2).sum(axes)
+    norm = np.sqrt(squares[0] * squares[1])
+    found = np.divide(product, norm, out=np.zeros_like(product), where=norm > 0)
+    return np.where(squares[1] > 0, found, np.nan)
+
+
+def _largest(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Which of the values are the largest of those ``among`` which they are sought."""
+    found = np.where(among, values, -np.inf)
+    return among & (found == found.max(-1, keepdims=True, initial=-np.inf))
+
+
+def best_on_average(gain: np.ndarray) -> np.ndarray:
+    """How well each source did for all targets but one [sources, targets]; NaN: never seen.
+
+    The mean, over the other targets and all trials, of what a source gains more than that target's
+    sources on average: targets differ in how much there is to gain.
+
+    Args:
+        gain: float64 [trials, sources, targets], NaN: not known. No value is used for its target.
+    """
+    known = ~np.isnan(gain)
+    level = _mean(np.where(known, gain, 0).sum(1, keepdims=True), known.sum(1, keepdims=True))
+    above = np.where(known, gain - level, 0).sum(0)
+    counts = known.sum(0)
+    others = above.sum(1, keepdims=True) - above, counts.sum(1, keepdims=True) - counts
+    return _mean(*others)
+
+
+def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def cells(
+    distances: pd.DataFrame,
+    truths: pd.DataFrame,
+    higher: Collection[str] = (),
+    classes: Classes | None = None,
+) -> pd.DataFrame:
+    """Every measure's and both baselines' agreement with every truth, a row a cell.
+
+    Args:
+        distances: ``measure``, ``network``, ``trial``, ``source``, ``target``, ``distance``.
+        truths: ``network``, ``trial``, ``source``, ``target``, ``shots``, ``scope``, ``gain``; a
+            truth is told by its shots (or null) and its scope. Rows without a source, and of a
+            task to itself, do not count.
+        higher: the measures whose larger number is the nearer source's.
+        classes: if given, each truth is also looked at over pairs without a common class alone,
+            as ``disjoint``, where there are any: a source may have seen a target's images.
+
+    Returns:
+        ``CELL``, ``sources`` (whose gain is known), and ``STATISTICS``.
+
+    Raises:
+        UserError: a measure with the name of a baseline, a pair twice, a task whose classes are
+            not known, or no truth of a network, trial and pair that has distances.
+    """
+    if taken := {RANDOM, AVERAGE, LOWEST} & set(distances["measure"]):
+        raise UserError(f"measure {min(taken)!r}: the name of a baseline; register another")
+    truths = truths[truths["source"].notna() & (truths["source"] != truths["target"])]
+    found = []
+    for (network, shots, scope), truth in truths.groupby(
+        ["network", "shots", "scope"], dropna=False
+    ):
+        numbers = distances[distances["network"] == network]
+        trials = sorted({*truth["trial"]} & {*numbers["trial"]})
+        tasks = sorted({*truth["source"], *truth["target"]})
+        gain = _cube(truth, "gain", trials, tasks)
+        near = dict(_nearness(numbers, gain, higher, trials, tasks))
+        for disjoint, seen in _views(gain, classes, tasks):
+            about = {"network": network, "shots": shots, "scope": scope, "disjoint": disjoint}
+            found += [_rows(name, near[name], seen, trials, tasks) | about for name in near]
+    rows = [pd.DataFrame(each) for each in found]
+    if not any(len(each) for each in rows):
+        raise UserError("no truth of a network and trial that has distances; run both on one set")
+    return pd.concat(rows, ignore_index=True)[[*CELL, "sources", *STATISTICS]]
+
+
+def _nearness(
+    numbers: pd.DataFrame,
+    gain: np.ndarray,
+    higher: Collection[str],
+    trials: Sequence[int],
+    tasks: Sequence[str],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """By name: what is larger for nearer sources [trials, sources, targets]."""
+    for name in dict.fromkeys(numbers["measure"]):
+        own = _cube(numbers[numbers["measure"] == name], "distance", trials, tasks)
+        yield name, own if name in higher else -own
+    yield RANDOM, np.zeros_like(gain)
+    yield AVERAGE, np.broadcast_to(best_on_average(gain), gain.shape)
+
+
+def _cube(
+    table: pd.DataFrame, column: str, trials: Sequence[int], tasks: Sequence[str]
+) -> np.ndarray:
+    """A column as float64 [trials, sources, targets], NaN where there is no row."""
+    rows = table[table["source"] != table["target"]].set_index(["trial", "source", "target"])
+    if rows.index.has_duplicates:
+        twice = rows.index[rows.index.duplicated()][0]
+        raise UserError(f"{column} of trial {twice[0]}, {twice[1]} to {twice[2]}: there twice")
+    index = pd.MultiIndex.from_product([trials, tasks, tasks])
+    shape = len(trials), len(tasks), len(tasks)
+    return rows[column].reindex(index).to_numpy(np.float64).reshape(shape)
+
+
+def _views(
+    gain: np.ndarray, classes: Classes | None, tasks: Sequence[str]
+) -> Iterator[tuple[bool, np.ndarray]]:
+    """The gains of all pairs, and those of pairs without a common class, if there are any."""
+    yield False, gain
+    if classes is None:
+        return
+    if missing := [task for task in tasks if task not in classes]:
+        raise UserError(f"task {missing[0]!r}: its classes are not known")
+    apart = [[not {*classes[one]} & {*classes[other]} for other in tasks] for one in tasks]
+    alone = np.where(apart, gain, np.nan)
+    if not np.isnan(alone).all():
+        yield True, alone
+
+
+def _rows(
+    name: str, near: np.ndarray, gain: np.ndarray, trials: Sequence[int], tasks: Sequence[str]
+) -> dict:
+    """A measure's columns: a row a trial and target that has gains."""
+    near, gain = near.swapaxes(1, 2), gain.swapaxes(1, 2)
+    known = (~np.isnan(gain)).sum(-1)
+    there = known > 0
+    trial, target = (
+        np.array(names)[places]
+        for names, places in zip((trials, tasks), np.nonzero(there), strict=True)
+    )
+    own = {key: values[there] for key, values in statistics(near, gain).items()}
+    return {"measure": name, "trial": trial, "target": target, "sources": known[there]} | own
+
+
+def weights(trials: int, targets: int, draws: int, seed: Sequence[int]) -> Weights:
+    """How often each trial [draws + 1, trials] and target [draws + 1, targets] is in a resample.
+
+    The first row is the data as they are: once each.
+    """
+    rng = np.random.default_rng(seed)
+    counts = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in (trials, targets))
+    return tuple(np.vstack([np.ones(each.shape[1], int), each]) for each in counts)
+
+
+def resampled(values: np.ndarray, drawn: Weights) -> np.ndarray:
+    """Means of cells over a target's trials, then over targets, of each resample.
+
+    Args:
+        values: float64 [measures, trials, targets]; NaN does not count.
+        drawn: ``weights``.
+
+    Returns:
+        float64 [draws + 1, measures]; NaN where a resample has no value.
+    """
+    of_trials, of_targets = drawn
+    there = ~np.isnan(values)
+    total = np.einsum("dt,mtb->dmb", of_trials, np.where(there, values, 0), optimize=True)
+    count = np.einsum("dt,mtb->dmb", of_trials, there.astype(float), optimize=True)
+    mean, taken = _mean(total, count), of_targets[:, None, :] * (count > 0)
+    return _mean((np.where(count > 0, mean, 0) * taken).sum(-1), taken.sum(-1))
+
+
+def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Value, and lower and upper end of its 95 % interval, of ``resampled`` means [draws + 1, …].
+
+    Resamples without a value do not count.
+    """
+    value = means[0]
+    known = ~np.isnan(means[1:]).all(0) & ~np.isnan(value)
+    ends = np.full((2, *value.shape), np.nan)
+    if known.any():
+        ends[:, known] = np.nanpercentile(means[1:, known], _LEVEL, axis=0)
+    return value, *ends
+
+
+def summary(
+    *tables: pd.DataFrame,
+    measures: Collection[str] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Each measure's mean agreement, and paired differences of all, with 95 % intervals.
+
+    Args:
+        tables: ``cells`` of one set of tasks, or of several, whose means are averaged: every set
+            counts alike, and the measures and truths are those that all of them have.
+        measures: those that are looked at, such as a list that was fixed before; both baselines
+            are always. ``None``: all.
+
+    Returns:
+        ``measure``, ``against`` (null: the mean itself; else, of the same resamples, the mean less
+        that of this measure, or of regrets less the ``LOWEST`` one of each resample), ``network``,
+        ``shots``, ``scope``, ``disjoint``, ``statistic``, ``value``, ``low``, ``high``; and how
+        many ``targets``, ``trials`` (of the set with fewest) and ``pairs`` there are. A difference
+        is of all cells of either.
+
+    Raises:
+        UserError: a measure that not all tables have, or no truth that all of them have.
+    """
+    names = [name for name in dict.fromkeys(tables[0]["measure"]) if _in_all(name, tables)]
+    if strange := set(measures or ()) - set(names):
+        raise UserError(f"measure {min(strange)!r}: no agreement of it is known in every table")
+    wanted = set(names if measures is None else measures) | {RANDOM, AVERAGE}
+    names = [name for name in names if name in wanted]
+    groups = [dict(iter(each.groupby(_GROUP, dropna=False))) for each in map(_filled, tables)]
+    keys = [key for key in groups[0] if all(key in each for each in groups)]
+    if not keys:
+        raise UserError("no network, shots and scope that all tables have; give others")
+    parts = [
+        pd.DataFrame(rows).assign(**dict(zip(_GROUP, key, strict=True)))
+        for key in keys
+        for rows in _summaries([each[key] for each in groups], names, draws, seed)
+    ]
+    found = pd.concat(parts, ignore_index=True)
+    found["shots"] = found["shots"].where(found["shots"] >= 0).astype("Int64")
+    numbers = ["statistic", "value", "low", "high", "targets", "trials", "pairs"]
+    return found[["measure", "against", *_GROUP, *numbers]]
+
+
+def _in_all(name: str, tables: Sequence[pd.DataFrame]) -> bool:
+    return all((each["measure"] == name).any() for each in tables)
+
+
+def _filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Null shots as −1: two nulls would be two truths."""
+    return table.assign(shots=table["shots"].astype("Float64").fillna(-1).astype(int))
+
+
+def _summaries(
+    groups: Sequence[pd.DataFrame], names: Sequence[str], draws: int, seed: int
+) -> Iterator[dict]:
+    """Columns of one truth's rows, a part for each statistic."""
+    own = [each[each["measure"] == RANDOM] for each in groups]  # it has every cell
+    about = {
+        "targets": sum(each["target"].nunique() for each in own),
+        "trials": min(each["trial"].nunique() for each in own),
+        "pairs": sum(int(each.groupby("target")["sources"].max().sum()) for each in own),
+    }
+    for statistic in STATISTICS:
+        sets = []
+        for number, each in enumerate(groups):
+            values = _array(each, statistic, names)
+            sets.append(resampled(values, weights(*values.shape[1:], draws, (seed, number))))
+        means = np.mean(sets, axis=0)
+        yield _columns(means, names, None) | {"statistic": statistic} | about
+        for place, other in enumerate(names):
+            rest = [name for name in names if name != other]
+            less = np.delete(means - means[:, [place]], place, axis=1)
+            yield _columns(less, rest, other) | {"statistic": statistic} | about
+        if statistic == "regret":
+            lowest = np.where(np.isnan(means), np.inf, means).min(1, keepdims=True)
+            yield _columns(means - lowest, names, LOWEST) | {"statistic": statistic} | about
+
+
+def _columns(means: np.ndarray, names: Sequence[str], against: str | None) -> dict:
+    value, low, high = interval(means)
+    return {"measure": list(names), "against": against, "value": value, "low": low, "high": high}
+
+
+def _array(table: pd.DataFrame, statistic: str, names: Sequence[str]) -> np.ndarray:
+    """A statistic as float64 [measures, trials, targets]."""
+    trials, targets = (sorted({*table[key]}) for key in ("trial", "target"))
+    rows = table.set_index(["measure", "trial", "target"])[statistic]
+    index = pd.MultiIndex.from_product([names, trials, targets])
+    return rows.reindex(index).to_numpy(np.float64).reshape(len(names), len(trials), len(targets))
