@@ -141,7 +141,8 @@ def cells(
     rows = [pd.DataFrame(each) for each in found]
     if not any(len(each) for each in rows):
         raise UserError("no truth of a network and trial that has distances; run both on one set")
-    return pd.concat(rows, ignore_index=True)[[*CELL, "sources", *STATISTICS]]
+    joined = pd.concat(rows, ignore_index=True)[[*CELL, "sources", *STATISTICS]]
+    return joined.astype({"shots": "Int64"})
 
 
 def _nearness(
@@ -236,10 +237,13 @@ def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Resamples without a value do not count.
     """
     value = means[0]
-    known = ~np.isnan(means[1:]).all(0) & ~np.isnan(value)
+    missing = np.isnan(means)
+    some, every = ~missing[1:].all(0) & ~missing[0], ~missing.any(0)
     ends = np.full((2, *value.shape), np.nan)
-    if known.any():
-        ends[:, known] = np.nanpercentile(means[1:, known], _LEVEL, axis=0)
+    ends[:, every] = np.percentile(means[1:, every], _LEVEL, axis=0)
+    for place in np.argwhere(some & ~every):  # far slower
+        at = (slice(1, None), *place)
+        ends[(slice(None), *place)] = np.nanpercentile(means[at], _LEVEL)
     return value, *ends
 
 
@@ -276,12 +280,15 @@ def summary(
     keys = [key for key in groups[0] if all(key in each for each in groups)]
     if not keys:
         raise UserError("no network, shots and scope that all tables have; give others")
-    parts = [
-        pd.DataFrame(rows).assign(**dict(zip(_GROUP, key, strict=True)))
-        for key in keys
-        for rows in _summaries([each[key] for each in groups], names, draws, seed)
-    ]
-    found = pd.concat(parts, ignore_index=True)
+    columns: dict[str, list] = {}
+    for key in keys:
+        about = dict(zip(_GROUP, key, strict=True))
+        for rows in _summaries([each[key] for each in groups], names, draws, seed):
+            for name, values in (rows | about).items():
+                several = isinstance(values, list | np.ndarray)
+                more = values if several else [values] * len(rows["measure"])
+                columns.setdefault(name, []).extend(more)
+    found = pd.DataFrame(columns)
     found["shots"] = found["shots"].where(found["shots"] >= 0).astype("Int64")
     numbers = ["statistic", "value", "low", "high", "targets", "trials", "pairs"]
     return found[["measure", "against", *_GROUP, *numbers]]

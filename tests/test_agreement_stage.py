@@ -1,0 +1,170 @@
+"""The stage *agreement*: tables, figures, checks, and its place in the workflow."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from conftest import TINY, Workflow, experiment_of, jobs
+
+from ftd import store
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.stages import agreement, genotypes, task, transfer
+from ftd.stages.agreement import _title
+from ftd.stages.checking import Library
+from ftd.store.provenance import record
+
+CLASSES = {"zero": [0], "six": [6], "ones": [1], "both": [0, 6]}
+TASKS = {
+    name: {"dataset": "digits", "labels": {"a": numbers, "b": [numbers[0] + 2]}}
+    for name, numbers in CLASSES.items()
+}
+PAIRS = [*itertools.permutations(TASKS, 2)]
+WORTH = {pair: 0.01 * ((7 * number) % 12) for number, pair in enumerate(PAIRS)}
+"""Of every pair another value."""
+
+
+def write(experiment, artifact, rows, facts, **names):
+    table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
+    store.write_table(experiment.output(artifact, **names), table, facts)
+
+
+@pytest.fixture
+def made(digits, tmp_path):
+    """An experiment with made-up distances and truths: ``leep`` is right, ``fisher`` is wrong."""
+    own = {"tasks": TASKS, "trials": 2, "measures": ["fisher", "leep"]}
+    experiment = experiment_of(tmp_path / "one", digits.parent, **own)
+    for name in TASKS:
+        task.run(experiment, task=name)
+    network = {"network": "small-cnn"}
+    rows = [
+        network
+        | {"measure": measure, "trial": trial, "source": s, "target": t}
+        | {"distance": WORTH[s, t], "squared_distance": WORTH[s, t] ** 2 if square else np.nan}
+        for measure, square in (("fisher", True), ("leep", False))
+        for trial in range(2)
+        for s, t in PAIRS
+    ]
+    write(experiment, LAYOUT.distances, rows, record("distance", 1, {}))
+    for trial, name in itertools.product(range(2), TASKS):
+        names = network | {"trial": trial, "task": name}
+        decided = transfer.decides(experiment, **names)
+        facts = record("transfer", decided["version"], decided["settings"], decided["parts"])
+        rows = [
+            network
+            | {"trial": trial, "source": s, "target": name, "shots": shots, "scope": scope}
+            | {"gain": np.float32(WORTH[s, name] if s else 0)}
+            for s in (None, *(s for s, t in PAIRS if t == name))
+            for shots in (5, 20)
+            for scope in ("head", "whole")
+        ]
+        facts |= {"experiment_seed": decided["seed"]}
+        write(experiment, LAYOUT.transfer, rows, facts, **names)
+    return experiment
+
+
+def architectures(experiment):
+    rows = [
+        {"source": s, "target": t, "affinity": WORTH[s, t], "rank_correlation": -WORTH[s, t]}
+        | {"gain": 100 * WORTH[s, t]}
+        for s, t in PAIRS
+    ]
+    nothing = {"affinity": np.nan, "rank_correlation": np.nan, "gain": 1.0}
+    rows += [{"source": None, "target": t} | nothing for t in TASKS]
+    combined = genotypes.combines(experiment)
+    facts = record("genotypes", combined["version"], combined["settings"])
+    write(experiment, LAYOUT.affinities, rows, facts)
+
+
+def read(experiment, artifact, truth="weights"):
+    return store.read_table(experiment.output(artifact, truth=truth)).to_pandas()
+
+
+def problems(experiment):
+    library = Library(experiment.root, experiment)
+    found = []
+    for artifact, check in agreement.CHECKS:
+        for path, names in artifact.find(experiment.root):
+            found += check(path, names, library)
+    return found
+
+
+def test_tables_and_figures_of_weights(made):
+    agreement.run(made, truth="weights")
+    found = read(made, LAYOUT.agreement)
+    own = found[found["against"].isna() & ~found["disjoint"]].set_index("statistic")
+    by = own.loc["spearman"].groupby("measure")["value"].unique().map(list)
+    assert by["leep"] == [1] and by["fisher"] == [-1] and by["random"] == [0]
+    assert len(found[["shots", "scope"]].drop_duplicates()) == 4
+    cells = read(made, LAYOUT.agreement_cells)
+    assert set(cells[~cells["disjoint"]]["sources"]) == {3}
+    # "both" has the first class of the two that have one of their own
+    alone = cells[cells["disjoint"] & (cells["trial"] == 0)].groupby("target")["sources"].max()
+    assert alone["both"] == 1 and alone["ones"] == 3
+    folder = made.root / "agreement" / "weights"
+    names = ["points-fisher-small-cnn", "points-leep-small-cnn", "ranks-small-cnn"]
+    assert sorted(path.stem for path in folder.glob("*.svg")) == names
+    points, ranks = ((folder / f"{name}.svg").read_text() for name in names[1:])
+    assert "leep (larger: nearer)" in points and "whole, 20 shots" in points
+    assert "head, 20 shots" not in points and "head, 20 shots" in ranks and "fisher" in ranks
+    assert not problems(made)
+
+
+def test_architectures_are_a_truth_of_every_trial(made):
+    architectures(made)
+    agreement.run(made, truth="architectures")
+    found = read(made, LAYOUT.agreement, "architectures")
+    assert found["shots"].isna().all() and set(found["trials"]) == {2}
+    own = found[found["against"].isna() & ~found["disjoint"] & (found["measure"] == "leep")]
+    own = own.set_index(["scope", "statistic"])["value"]
+    assert own["affinity", "kendall"] == own["gain", "kendall"] == 1
+    assert own["rank_correlation", "kendall"] == -1
+    fisher = found[found["against"].isna() & (found["measure"] == "fisher")]
+    cells = read(made, LAYOUT.agreement_cells, "architectures")
+    worst = cells[(cells["measure"] == "fisher") & (cells["scope"] == "gain") & ~cells["disjoint"]]
+    wanted = {t: 100 * np.ptp([WORTH[s, u] for s, u in PAIRS if u == t]) for t in TASKS}
+    assert worst.groupby("target")["regret"].first().to_dict() == pytest.approx(wanted)
+    assert len(fisher) and not problems(made)
+
+
+def test_a_list_that_was_fixed_before(made):
+    agreement.run(made, truth="weights", measures=["leep"])
+    found = read(made, LAYOUT.agreement)
+    assert set(found["measure"]) == {"leep", "random", "best-on-average"}
+    with pytest.raises(UserError, match="no distances by 'cka'"):
+        agreement.run(made, truth="weights", measures=["cka"])
+
+
+def test_what_is_wrong_is_named(made):
+    with pytest.raises(UserError, match=r"'weight'.*weights"):
+        agreement.run(made, truth="weight")
+    with pytest.raises(UserError, match=r"affinities\.parquet: no such file.*ftd architectures"):
+        agreement.run(made, truth="architectures")
+    agreement.run(made, truth="weights")
+    path = made.output(LAYOUT.agreement, truth="weights")
+    table = store.read_table(path)
+    other = table.set_column(
+        table.column_names.index("value"), "value", pa.array(np.zeros(len(table)))
+    )
+    store.write_table(path, other, store.table_facts(table))
+    assert any("does not follow from" in each for each in problems(made))
+    distances = made.output(LAYOUT.distances)
+    rows = store.read_table(distances)
+    store.write_table(distances, rows.slice(0, 5), store.table_facts(rows))
+    assert any("another table" in each for each in problems(made))
+
+
+def test_titles():
+    assert _title("head", 5.0) == "head, 5 shots" and _title("affinity", None) == "affinity"
+    assert _title("affinity", float("nan")) == "affinity"
+
+
+def test_its_place_in_the_workflow(tmp_path):
+    workflow = Workflow(tmp_path, TINY)
+    found = jobs(workflow.run("agreement", "-n"))
+    assert found["finetuning"] == 3 and found["agreement_tables"] == 1 and "genotypes" not in found
+    other = jobs(workflow.run("agreement_of_architectures", "-n"))
+    assert other["genotypes"] == 6 and "finetuning" not in other
+    assert "agreement_tables" not in jobs(workflow.run("-n"))
