@@ -26,6 +26,7 @@ include: "rules/training.smk"
 include: "rules/comparison.smk"
 include: "rules/genotypes.smk"
 include: "rules/transfer.smk"
+include: "rules/agreement.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 

@@ -111,6 +111,16 @@ class Layout:
     transfer_store: Artifact = Artifact(
         "transfer", "transfer/{network}/{trial}/{task}.pairs", "stores of fine-tunings"
     )
+    agreement: Artifact = Artifact("agreement", "agreement/{truth}.parquet", "tables of agreement")
+    agreement_cells: Artifact = Artifact(
+        "agreement", "agreement/{truth}/cells.parquet", "tables of agreement by target"
+    )
+    agreement_map: Artifact = Artifact(
+        "agreement", "agreement/{truth}/ranks-{network}.svg", "maps of ranks"
+    )
+    agreement_scatter: Artifact = Artifact(
+        "agreement", "agreement/{truth}/points-{measure}-{network}.svg", "figures of points"
+    )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     config: Artifact = Artifact("record", "config.json", "configurations")
     report: Artifact = Artifact("report", "report.html", "reports")
@@ -135,6 +145,8 @@ FIGURES = {
 }
 """File names of the figures and pages, by what they show."""
 STATISTICS = ("mean", "std")
+TRUTHS = ("weights", "architectures")
+"""What measures can be held against."""
 
 LOGS = {
     "dataset": ("dataset",),

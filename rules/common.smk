@@ -19,6 +19,7 @@ from ftd.config import LIBRARY
 from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT
 from ftd.parts import MEASURES
+from ftd.stages import agreement as agreement_stage
 from ftd.stages import comparison as comparison_stage
 from ftd.stages import dataset as dataset_stage
 from ftd.stages import distance as distance_stage

@@ -50,6 +50,7 @@ Trial = Annotated[int, typer.Option(min=0, help="Common initialisation.")]
 Method = Annotated[str, typer.Option(help="Search method, or a hand-designed network.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the search.")]
 Repeat = Annotated[int, typer.Option(min=0, help="Which of the trainings of one genotype.")]
+Truth = Annotated[str, typer.Option(help="What is held against: weights or architectures.")]
 Plugins = Annotated[
     bool, typer.Option("--plugins", help="Trust the library's plugins: import their code.")
 ]

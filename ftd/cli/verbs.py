@@ -27,6 +27,7 @@ from ftd.cli.options import (
     Settings,
     Task,
     Trial,
+    Truth,
     experiment,
 )
 
@@ -187,6 +188,14 @@ def architectures(experiment: "Experiment") -> None:
     from ftd.stages import genotypes as stage
 
     stage.assemble(experiment)
+
+
+@verb
+def agreement(experiment: "Experiment", truth: Truth = "weights") -> None:
+    """Hold the measures against what sources are truly worth, with tables and figures."""
+    from ftd.stages import agreement as stage
+
+    stage.run(experiment, truth=truth)
 
 
 @verb

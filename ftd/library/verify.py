@@ -8,6 +8,7 @@ from ftd import config
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import (
+    agreement,
     comparison,
     dataset,
     distance,
@@ -25,7 +26,7 @@ from ftd.stages.experiment import Experiment
 
 STAGES = (
     *(dataset, task, probe, fisher, distance, selection, search, training, genotypes, transfer),
-    comparison,
+    *(agreement, comparison),
 )
 
 

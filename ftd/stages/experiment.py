@@ -10,7 +10,7 @@ from ftd import config, parts
 from ftd.config import HAND_DESIGNED, LIBRARY, Config
 from ftd.config.network_names import TORCHVISION, split_network
 from ftd.errors import UserError
-from ftd.layout import FIGURES, LAYOUT, STATISTICS, Artifact
+from ftd.layout import FIGURES, LAYOUT, STATISTICS, TRUTHS, Artifact
 from ftd.names import did_you_mean
 
 
@@ -105,6 +105,7 @@ class Experiment:
             "seed": [str(seed) for seed in self.config.search.seeds],
             "repeat": [str(repeat) for repeat in range(self.config.genotypes.repeats)],
             "statistic": list(STATISTICS),
+            "truth": list(TRUTHS),
         }
 
     @property
