@@ -3,8 +3,10 @@
 Of every target and trial (a *cell*), over its sources: Spearman's ρ, Kendall's τ-b, top-1 (the
 share of the sources that the measure puts first that are truly the best), and regret, what the
 first ones gain less than the best, in points. Means are over a target's trials, then over targets;
-intervals by resampling both, each for itself (Owen 2007, "The pigeonhole bootstrap": it errs on
-the wide side): a trial's common start is one for all targets. Sources are not resampled.
+95 % intervals by resampling both, each for itself (Owen 2007, "The pigeonhole bootstrap"): a
+trial's common start is one for all targets. Of made-up data with three trials they hold the mean in
+89 to 94 % of cases, and resampling trials within each target alone, in 81 to 92 %. Sources are not
+resampled.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
