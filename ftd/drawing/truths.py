@@ -36,7 +36,8 @@ def scatter(pairs: pd.DataFrame, out: Path, *, measure: str, worth: str) -> None
             axes.set_title(f"to {target}", loc="left", fontsize="medium")
         for axes in panels.flat[len(targets) :]:
             axes.axis("off")
-        panels[0, 0].legend(fontsize="small")
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
         figure.supxlabel(measure)
         figure.supylabel(worth)
 
