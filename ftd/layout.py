@@ -119,7 +119,7 @@ class Layout:
         "agreement", "agreement/{truth}/ranks-{network}.svg", "maps of ranks"
     )
     agreement_scatter: Artifact = Artifact(
-        "agreement", "agreement/{truth}/points-{measure}-{network}.svg", "figures of points"
+        "agreement", "agreement/{truth}/points/{measure}/{network}.svg", "figures of points"
     )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     config: Artifact = Artifact("record", "config.json", "configurations")

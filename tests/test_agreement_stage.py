@@ -104,8 +104,9 @@ def test_tables_and_figures_of_weights(made):
     alone = cells[cells["disjoint"] & (cells["trial"] == 0)].groupby("target")["sources"].max()
     assert alone["both"] == 1 and alone["ones"] == 3
     folder = made.root / "agreement" / "weights"
-    names = ["points-fisher-small-cnn", "points-leep-small-cnn", "ranks-small-cnn"]
-    assert sorted(path.stem for path in folder.glob("*.svg")) == names
+    names = ["points/fisher/small-cnn", "points/leep/small-cnn", "ranks-small-cnn"]
+    found = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.svg")]
+    assert sorted(path.as_posix() for path in found) == names
     points, ranks = ((folder / f"{name}.svg").read_text() for name in names[1:])
     assert "leep (larger: nearer)" in points and "whole, 20 shots" in points
     assert "head, 20 shots" not in points and "head, 20 shots" in ranks and "fisher" in ranks
