@@ -99,7 +99,9 @@ plain = f"{python} -P -m"
 alone = workflow.is_main_process and workflow.resource_settings.nodes is None
 forked = alone and not deployed and sys.platform == "linux"
 if forked and not os.environ.get(launch.VARIABLE, "").startswith(f"{os.getpid()}-"):
-    os.environ[launch.VARIABLE] = f"{os.getpid()}-{secrets.token_hex(8)}-{secrets.token_hex(16)}"
+    os.environ[launch.VARIABLE] = (
+        f"{os.getpid()}-{secrets.token_hex(8)}-{secrets.token_hex(16)}"
+    )
 fork = f"{python} -ISE {shlex.quote(launch.__file__)}"
 
 # Before every command of the workflow, behind what stands there already: Snakemake's strict mode,
