@@ -1,10 +1,5 @@
 # Measures held against what sources are worth: `snakemake agreement`, `snakemake agreement_of_architectures`.
 # No part of `all`.
-def truths_of(wildcards):
-    """The tables of a truth."""
-    return for_all(at.transfer) if wildcards.truth == "weights" else at.affinities
-
-
 rule agreement_tables:
     input:
         distances=at.distances,

@@ -323,3 +323,18 @@ def searched(pattern):
         )
 
     return paths
+
+
+def of_measure(pattern, measure):
+    """A pattern of one measure's files."""
+    return pattern.replace("{measure}", measure)
+
+
+def targets_needs(measures):
+    """What some measures declare of a column's target."""
+    return {need for measure in measures for need in MEASURES.get(measure).target}
+
+
+def truths_of(wildcards):
+    """The tables of a truth."""
+    return for_all(at.transfer) if wildcards.truth == "weights" else at.affinities

@@ -23,16 +23,6 @@ rule index:
         "ftd index {params.given:q} > {log:q} 2>&1"
 
 
-def of_measure(pattern, measure):
-    """A pattern of one measure's files."""
-    return pattern.replace("{measure}", measure)
-
-
-def targets_needs(measures):
-    """What some measures declare of a column's target."""
-    return {need for measure in measures for need in MEASURES.get(measure).target}
-
-
 # A column depends on the list of sources, not on the sources: one edge instead of one a task.
 # What it reads of them is what the list names, by digest.
 rule distance:

@@ -181,15 +181,19 @@ def test_a_pass_is_made_where_a_measure_lacks_its_number(trial, looks):
 
 
 def test_no_more_passes_are_kept_than_are_needed():
-    kept = sides.Passes()
+    kept = sides.Passes("b")
     made = []
 
-    def see(source):
-        return kept.of(source, "b", lambda: made.append(source) or source)
+    def see(source, target="b"):
+        pair = source, target
+        return kept.of(*pair, lambda: made.append("".join(pair)) or pair)
 
     for source in ("b", "a", "a", "b", "c", "b", "a"):
-        assert see(source) == source
-    assert made == ["b", "a", "c", "a"] and len(kept._kept) == 2
+        assert see(source) == (source, "b")
+    assert made == ["bb", "ab", "cb", "ab"] and len(kept._kept) == 2
+    assert see("a", "a") and see("a") and see("b") and len(kept._kept) == 3
+    assert see("c", "c") and see("c") and see("b") and len(kept._kept) == 3  # a's is gone
+    assert made[4:] == ["aa", "cc", "cb"]
 
 
 def test_the_target_s_images_are_made_into_batches_once(trial, monkeypatch):

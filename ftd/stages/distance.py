@@ -176,7 +176,8 @@ def _compute(
     from ftd.runtime.threads import setup
 
     setup()
-    passes, prepared, task = Passes(), {}, columns[0].task
+    task = columns[0].task
+    passes, prepared = Passes(task), {}
     for column in columns:
         comparison = comparison_of(column.measure, column.kind)
         target = column.side(task, column.things, column.own, passes)

@@ -235,18 +235,20 @@ def _sha256(value: Any) -> str:
 
 
 class Passes:
-    """What networks make of a job's target: its own network, and of all others the latest.
+    """What networks make of tasks' images: the job's target's own, and those of the latest source.
 
     Features of all sources would fill the memory; a job takes one source after another.
     """
 
-    def __init__(self):
+    def __init__(self, target: str):
+        self.target = target
         self._kept: dict[tuple[str, str], Seen] = {}
 
     def of(self, source: str, target: str, make: "Callable[[], Seen]") -> "Seen":
         """A pair's, made if it is not there."""
         if (source, target) not in self._kept:
-            self._kept = {pair: seen for pair, seen in self._kept.items() if len({*pair}) == 1}
+            last = {source, self.target}
+            self._kept = {pair: seen for pair, seen in self._kept.items() if last.issuperset(pair)}
             self._kept[source, target] = make()
         return self._kept[source, target]
 
@@ -319,7 +321,8 @@ class Side:
 
     @property
     def _data(self) -> "TaskData":
-        kept = KEPT if "data" in self._listed else 0  # features are taken once
+        often = "data" in self._listed and self.name == self._passes.target
+        kept = KEPT if often else 0  # a source's are read once
         return self._things.data(self.fisher_settings.samples, kept)
 
     def seen(self, target: "Side") -> "Seen":
