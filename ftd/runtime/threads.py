@@ -35,8 +35,7 @@ def setup() -> None:
 def _keep_freed_memory() -> None:
     """Let glibc keep 256 MiB of freed tensors of up to 32 MiB each.
 
-    By itself it gives them back to the system after every step and gets them anew, page by page:
-    a quarter of a small network's training.
+    By itself it gives them back to the system after every step and gets them anew, page by page.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         libc = ctypes.CDLL(None)
