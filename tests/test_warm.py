@@ -1,6 +1,7 @@
 """Jobs forked from a warm process: they begin, behave and end as those that Python starts."""
 
 import contextlib
+import gzip
 import json
 import os
 import secrets
@@ -20,7 +21,7 @@ LAUNCH = str(ROOT / "ftd" / "cli" / "launch.py")
 FORKED = "forked"
 # A module that stands for `ftd`: what it says depends on how it was started, or not.
 WORK = """
-import atexit, json, os, signal, sys, tempfile, time
+import atexit, gzip, json, os, signal, sys, tempfile, time
 if os.environ.get("SAY_FORKED"):
     print("forked" if "ftd.cli.launch" in sys.modules else "started", file=sys.stderr)
 what, *arguments = sys.argv[1:]
@@ -32,6 +33,8 @@ elif what == "exit":
     atexit.register(print, "at the end")
     kept = open("kept.txt", "w")
     kept.write("held back")
+    packed = gzip.open("kept.gz", "wt")
+    packed.write("held back")
     left = tempfile.TemporaryDirectory(dir=".")
     sys.exit(eval(arguments[0]))
 elif what == "draw":
@@ -158,6 +161,7 @@ def test_a_fork_behaves_and_ends_as_what_python_starts(shared, arguments):
     assert not list(shared.folder.glob("tmp*"))  # a folder that goes at the exit
     if arguments[0] == "exit":
         assert (shared.folder / "kept.txt").read_text() == "held back"
+        assert gzip.decompress((shared.folder / "kept.gz").read_bytes()) == b"held back"
     assert soon(shared.alone)
 
 

@@ -222,16 +222,18 @@ def carry_out(command: list[str]) -> None:
         sys.stderr.flush()
     except OSError:
         status = 120  # Python's
-    _flush_files()
+    _close_files()
     os._exit(status)
 
 
-def _flush_files() -> None:
-    """Write out what files that are still open hold back, as the end of a process does."""
-    for file in gc.get_objects():  # without what was there before the fork
-        if issubclass(type(file), io.IOBase):
+def _close_files() -> None:
+    """Close files that are still open, as the end of a process does: they may hold data back."""
+    found = [file for file in gc.get_objects() if issubclass(type(file), io.IOBase)]
+    found.sort(key=lambda file: type(file).__module__ == "_io")  # first those that write to others
+    for act in ("flush", "close"):
+        for file in found:  # none of those that were there before the fork
             with contextlib.suppress(Exception):
-                file.flush()
+                getattr(file, act)()
     ctypes.CDLL(None).fflush(None)
 
 
