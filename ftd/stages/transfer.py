@@ -142,15 +142,23 @@ class _Job:
         about |= getattr(self.settings, scope).model_dump()
         return [pair_key(part=part, **about) for part in MEASURED]
 
+    @property
+    def _place(self) -> dict[str, str]:
+        return {key: self.names[key] for key in ("network", "task")}
+
     @cached_property
     def _pretrained(self) -> str | None:
         """What is known of the body that the start has, if one is brought along."""
-        file = probe.pretrained_of(self.experiment, self.names["network"])
+        file = probe.files_of(self.experiment, **self._place).get("pretrained")
         return file and store.digest(file)
 
     def start(self, source: Source) -> "nn.Module":
         """A source's body and the target's head of the common start, on the device."""
-        model = probe.common_start(self.experiment, self.sliced, **self.names)
+        files = probe.files_of(self.experiment, **self._place)
+        # A network that is brought along for the target is no start of it.
+        files = {key: file for key, file in files.items() if key == "pretrained"}
+        identity = self.names | {"seed": self.decided["seed"]}
+        model = probe.started(self.sliced, identity, files)
         if source is not None:
             file = self.probes[source]
             body = {
