@@ -13,6 +13,7 @@ from ftd.runtime.seeds import seed_of
 from ftd.stages.checking import Library, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
+from ftd.transfer import trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,7 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
     weights = {}
     if temperature != "inf":  # equal ones would be most of a large library's file
         weights = {
-            target: _weights(ranks["source"], sign * ranks["mean"], temperature)
+            target: weights_of(ranks["source"], sign * ranks["mean"], temperature)
             for target, ranks in table[rows].sort_values("rank").groupby("target")
         }
     return {
@@ -99,7 +100,7 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
     }
 
 
-def _weights(
+def weights_of(
     sources: Iterable[str], numbers: Iterable[float], temperature: float
 ) -> dict[str, float]:
     """A softmax of −z/temperature, z the numbers (smaller is nearer) in standard deviations.
@@ -148,17 +149,19 @@ def summary(nearest_file: Path) -> str:
     """Each task's nearest source, over all tasks and among the learned ones, as text.
 
     By every measure and network; of several measures, what each names stands side by side first.
+    Beside each measure stands how far it is to be trusted.
     """
     from ftd.measures.ranking import COLUMNS, side_by_side  # pandas, as above
 
     read = store.read_table(nearest_file, COLUMNS, stage="selection")
     facts, table = store.table_facts(read), read.to_pandas()
-    lines = []
+    known, lines = trust.measured(facts["measures"]), []
     if len(facts["measures"]) > 1:
         lines.append(f"nearest source of each task by every measure; {facts['measure']} decides")
         beside = side_by_side(table).to_string(index=False)
         lines += [f"  {line}" for line in beside.splitlines()]
     for measure in facts["measures"]:
+        lines.append(trust.sentence(measure, known))
         for network in facts["networks"]:
             rows = table[(table["measure"] == measure) & (table["network"] == network)]
             asked = facts["settings"]["nearest"]
