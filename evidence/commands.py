@@ -124,11 +124,14 @@ def measure_cost(
     network: Annotated[str, typer.Option(help="Network of the probes.")] = "small-cnn",
     images: Annotated[int, typer.Option(min=10, help="Images of the target.")] = 500,
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds, after one to warm up.")] = 3,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="Measure to time; again: more. If none: all.")
+    ] = None,
 ) -> None:
-    """Time every measure against a forward and a backward pass of a pair."""
+    """Time measures against a forward and a backward pass of a pair."""
     from evidence import measure_cost
 
-    table = measure_cost.run(out, network=network, images=images, rounds=rounds)
+    table = measure_cost.run(out, network=network, images=images, rounds=rounds, measures=measure)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
 
 
