@@ -342,12 +342,10 @@ def _summaries(
         "trials": min(each["trial"].nunique() for each in own),
         "pairs": sum(int(each.groupby("target")["sources"].max().sum()) for each in own),
     }
-    for statistic in STATISTICS:
-        sets = []
-        for number, each in enumerate(groups):
-            values = _array(each, statistic, names)
-            sets.append(resampled(values, weights(*values.shape[1:], draws, (seed, number))))
-        means = np.mean(sets, axis=0)
+    arrays = [_arrays(each, names) for each in groups]
+    drawn = [weights(*a.shape[2:], draws, (seed, number)) for number, a in enumerate(arrays)]
+    for statistic, *values in zip(STATISTICS, *arrays, strict=True):
+        means = np.mean([*map(resampled, values, drawn)], axis=0)
         yield _columns(means, names, None) | {"statistic": statistic} | about
         for other in others:
             place, rest = names.index(other), [name for name in names if name != other]
@@ -363,9 +361,9 @@ def _columns(means: np.ndarray, names: Sequence[str], against: str | None) -> di
     return {"measure": list(names), "against": against, "value": value, "low": low, "high": high}
 
 
-def _array(table: pd.DataFrame, statistic: str, names: Sequence[str]) -> np.ndarray:
-    """A statistic as float64 [measures, trials, targets]."""
-    trials, targets = (sorted({*table[key]}) for key in ("trial", "target"))
-    rows = table.set_index(["measure", "trial", "target"])[statistic]
-    index = pd.MultiIndex.from_product([names, trials, targets])
-    return rows.reindex(index).to_numpy(np.float64).reshape(len(names), len(trials), len(targets))
+def _arrays(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """The statistics as float64 [statistics, measures, trials, targets]."""
+    keys = ["measure", "trial", "target"]
+    axes = [names, *(sorted({*table[key]}) for key in keys[1:])]
+    rows = table.set_index(keys)[list(STATISTICS)].reindex(pd.MultiIndex.from_product(axes))
+    return rows.to_numpy(np.float64).T.reshape(len(STATISTICS), *map(len, axes))
