@@ -153,6 +153,10 @@ def test_what_is_kept_gives_the_same_agreement(finished_set):
         *(each.sort_values(keys, ignore_index=True) for each in (found, wanted))
     )
     assert wanted["disjoint"].any()
+    gains = kept.gains[kept.gains["source"].notna()]
+    assert [*gains["gain"]] == [
+        WORTH[pair] for pair in zip(gains["source"], gains["target"], strict=True)
+    ]
 
 
 def test_combinations_are_made_of_what_is_kept(finished_set, registered):
@@ -290,7 +294,7 @@ def test_networks_that_some_sets_lack_are_averaged_over_those_that_have_them():
 
 
 def test_sets_that_are_held_out_show_the_frozen_list_alone():
-    measured = numbers({"leep": 1, "nce": -1, "fisher": -1})
+    measured = numbers({"leep": 1, "nce": 1, "fisher": -1})
     for name in ("one", "two", "three"):
         put(name, measured)
     freeze()
@@ -366,6 +370,7 @@ def test_costs(tmp_path):
     assert list(table["measure"]) == names and (table[["prepare", "compare"]] > 0).all(axis=None)
     by = table.set_index("measure")
     assert 10 * by["compare"]["classes"] < by["compare"]["fisher-refit"]
+    assert by["compare"]["fisher-refit"] > 1  # it has a pass, and more
     with pytest.raises(UserError, match="unknown measure 'lep'; did you mean 'leep'"):
         measure_cost.run(out, network="small-cnn", images=60, rounds=1, measures=["lep"])
     facts = store.table_facts(store.read_table(out))
