@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from evidence.frozen import HELD_OUT
 from evidence.kept_transfer import TABLES
 from ftd import store
 from ftd.errors import UserError
@@ -72,7 +73,7 @@ def fragment(table: pd.DataFrame, gate: Gate) -> list[str]:
         for network in sets.sort_values(ascending=False, kind="stable").index:
             lines += [f"**{network}, {title}**", ""]
             lines += [*_table(rows[rows["network"] == network], network, gate), ""]
-    return lines
+    return lines or ["No set has signal yet.", ""]
 
 
 def _table(rows: pd.DataFrame, network: str, gate: Gate) -> list[str]:
@@ -83,7 +84,8 @@ def _table(rows: pd.DataFrame, network: str, gate: Gate) -> list[str]:
         index="measure", columns="set", values="value"
     )
     order = regret.sort_values(together[::-1], kind="stable").index  # those held out come first
-    heads = ["measure", *alone]
+    held = {*rows.loc[rows["role"] == HELD_OUT, "set"]}
+    heads = ["measure", *(f"{name} (held out)" if name in held else name for name in alone)]
     heads += [f"{name}: {what}" for name in together for what in ("Spearman", "regret")]
     costs = _costs()
     heads += [
@@ -107,12 +109,12 @@ def _line(cells: list[str]) -> str:
 def _both(cells: Mapping, measure: str, name: str) -> str:
     """Spearman / regret of one set; nothing where there is none."""
     rows = [cells.get((measure, name, each)) for each in _SHOWN]
-    return "" if None in rows else f"{rows[0].value:.2f} / {rows[1].value:.2f}"
+    return "" if None in rows else f"{rows[0].value:z.2f} / {rows[1].value:z.2f}"
 
 
 def _held(row: object) -> str:
     """A value with its interval; nothing where there is none."""
-    return "" if row is None else f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    return "" if row is None else f"{row.value:z.2f} [{row.low:z.2f}, {row.high:z.2f}]"
 
 
 def _costs() -> dict[str, str]:

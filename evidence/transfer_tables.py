@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evidence import frozen, kept_transfer, transfer_page
-from evidence.frozen import Frozen
+from evidence.frozen import CHOOSING, HELD_OUT, Frozen
 from evidence.kept_transfer import Kept
 from ftd import store
 from ftd.errors import UserError
@@ -27,8 +27,8 @@ REFERENCES = ("fisher", "task2vec", "classes", "source-accuracy")
 """Measures that are looked at everywhere: what a good one must beat."""
 AGAINST = ("fisher", "task2vec", RANDOM, AVERAGE)
 """What every measure is compared with."""
-ALL, CHOOSING, HELD_OUT = "all sets", "sets for choosing", "sets held out"
-"""Sets taken together; a set's own name has no blank."""
+ALL = "all sets"
+"""Sets taken together, as ``CHOOSING`` and ``HELD_OUT``; a set's own name has no blank."""
 _TRUTH = ["network", "target", "shots", "scope"]
 
 

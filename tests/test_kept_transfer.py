@@ -265,6 +265,13 @@ def test_truths_without_signal_do_not_pass_the_gate():
     assert transfer_tables.run(draws=20) == lines and transfer_page.PAGE.read_text() == text
 
 
+def test_sets_without_any_signal_leave_the_page_without_a_table():
+    put("one", numbers({"leep": 1}), accuracies(without={*itertools.product(TASKS, SHOTS)}))
+    lines, table = tables()
+    assert lines == ["No set has signal yet.", ""] and not table["gate"].any()
+    assert value(table, "leep", "regret", set="one") == 0
+
+
 def test_few_images_are_held_against_as_few():
     few = [numbers({"leep": 1}, shots=5), numbers({"leep": -1}, shots=20)]
     put("one", pd.concat([numbers({"leep": -1, "fisher": 1}), *few]))
@@ -300,7 +307,7 @@ def test_sets_that_are_held_out_show_the_frozen_list_alone():
     freeze()
     lines, table = tables()
     roles = table.groupby("set")["role"].unique().map(list).to_dict()
-    choosing, held = [transfer_tables.CHOOSING], [transfer_tables.HELD_OUT]
+    choosing, held = [frozen.CHOOSING], [frozen.HELD_OUT]
     assert roles == {"one": choosing, choosing[0]: choosing} | dict.fromkeys(
         ["two", "three", *held], held
     )
@@ -309,6 +316,7 @@ def test_sets_that_are_held_out_show_the_frozen_list_alone():
     assert set(out["measure"]) == {"leep", "fisher"} | baselines
     assert set(table[table["set"] == "one"]["measure"]) == {"leep", "nce", "fisher"} | baselines
     assert set(out[out["set"] == held[0]]["sets"]) == {2}
+    assert lines[2].startswith("| measure | one | three (held out) | two (held out) | sets for")
     nce = next(line for line in lines if line.startswith("| nce"))
     assert nce.split(" | ")[2:4] == ["", ""] and nce.split(" | ")[6:8] == ["", ""]
     order = [line.split(" | ")[0].strip("| ") for line in lines[4:]]
