@@ -1,8 +1,9 @@
 """What measures cost, in units of a forward and a backward pass of a source over a target's images.
 
 ``prepare`` is once a target, ``compare`` once a pair, files that are read included; what is done
-once when the first source is compared, such as a pass of the target's own network, is in neither.
-Each measure is timed alone: those that share a source's pass in a job pay for it here, every one.
+once when the first source is compared, such as a pass of the target's own network, is in neither,
+nor is what makes a task's artifacts, such as its probe. Each measure is timed alone: those that
+share a source's pass in a job pay for it here, every one.
 """
 
 import contextlib
