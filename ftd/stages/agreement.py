@@ -72,7 +72,7 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
     if missing := [name for name in wanted if name not in set(distances["measure"])]:
         raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
     truths, digests = _truths(experiment, truth)
-    cells = agreement.cells(distances, truths, decided["higher"], _classes(experiment))
+    cells = agreement.cells(distances, truths, decided["higher"], classes_of(experiment))
     facts = {key: decided[key] for key in ("truth", "networks", "higher")} | {"measures": wanted}
     facts |= {"distances": store.table_facts(read)["sha256"], "truths": digests}
     facts |= record("agreement", VERSION, {})
@@ -121,7 +121,7 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
     return table, {LAYOUT.affinities.path(Path()).as_posix(): digest}
 
 
-def _classes(experiment: Experiment) -> "Classes | None":
+def classes_of(experiment: Experiment) -> "Classes | None":
     """Of which classes each task's images are, those of its rest too; ``None``: one has none."""
     import numpy as np  # as in run
 
