@@ -58,7 +58,7 @@ def sentence(measure: str, known: Mapping[str, Trust]) -> str:
     """
     own, other = known.get(measure), known.get(RANDOM)
     if own is None or other is None:
-        return f"how far to trust {measure}: not measured on any task set"
+        return f"how far to trust {measure}: not measured"
     return (
         f"how far to trust {measure}: on {own.sets} task set(s) it named the best source of "
         f"{percent(own.top1)} of the targets, a random choice that of {other.top1[0]:.0%}; its "

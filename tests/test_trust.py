@@ -1,0 +1,69 @@
+"""How far measures are to be trusted: the file that is installed, and what is said of it."""
+
+import fnmatch
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+from evidence import transfer_tables, transfer_trust
+from ftd import store
+from ftd.errors import UserError
+from ftd.transfer import agreement, trust
+from ftd.transfer.trust import Trust
+
+SOURCES = (".py", ".pyc")
+KNOWN = {
+    "leep": Trust((0.41, 0.35, 0.47), (0.5, 0.4, 0.6), (1.06, 0.84, 1.4), 3),
+    "random": Trust((0.0909, 0.08, 0.1), (0, 0, 0), (3.1, 2.7, 3.5), 3),
+}
+
+
+def test_what_is_said_of_a_measure():
+    assert trust.sentence("leep", KNOWN) == (
+        "how far to trust leep: on 3 task set(s) it named the best source of 41% [35%, 47%] of the "
+        "targets, a random choice that of 9%; its choice gains 1.1 [0.8, 1.4] points less than "
+        "the best, a random one 3.1; Spearman 0.50 [0.40, 0.60]"
+    )
+    assert trust.sentence("mine", KNOWN) == "how far to trust mine: not measured"
+    assert trust.sentence("leep", {}).endswith("not measured")
+
+
+def test_what_was_written_is_read(tmp_path, monkeypatch):
+    own = {"top1": [0.5, 0.25, 1], "spearman": [0, -1, 1], "regret": [2, 1, 3], "sets": 2}
+    monkeypatch.setattr(trust, "PLACE", tmp_path / "trust.json")
+    store.write_json(trust.PLACE, {"leep": own, "nce": own, trust.RANDOM: own})
+    found = trust.measured(["leep", "mine"])
+    assert list(found) == ["leep", trust.RANDOM]
+    assert found["leep"] == Trust((0.5, 0.25, 1), (0, -1, 1), (2, 1, 3), 2)
+    trust.PLACE.write_text(trust.PLACE.read_text().replace("0.25", "0.45"))
+    with pytest.raises(UserError, match=r"trust\.json"):
+        trust.measured(["leep"])
+
+
+def test_the_baseline_has_one_name():
+    assert trust.RANDOM == agreement.RANDOM
+
+
+def test_the_installed_file_is_what_the_committed_table_gives():
+    assert ROOT / transfer_trust.OUT == trust.PLACE
+    found, facts = store.read_document(trust.PLACE)
+    path = ROOT / transfer_tables.OUT
+    if not path.exists():
+        assert found == {}  # no number that was not measured
+        pytest.skip("no table of agreement is kept yet")
+    rows = transfer_trust.pooled(store.read_table(path).to_pandas())
+    assert found == transfer_trust.by_measure(rows) and trust.RANDOM in found
+    assert facts["agreement"] == store.checksum(path)
+
+
+def test_files_that_are_no_modules_are_installed():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = [
+        f"{package.replace('.', '/')}/{name}"
+        for package, names in tools["package-data"].items()
+        for name in names
+    ]
+    files = [path for path in (ROOT / "ftd").rglob("*") if path.is_file()]
+    others = [path.relative_to(ROOT).as_posix() for path in files if path.suffix not in SOURCES]
+    assert others and all(any(fnmatch.fnmatch(name, p) for p in patterns) for name in others)
