@@ -259,12 +259,9 @@ def test_what_any_new_task_would_get_stands_beside_it(library, task_file, tmp_pa
     said = recommend.run(library.root, task_file, data_root=tmp_path)
     first, second, third = said.nearest["source"]
     assert set(said.on_average) <= {first, second, third} and said.on_average  # as it was run
+    nothing = "; the same, so this may say nothing about seven itself"
     for numbers, others, expected in (
-        (
-            (0.1, 0.2, 0.3),
-            [first],
-            f"{first}; the same, so this may say nothing about seven itself",
-        ),
+        ((0.1, 0.2, 0.3), [first], f"{first}{nothing}"),
         ((0.3, 0.1, 0.2), [second], f"{second}; another, so it is seven that made the difference"),
         ((0.1, 0.1, 0.3), [first, second], " tie; what is nearest to seven is one of them"),
     ):

@@ -1,6 +1,7 @@
 """How far measures are to be trusted: the file that is installed, and what is said of it."""
 
 import fnmatch
+import re
 import tomllib
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import ROOT
 from evidence import transfer_tables, transfer_trust
 from ftd import store
 from ftd.errors import UserError
+from ftd.parts import MEASURES
 from ftd.transfer import agreement, trust
 from ftd.transfer.trust import Trust
 
@@ -55,6 +57,29 @@ def test_the_installed_file_is_what_the_committed_table_gives():
     rows = transfer_trust.pooled(store.read_table(path).to_pandas())
     assert found == transfer_trust.by_measure(rows) and trust.RANDOM in found
     assert facts["agreement"] == store.checksum(path)
+
+
+def parts_of(kind):
+    """What a combination is made of, or the measure itself."""
+    return [MEASURES.get(name) for name in getattr(kind, "of", ())] or [kind]
+
+
+def test_the_page_that_says_which_measure_to_use_says_what_measures_declare():
+    page = (ROOT / "docs" / "transfer.md").read_text()
+    table = page.partition("## Which measure should I use?")[2].split("| you have |")[1]
+    rows = [line.split(" | ")[1] for line in table.splitlines()[2:8]]
+    named = [[MEASURES.get(name) for name in re.findall("`(.*?)`", row)] for row in rows]
+    unprobed, embedded, probed, anywhere, any_kind, paper = [
+        [part for kind in row for part in parts_of(kind)] for row in named
+    ]
+    own = {"weights", "fisher", "features", "facts", "start"}
+    assert all(kind.target == ("data",) and kind.group == "seen" for kind in unprobed)
+    assert all({*kind.source, *kind.target} == {"embedding"} for kind in embedded)
+    assert all(own & {*kind.target} and kind.common_start for kind in probed)
+    assert not any(own & {*kind.target} or kind.common_start for kind in [*unprobed, *anywhere])
+    assert all(kind.kinds is None for kind in any_kind)
+    assert all(kind.kinds == ("classes",) for kind in [*unprobed, *embedded, *anywhere])
+    assert paper == [MEASURES.get("fisher")] and len(unprobed) > 3
 
 
 def test_files_that_are_no_modules_are_installed():
