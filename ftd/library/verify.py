@@ -12,6 +12,7 @@ from ftd.stages import (
     comparison,
     dataset,
     distance,
+    few,
     fisher,
     genotypes,
     probe,
@@ -26,7 +27,7 @@ from ftd.stages.experiment import Experiment
 
 STAGES = (
     *(dataset, task, probe, fisher, distance, selection, search, training, genotypes, transfer),
-    *(agreement, comparison),
+    *(few, agreement, comparison),
 )
 
 
