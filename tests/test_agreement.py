@@ -173,11 +173,11 @@ def test_numbers_by_few_images_are_held_against_truths_of_as_many():
     )
     short = summary(found, draws=10)
     values = short[(short["measure"] == "far") & short["against"].isna()]
-    values = values.set_index(["statistic", "shots", "arm"])["value"]
+    values = values.set_index(["statistic", "shots", "arm"])["value"].sort_index()
     assert values["kendall", 20].to_dict() == {"all": 1, "few": -1}
     with pytest.raises(UserError, match="the name of a baseline"):
         cells(distances, truths, few=few.replace("far", "random"))
-    bare = cells(distances, truths.assign(shots=None, scope="gain")[:24], few=few)
+    bare = cells(distances, tables()[1].assign(shots=None), few=few)
     assert {*bare["arm"]} == {"all"}
 
 
