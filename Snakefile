@@ -19,6 +19,7 @@ include: "rules/dataset.smk"
 include: "rules/task.smk"
 include: "rules/probe.smk"
 include: "rules/fisher.smk"
+include: "rules/embedding.smk"
 include: "rules/distance.smk"
 include: "rules/selection.smk"
 include: "rules/search.smk"
@@ -41,6 +42,7 @@ rule all:
         for_all(at.probe_facts),
         rules.probes.input,
         rules.fishers.input,
+        rules.embeddings.input,
         rules.distances.input,
         at.distances,
         at.layers,

@@ -72,6 +72,9 @@ class Layout:
     fisher: Artifact = Artifact(
         "fisher", "fisher/{network}/{trial}/{task}.safetensors", "Fisher diagonals"
     )
+    embedding: Artifact = Artifact(
+        "embedding", "embeddings/{network}/{trial}/{task}.safetensors", "embeddings"
+    )
     index: Artifact = Artifact(
         "index", "index/{measure}/{network}/{trial}.json", "lists of sources"
     )
@@ -160,6 +163,7 @@ LOGS = {
     "probe": ("network", "trial", "task"),
     "index": ("measure", "network", "trial"),
     "fisher": ("network", "trial", "task"),
+    "embedding": ("network", "trial", "task"),
     "distance": ("measure", "network", "trial", "task"),
     "search": ("method", "task", "seed"),
     "training": ("method", "task", "seed"),

@@ -23,6 +23,7 @@ from ftd.stages import agreement as agreement_stage
 from ftd.stages import comparison as comparison_stage
 from ftd.stages import dataset as dataset_stage
 from ftd.stages import distance as distance_stage
+from ftd.stages import embedding as embedding_stage
 from ftd.stages import few as few_stage
 from ftd.stages import figures as figures_stage
 from ftd.stages import fisher as fisher_stage
@@ -217,6 +218,11 @@ def brought(wildcards):
         EXPERIMENT, network=wildcards.network, task=wildcards.task
     )
     return list(files.values())
+
+
+def pretrained(wildcards):
+    """The body that the trial's common start has, where the user brings one."""
+    return probe_stage.pretrained_of(EXPERIMENT, wildcards.network) or []
 
 
 # The measures that compare pairs: the others combine finished columns, and have none.

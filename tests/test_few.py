@@ -17,7 +17,7 @@ from ftd.measures import Measure
 from ftd.models import networks
 from ftd.parts import MEASURES
 from ftd.runtime.seeds import seed_of
-from ftd.stages import distance, few, fisher, probe, task
+from ftd.stages import distance, embedding, few, fisher, probe, task
 from ftd.stages.checking import Library
 from ftd.tasks.data import TaskData
 from ftd.tasks.slices import read_slice
@@ -41,8 +41,9 @@ def made(digits, tmp_path):
             if not experiment.output(LAYOUT.probe, **names).exists():
                 task.run(experiment, task=each)
                 probe.run(experiment, **names)
-            if experiment.needs("fisher"):
-                fisher.run(experiment, **names)
+            for stage, name in ((fisher, "fisher"), (embedding, "embedding")):
+                if experiment.needs(name):
+                    stage.run(experiment, **names)
         for measure in experiment.measures:
             distance.index(experiment, measure=measure, network="small-cnn", trial=0)
         return experiment

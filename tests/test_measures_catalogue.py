@@ -12,7 +12,7 @@ from test_distance import PLACE, TASKS, Trial
 from ftd.layout import LAYOUT
 from ftd.measures import Combination, Measure, comparison_of
 from ftd.parts import MEASURES
-from ftd.stages import distance
+from ftd.stages import distance, embedding
 
 HIGHER = {
     *("leep", "nce", "logme", "hscore", "hscore-shrunk", "cka-labels", "cka-features"),
@@ -31,6 +31,8 @@ def trial(tmp_path_factory, digits):
     made = Trial(tmp_path_factory.mktemp("measures"), digits.parent)
     for task in ("zero", "six"):
         made.fisher(task)
+    for task in TASKS:
+        embedding.run(made.of(), task=task, **PLACE)
     return made
 
 

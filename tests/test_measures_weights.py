@@ -45,6 +45,7 @@ def side(name, data, **keys):
     return Side(
         **{"name": name, "what": f"probe {name}", "data": data, "brought": False},
         **{"weights": model, "start": start, "fisher_settings": how},
+        embedding=embedding(start, data, name),
         fisher=on_own_task(model, data, how, f"probe {name}"),
     )
 

@@ -7,7 +7,10 @@ import yaml
 from conftest import ROOT, TINY, Workflow
 
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
-GPU_RULES = ("probe", "fisher", "distance", "search", "training", "genotypes", "finetuning", "few")
+GPU_RULES = (
+    *("probe", "fisher", "embedding", "distance", "search", "training", "genotypes"),
+    *("finetuning", "few"),
+)
 NO_GPU = [f"{rule}:gpu=0" for rule in GPU_RULES]
 
 

@@ -333,7 +333,7 @@ def test_what_takes_long_to_import_is_imported_before_the_fork(finished, tmp_pat
     (workflow.results / "pairs/fisher/small-cnn/0/six.pairs").unlink()
     task = ["--task", "six"]
     verbs = [("figure", ["scatter"]), ("fisher", task), ("distance", task), ("probe", task)]
-    verbs += [("training", task)]
+    verbs += [("training", task), ("embedding", task)]
     done = subprocess.run(
         [sys.executable, "-c", LEFT, json.dumps(verbs)],
         cwd=workflow.folder, capture_output=True, text=True, check=True,

@@ -95,6 +95,16 @@ def fisher(experiment: "Experiment", task: Task, network: Network = None, trial:
 
 
 @verb
+def embedding(
+    experiment: "Experiment", task: Task, network: Network = None, trial: Trial = 0
+) -> None:
+    """Embed a task by its trial's common start, for the measure task2vec."""
+    from ftd.stages import embedding as stage
+
+    stage.run(experiment, network=network or experiment.network, trial=trial, task=task)
+
+
+@verb
 def index(
     experiment: "Experiment", measure: Measure = None, network: Network = None, trial: Trial = 0
 ) -> None:

@@ -20,7 +20,17 @@ from ftd.layout import LAYOUT
 from ftd.measures.columns import combined, join, read_columns
 from ftd.measures.ranking import NEEDED, nearest
 from ftd.parts import MEASURES
-from ftd.stages import dataset, distance, fisher, probe, report, search, task, training
+from ftd.stages import (
+    dataset,
+    distance,
+    embedding,
+    fisher,
+    probe,
+    report,
+    search,
+    task,
+    training,
+)
 from ftd.stages.experiment import Experiment
 
 
@@ -204,13 +214,15 @@ def _is_there(experiment: Experiment, name: str) -> bool:
 
 
 def _columns(experiment: Experiment, name: str) -> Iterator[pa.Table]:
-    """Probe, Fisher diagonal and distances of every trial; yields the columns' pairs."""
+    """All that distances of every trial take, and they themselves; yields the columns' pairs."""
     for network in experiment.config.networks:
         for trial in range(experiment.config.trials):
             place = {"network": network, "trial": trial}
             probe.run(experiment, task=name, **place)
             if experiment.needs("fisher"):
                 fisher.run(experiment, task=name, **place)
+            if experiment.needs("embedding"):
+                embedding.run(experiment, task=name, **place)
             for measure in experiment.measures:
                 distance.index(experiment, measure=measure, **place)
             distance.run_together(experiment, measures=experiment.measures, task=name, **place)

@@ -12,6 +12,7 @@ from ftd.stages import (
     comparison,
     dataset,
     distance,
+    embedding,
     few,
     fisher,
     genotypes,
@@ -26,8 +27,8 @@ from ftd.stages.checking import AGAIN, Check, Library
 from ftd.stages.experiment import Experiment
 
 STAGES = (
-    *(dataset, task, probe, fisher, distance, selection, search, training, genotypes, transfer),
-    *(few, agreement, comparison),
+    *(dataset, task, probe, fisher, embedding, distance, selection, search, training),
+    *(genotypes, transfer, few, agreement, comparison),
 )
 
 
@@ -132,6 +133,8 @@ def expected(experiment: Experiment) -> Iterator[Path]:
                 yield experiment.output(LAYOUT.probe_facts, task=name, **place)
                 if experiment.needs("fisher"):
                     yield experiment.output(LAYOUT.fisher, task=name, **place)
+                if experiment.needs("embedding"):
+                    yield experiment.output(LAYOUT.embedding, task=name, **place)
                 for measure in experiment.measures:
                     yield experiment.output(LAYOUT.column, measure=measure, task=name, **place)
     tables = (LAYOUT.distances, LAYOUT.layers, LAYOUT.nearest, LAYOUT.selection)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch: seconds that registering a measure would pay
 _SHORT = reprlib.Repr()
 ROUNDING = 1e-6
 """How far rounding may take a number out of its measure's range."""
-NEEDS = ("weights", "start", "fisher", "data", "features", "facts")
+NEEDS = ("weights", "start", "fisher", "embedding", "data", "features", "facts")
 """What a measure may ask of a side."""
 Nearer = Literal["lower", "higher"]
 
@@ -177,6 +177,7 @@ class Side(Protocol):
         start: the network as it was before training, at the common start.
         fisher: float64, the network's Fisher information on its own task, by parameter.
         fisher_settings: the ``fisher`` section that it was made with, on either side.
+        embedding: float64 [filters], what the common start makes of the task: see ``task2vec``.
         data: the ``fisher`` part of the task's images.
         features: float32 [N, F], what the network's body makes of its own data, flattened.
         facts: of the task's slice and network: its labels, its accuracy, ….
@@ -190,6 +191,7 @@ class Side(Protocol):
     start: "nn.Module"
     fisher: "dict[str, torch.Tensor]"
     fisher_settings: "FisherSettings"
+    embedding: "torch.Tensor"
     data: "Data"
     features: "torch.Tensor"
     facts: dict[str, Any]

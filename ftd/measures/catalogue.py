@@ -231,12 +231,12 @@ register_measure(
     Measure(
         "ftd.measures.task2vec:Task2Vec",
         **_SHARE,
-        source=("start", "data"),
-        target=("start", "data"),
+        source=("embedding",),
+        target=("embedding",),
         zero_to_itself=True,
         kinds=_CLASSES,
-        cost="a backward pass a label on the source's images, a head fitted",
-        reference="Achille et al. 2019, symmetric distance; of the untrained common start",
+        cost="no pass; a task's embedding, once: a backward pass a label, a head fitted",
+        reference="Achille et al. 2019, symmetric distance; of the common start",
     ),
 )
 

@@ -8,13 +8,15 @@ symmetric distance is
 
     d = 1 − cos(F_a / (F_a + F_b), F_b / (F_a + F_b))
 
-Where we differ: the body is the trial's common start, untrained, theirs is trained on ImageNet; F
-is exact at the fitted weights, without their noise and its prior. Their
+Where we differ: the body is the trial's common start, untrained unless a ``pretrained`` one is
+brought, theirs is trained on ImageNet; F is exact at the fitted weights, without their noise and
+its prior. Their
 asymmetric distance subtracts the distance to a trivial task, which that prior alone makes definite
 (F is 0 there), so there is none here.
 
-Range: [0, 1]. Lower is nearer. Cost: forward passes and a backward pass a label on the source's
-own images, a head fitted; no probe of either.
+Range: [0, 1]. Lower is nearer. Cost: no pass a pair, and no probe of either. A task's embedding is
+an artifact (the stage *embedding*) made once: a forward pass, a head fitted, and a backward pass a
+label on its own images.
 """
 
 from typing import TYPE_CHECKING
@@ -84,13 +86,8 @@ class Task2Vec:
 
     def prepare(self, target: "Side", settings: "Section") -> torch.Tensor:
         """The target's embedding."""
-        return embedding(target.start, target.data, f"task2vec of {target.name}, {target.what}")
+        return target.embedding
 
     def compare(self, source: "Side", own: torch.Tensor) -> dict[str, float]:
-        """The distance, as one whole.
-
-        Raises:
-            UserError: a network or a target without classes, or a zero or non-finite trace.
-        """
-        found = embedding(source.start, source.data, f"task2vec of {source.name}, {source.what}")
-        return {"whole": distance(found, own)}
+        """The distance, as one whole."""
+        return {"whole": distance(source.embedding, own)}

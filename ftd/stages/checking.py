@@ -155,3 +155,13 @@ def finite(path: Path) -> Iterator[str]:
         for name in sorted(file.keys()):
             sound = bool(np.isfinite(file.get_tensor(name)).all())
             yield from must(sound, f"{name} holds values that are not finite")
+
+
+def not_negative(path: Path) -> Iterator[str]:
+    """Whether tensors have values below zero; one after another, as above."""
+    import numpy as np  # as above
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        sound = all(np.all(file.get_tensor(name) >= 0) for name in sorted(file.keys()))
+    yield from must(sound, "values below zero")

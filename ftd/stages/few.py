@@ -4,15 +4,12 @@ A column of distances lets a target have all of its data; here it has the images
 fine-tuned on (the stage *transfer*), and what follows from them.
 """
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftd import store
-from ftd.config import Fisher
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures import ROUNDING, comparison_of, numbers_of
@@ -22,19 +19,14 @@ from ftd.stages import probe
 from ftd.stages.checking import Library, gathered, must
 from ftd.stages.column import sources_of
 from ftd.stages.experiment import Experiment
-from ftd.stages.shots import Shots
-from ftd.stages.sides import Passes, Side, Things, expect_made, is_brought, passed
+from ftd.stages.shots import Shots, Target
+from ftd.stages.sides import Passes, Side, Things, expect_made
 from ftd.store.pairs import PairStore, open_store, pair_key
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    import torch
-    from torch import nn
-
-    from ftd.measures import Seen
-    from ftd.tasks.data import TaskData
 
 VERSION = 1
 NONE = float("nan")
@@ -109,83 +101,6 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> int:
             found.setdefault((measure, shots), {})[source] = number
     _write(job, found)
     return len(missing)
-
-
-class Target:
-    """A task as measures see it through a few images a class: a ``ftd.measures.Side``.
-
-    What follows from the images is made when it is first asked for.
-
-    Args:
-        few: the task's images.
-        shots: how many of a class.
-        settings: those of its Fisher information.
-    """
-
-    def __init__(self, few: Shots, shots: int, settings: Fisher):
-        self._few, self._shots = few, shots
-        self.name = f"{few.names['task']}, {shots} shots"
-        self.what = f"{few.what}, {shots} shots"
-        self.fisher_settings = settings
-        self._passes = Passes(self.name)
-
-    @cached_property
-    def data(self) -> "TaskData":
-        """The images, as the part ``fisher``."""
-        return self._few.data(self._shots, "fisher")
-
-    @cached_property
-    def _trained(self) -> "nn.Module":
-        model = self._few.start()
-        self._few.tune(model, self._shots, self.data, "fisher", self.what)
-        return model.cpu()
-
-    @property
-    def weights(self) -> "nn.Module":
-        """The common start fine-tuned on the images: each time a network of its own."""
-        return copy.deepcopy(self._trained)
-
-    @property
-    def start(self) -> "nn.Module":
-        """The common start."""
-        return self._few.start().cpu().eval()
-
-    @cached_property
-    def fisher(self) -> "dict[str, torch.Tensor]":
-        """The network's Fisher information on the images, float64.
-
-        Raises:
-            UserError: a zero or non-finite trace, or fewer images than a micro-batch has.
-        """
-        from ftd.measures.fisher_task import on_own_task  # torch, as in run
-
-        found = on_own_task(self.weights, self.data, self.fisher_settings, self.what)
-        return {name: value.cpu() for name, value in found.items()}
-
-    @cached_property
-    def features(self) -> "torch.Tensor":
-        """What the network's body makes of the images, float32 [N, F]."""
-        from ftd.models.fitting import features  # torch, as in run
-
-        return features(self.weights, self.data, "fisher")
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Of the task's slice; no accuracy is known by these images."""
-        about = {key: self._few.sliced.facts[key] for key in ("image", "target")}
-        return self._few.names | about | {"labels": self._few.sliced.labels}
-
-    @property
-    def brought(self) -> bool:
-        """Whether other code than this package's makes the network, or the target."""
-        return is_brought(self._few.sliced.facts | {"network": self._few.names["network"]})
-
-    def seen(self, target: "Side | Target") -> "Seen":
-        """What the network makes of a side's images."""
-        what = f"{self.what} on {target.name}"
-        return self._passes.of(
-            self.name, target.name, lambda: passed(self.weights, target.data, what)
-        )
 
 
 class _Job:

@@ -9,7 +9,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import probe
 from ftd.stages import task as slices
-from ftd.stages.checking import Library, expect_asked, finite, must
+from ftd.stages.checking import Library, expect_asked, finite, must, not_negative
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
@@ -69,9 +69,6 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
 
 
 def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
-    import numpy as np  # a check's alone
-    from safetensors import safe_open
-
     facts = store.read_tensor_facts(path, stage="fisher")
     yield from library.made_by(facts, VERSION, decides, **names)
     found = {name: str(facts[name]) for name in names}
@@ -81,9 +78,7 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     yield from must(facts["samples"] >= 1, "no samples")
     yield from finite(path)
     if facts["settings"]["structure"] == "diagonal":
-        with safe_open(path, framework="numpy") as file:
-            positive = all(np.all(file.get_tensor(name) >= 0) for name in sorted(file.keys()))
-        yield from must(positive, "values below zero")
+        yield from not_negative(path)
 
 
 CHECKS = [(LAYOUT.fisher, _check)]

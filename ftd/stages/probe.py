@@ -40,10 +40,15 @@ def decides(experiment: Experiment, *, network: str, trial: int | str, task: str
 def files_of(experiment: Experiment, *, network: str, task: str) -> dict[str, str]:
     """Files of weights that the user brings: ``pretrained`` bodies, ``weights`` of a task."""
     found = {
-        "pretrained": experiment.config.pretrained.get(network),
+        "pretrained": pretrained_of(experiment, network),
         "weights": experiment.config.tasks[task].weights_of(network),
     }
     return {key: path for key, path in found.items() if path}
+
+
+def pretrained_of(experiment: Experiment, network: str) -> str | None:
+    """The file of the body that a network starts from, if the user brings one."""
+    return experiment.config.pretrained.get(network)
 
 
 def run(experiment: Experiment, *, network: str, trial: int, task: str) -> dict:
@@ -179,6 +184,21 @@ def started(sliced: "Slice", identity: dict, files: dict[str, str]) -> "nn.Modul
                 raise UserError(f"{files[key]}: not {what}: {reason}{hint}") from error
             _check_numbers(files[key], weights, into)
     return model
+
+
+def common_start(
+    experiment: Experiment, sliced: "Slice", *, network: str, trial: int, task: str
+) -> "nn.Module":
+    """What the trial's probes start from, with a head for this task, in training mode.
+
+    A network that is brought along for the task is no start of it.
+
+    Raises:
+        UserError: a ``pretrained`` body that does not fit.
+    """
+    identity = {"network": network, "trial": trial, "task": task, "seed": experiment.config.seed}
+    body = pretrained_of(experiment, network)
+    return started(sliced, identity, {"pretrained": body} if body else {})
 
 
 def _prefix_hint(weights: "dict[str, torch.Tensor]", into: "nn.Module") -> str:

@@ -1,22 +1,26 @@
-"""A task seen through a few images a class: which ones, and networks that are trained on them."""
+"""A task seen through a few images a class: which ones, and what follows from them."""
 
+import copy
 import dataclasses
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ftd import store
+from ftd.config import Fisher
 from ftd.errors import UserError
 from ftd.runtime.progress import log
 from ftd.runtime.seeds import seed_of
 from ftd.stages import probe
 from ftd.stages import task as slices
 from ftd.stages.experiment import Experiment
+from ftd.stages.sides import Passes, Side, is_brought, passed
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import nn
 
+    from ftd.measures import Seen
     from ftd.tasks.data import TaskData
 
 KEPT = 2**28
@@ -91,26 +95,16 @@ class Shots:
         seen = dataclasses.replace(self.sliced, part=parts, **arrays)
         return TaskData(seen, self.images, dict.fromkeys((part, *others)), kept=KEPT)
 
-    @property
-    def _files(self) -> dict[str, str]:
-        """A body that the start has, if one is brought along.
-
-        A network that is brought along for the target is no start of it.
-        """
-        place = {key: self.names[key] for key in ("network", "task")}
-        files = probe.files_of(self.experiment, **place)
-        return {key: file for key, file in files.items() if key == "pretrained"}
-
     @cached_property
     def pretrained(self) -> str | None:
-        """What that body is known by."""
-        file = self._files.get("pretrained")
+        """What is known of the body that the start has, if one is brought along."""
+        file = probe.pretrained_of(self.experiment, self.names["network"])
         return file and store.digest(file)
 
     def start(self) -> "nn.Module":
         """The trial's common start with the task's own head, on the device."""
-        identity = self.names | {"seed": self.experiment.config.seed}
-        return probe.started(self.sliced, identity, self._files).to(self.device)
+        model = probe.common_start(self.experiment, self.sliced, **self.names)
+        return model.to(self.device)
 
     def order(self, shots: int, count: int, scope: str) -> "torch.Tensor":
         """The rows of each step of a training, see ``order_of``."""
@@ -140,3 +134,87 @@ class Shots:
             torch.manual_seed(seed_of("whole", self.seed, shots))  # of dropout and the like
             tune_whole(model, images, labels, order, self.settings.whole, data.target.loss)
         expect_finite(what, "whole", *model.state_dict().values())
+
+
+class Target:
+    """A task as measures see it through a few images a class: a ``ftd.measures.Side``.
+
+    What follows from the images is made when it is first asked for.
+
+    Args:
+        few: the task's images.
+        shots: how many of a class.
+        settings: those of its Fisher information.
+    """
+
+    def __init__(self, few: Shots, shots: int, settings: Fisher):
+        self._few, self._shots = few, shots
+        self.name = f"{few.names['task']}, {shots} shots"
+        self.what = f"{few.what}, {shots} shots"
+        self.fisher_settings = settings
+        self._passes = Passes(self.name)
+
+    @cached_property
+    def data(self) -> "TaskData":
+        """The images, as the part ``fisher``."""
+        return self._few.data(self._shots, "fisher")
+
+    @cached_property
+    def _trained(self) -> "nn.Module":
+        model = self._few.start()
+        self._few.tune(model, self._shots, self.data, "fisher", self.what)
+        return model.cpu()
+
+    @property
+    def weights(self) -> "nn.Module":
+        """The common start fine-tuned on the images: each time a network of its own."""
+        return copy.deepcopy(self._trained)
+
+    @property
+    def start(self) -> "nn.Module":
+        """The common start."""
+        return self._few.start().cpu().eval()
+
+    @cached_property
+    def fisher(self) -> "dict[str, torch.Tensor]":
+        """The network's Fisher information on the images, float64.
+
+        Raises:
+            UserError: a zero or non-finite trace, or fewer images than a micro-batch has.
+        """
+        from ftd.measures.fisher_task import on_own_task  # torch, as above
+
+        found = on_own_task(self.weights, self.data, self.fisher_settings, self.what)
+        return {name: value.cpu() for name, value in found.items()}
+
+    @cached_property
+    def embedding(self) -> "torch.Tensor":
+        """What the common start makes of the images, float64 [filters]."""
+        from ftd.measures.task2vec import embedding  # torch, as above
+
+        return embedding(self.start, self.data, self.what)
+
+    @cached_property
+    def features(self) -> "torch.Tensor":
+        """What the network's body makes of the images, float32 [N, F]."""
+        from ftd.models.fitting import features  # torch, as above
+
+        return features(self.weights, self.data, "fisher")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Of the task's slice; no accuracy is known by these images."""
+        about = {key: self._few.sliced.facts[key] for key in ("image", "target")}
+        return self._few.names | about | {"labels": self._few.sliced.labels}
+
+    @property
+    def brought(self) -> bool:
+        """Whether other code than this package's makes the network, or the target."""
+        return is_brought(self._few.sliced.facts | {"network": self._few.names["network"]})
+
+    def seen(self, target: "Side | Target") -> "Seen":
+        """What the network makes of a side's images."""
+        what = f"{self.what} on {target.name}"
+        return self._passes.of(
+            self.name, target.name, lambda: passed(self.weights, target.data, what)
+        )

@@ -17,7 +17,7 @@ from ftd.config.network_names import TORCHVISION, split_network
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.parts import NETWORKS, TARGETS, is_own
-from ftd.stages import fisher, probe
+from ftd.stages import embedding, fisher, probe
 from ftd.stages import task as slices
 from ftd.stages.checking import expect_asked
 from ftd.stages.experiment import Experiment
@@ -42,6 +42,7 @@ FILES = {
     "weights": ("probe",),
     "start": ("probe",),
     "fisher": ("fisher",),
+    "embedding": ("embedding",),
     "data": ("slice", "images"),
     "features": ("probe", "slice", "images"),
     "facts": ("probe_facts",),
@@ -127,6 +128,8 @@ class Things:
             return _sha256(_chosen(self.probe.facts, _START))
         if need == "fisher":
             return self.fisher.facts["sha256"]
+        if need == "embedding":
+            return self.embedding.facts["sha256"]
         cut = "" if need == "weights" else store.table_facts(self.table)["sha256"]
         return cut if need == "data" else self.probe.facts["sha256"] + cut
 
@@ -139,6 +142,11 @@ class Things:
     def fisher(self) -> store.TensorFile:
         """Its Fisher information on its own task."""
         return store.TensorFile(self.paths["fisher"], stage="fisher")
+
+    @functools.cached_property
+    def embedding(self) -> store.TensorFile:
+        """What its trial's common start makes of it."""
+        return store.TensorFile(self.paths["embedding"], stage="embedding")
 
     @functools.cached_property
     def all_facts(self) -> dict[str, Any]:
@@ -214,6 +222,9 @@ def expect_made(experiment: Experiment, needs: Iterable[str], things: Things, **
             )
     if "fisher" in wanted:
         expect_asked(paths["fisher"], things.fisher.facts, fisher.decides(experiment, **names))
+    if "embedding" in wanted:
+        asked = embedding.decides(experiment, **names)
+        expect_asked(paths["embedding"], things.embedding.facts, asked)
     if "slice" in wanted:
         expect_asked(paths["slice"], store.table_facts(things.table), sliced)
 
@@ -336,6 +347,11 @@ class Side:
     def fisher(self) -> "dict[str, torch.Tensor]":
         """The network's Fisher information on its own task, float64."""
         return self._declared("fisher").fisher.tensors()
+
+    @functools.cached_property
+    def embedding(self) -> "torch.Tensor":
+        """What the trial's common start makes of the task, float64 [filters]."""
+        return self._declared("embedding").embedding.tensors()[embedding.VECTOR]
 
     @property
     def data(self) -> "TaskData":
