@@ -1,6 +1,7 @@
 """The stage *few*: measures of targets that they see through a few images alone."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ftd import store
 from ftd.errors import UserError
 from ftd.fisher.engine import fisher_diagonal
 from ftd.layout import LAYOUT
-from ftd.measures import Measure
+from ftd.measures import Measure, task2vec
 from ftd.models import networks
 from ftd.parts import MEASURES
 from ftd.runtime.seeds import seed_of
@@ -135,6 +136,22 @@ def test_numbers_are_of_the_shots_of_fine_tuning_and_of_a_network_trained_on_the
         ]
         wanted = (0.5 * (roots[0] - roots[1]).square().sum()).sqrt().item()
         assert by["fisher", shots, "six"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_embedding_is_of_the_shots_alone(made):
+    experiment = made(measures=["task2vec"], shots=[5])
+    few.run(experiment, **NAMES)
+    images, labels, start, _ = by_hand(experiment, 5)
+    sliced = read_slice(experiment.output(LAYOUT.slice, task="zero"))
+    data = SimpleNamespace(device=images.device, target=sliced.target, task=sliced)
+    data.batches = lambda *_: iter([(images, labels)])
+    own = task2vec.embedding(start, data, "by hand")
+    table = read(experiment)[0].set_index("source")
+    for name in ("six", "three"):
+        path = experiment.output(LAYOUT.embedding, **NAMES | {"task": name})
+        (other,) = store.read_tensors(path)[0].values()
+        found = table.loc[name, "distance"]
+        assert found == pytest.approx(task2vec.distance(other, own), abs=1e-6)
 
 
 def test_all_built_in_measures_have_numbers_or_refuse(made):
