@@ -78,7 +78,7 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
         seen = few.gather(experiment)
         seen = seen[seen["measure"].isin(wanted)]
         digests |= _digests(experiment, LAYOUT.few)
-    classes = _classes(experiment)
+    classes = classes_of(experiment)
     cells = agreement.cells(distances, truths, decided["higher"], classes, seen)
     facts = {key: decided[key] for key in ("truth", "networks", "higher")} | {"measures": wanted}
     facts |= {"distances": store.table_facts(read)["sha256"], "truths": digests}
@@ -126,7 +126,7 @@ def _digests(experiment: Experiment, artifact: Artifact) -> dict[str, str]:
     }
 
 
-def _classes(experiment: Experiment) -> "Classes | None":
+def classes_of(experiment: Experiment) -> "Classes | None":
     """Of which classes each task's images are, those of its rest too; ``None``: one has none."""
     import numpy as np  # as in run
 
