@@ -97,14 +97,9 @@ def cells_of(kept: Kept, signal: pd.DataFrame) -> pd.DataFrame:
 
     In the arm ``few``, a truth of k shots is held against numbers made of k images a class.
     """
-    found = []
-    for shots, numbers in kept.numbers.groupby("shots", dropna=False):
-        everything = pd.isna(shots)
-        truths = kept.gains if everything else kept.gains[kept.gains["shots"] == shots]
-        numbers = numbers.drop(columns="shots")
-        cells = agreement.cells(numbers, truths, kept.higher, kept.classes)
-        found.append(cells.assign(arm="all" if everything else "few"))
-    cells = pd.concat(found, ignore_index=True)
+    whole, few = (kept.numbers[kept.numbers["shots"].isna() == own] for own in (True, False))
+    whole = whole.drop(columns="shots")
+    cells = agreement.cells(whole, kept.gains, kept.higher, kept.classes, few)
     enough = signal[[*_TRUTH, "enough"]].astype({"shots": "Int64"})
     joined = cells.merge(enough, on=_TRUTH, how="left")
     return joined.assign(enough=joined["enough"].fillna(False).astype(bool))

@@ -192,7 +192,7 @@ def test_numbers_by_few_images_are_kept_beside(finished_set):
     names = {"network": "small-cnn", "trial": 0, "task": "a"}
     rows = numbers({"leep": 1, "cka": 1}, "small-cnn", shots=5)
     rows = rows[(rows["trial"] == 0) & (rows["target"] == "a")]
-    write(kept_transfer.FEW.path(finished_set.root, **names), rows, {})
+    write(LAYOUT.few.path(finished_set.root, **names), rows, {})
     kept_transfer.keep(finished_set.root, "set")
     found = kept_transfer.load("set").numbers
     few = found[found["shots"] == 5]

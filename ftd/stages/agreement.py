@@ -2,7 +2,8 @@
 
 The truth ``weights`` is what fine-tuned probes gain (the stage *transfer*), ``architectures`` how
 alike tasks are in the architectures that suit them, and what a source's best ones gain (the stage
-*genotypes*).
+*genotypes*). Of the former, measures may also be those of targets that they see through the
+fine-tuning's images alone (the stage *few*).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.errors import UserError
-from ftd.layout import LAYOUT, TRUTHS
+from ftd.layout import LAYOUT, TRUTHS, Artifact
 from ftd.names import did_you_mean
-from ftd.stages import genotypes, transfer
+from ftd.stages import few, genotypes, transfer
 from ftd.stages import task as slices
 from ftd.stages.checking import Library, expect_asked, must
 from ftd.stages.experiment import Experiment
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ftd.transfer.agreement import Classes
 
-VERSION = 1
+VERSION = 2
 _COMPARED = ("rank_correlation", "gain", "affinity")
 """What the tables of architectures have that a source may be judged by; the last one is drawn."""
 _PAIR = ["source", "target"]
@@ -33,7 +34,7 @@ _PAIR = ["source", "target"]
 def decides(experiment: Experiment, *, truth: str) -> dict[str, Any]:
     """All that decides the tables, besides the distances, the truth and the tasks' slices."""
     return {
-        "settings": {},
+        "settings": {"few": truth == "weights" and experiment.config.transfer.few},
         "truth": truth,
         "measures": experiment.config.measures,
         "networks": experiment.config.networks,
@@ -72,10 +73,16 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
     if missing := [name for name in wanted if name not in set(distances["measure"])]:
         raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
     truths, digests = _truths(experiment, truth)
-    cells = agreement.cells(distances, truths, decided["higher"], classes_of(experiment))
+    seen = None
+    if decided["settings"]["few"]:
+        seen = few.gather(experiment)
+        seen = seen[seen["measure"].isin(wanted)]
+        digests |= _digests(experiment, LAYOUT.few)
+    classes = classes_of(experiment)
+    cells = agreement.cells(distances, truths, decided["higher"], classes, seen)
     facts = {key: decided[key] for key in ("truth", "networks", "higher")} | {"measures": wanted}
     facts |= {"distances": store.table_facts(read)["sha256"], "truths": digests}
-    facts |= record("agreement", VERSION, {})
+    facts |= record("agreement", VERSION, decided["settings"])
     for artifact, table in (
         (LAYOUT.agreement_cells, cells),
         (LAYOUT.agreement, agreement.summary(cells)),
@@ -94,19 +101,7 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
 
     config = experiment.config
     if truth == "weights":
-        names = [
-            {"network": network, "trial": trial, "task": task}
-            for network in config.networks
-            for trial in range(config.trials)
-            for task in config.tasks
-        ]
-        digests = {
-            LAYOUT.transfer.path(Path(), **each).as_posix(): store.checksum(
-                experiment.input(LAYOUT.transfer, **each)
-            )
-            for each in names
-        }
-        return transfer.gather(experiment), digests
+        return transfer.gather(experiment), _digests(experiment, LAYOUT.transfer)
     path = experiment.input(LAYOUT.affinities)
     read = store.read_table(path, stage="genotypes")
     expect_asked(path, store.table_facts(read), genotypes.combines(experiment))
@@ -119,6 +114,16 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
     table = pd.concat(parts, ignore_index=True).merge(every, how="cross").assign(shots=None)
     digest = store.table_facts(read)["sha256"]
     return table, {LAYOUT.affinities.path(Path()).as_posix(): digest}
+
+
+def _digests(experiment: Experiment, artifact: Artifact) -> dict[str, str]:
+    """The checksums of the tables of all networks, trials and tasks, by place."""
+    return {
+        artifact.path(Path(), **names).as_posix(): store.checksum(
+            experiment.input(artifact, **names)
+        )
+        for names in experiment.places()
+    }
 
 
 def classes_of(experiment: Experiment) -> "Classes | None":
