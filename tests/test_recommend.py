@@ -262,7 +262,7 @@ def test_what_any_new_task_would_get_stands_beside_it(library, task_file, tmp_pa
     nothing = "; the same, so this may say nothing about seven itself"
     for numbers, others, expected in (
         ((0.1, 0.2, 0.3), [first], f"{first}{nothing}"),
-        ((0.3, 0.1, 0.2), [second], f"{second}; another, so it is seven that made the difference"),
+        ((0.3, 0.1, 0.2), [second], f"{second}; another, so not what any new task would get"),
         ((0.1, 0.1, 0.3), [first, second], " tie; what is nearest to seven is one of them"),
     ):
         of_library(library.root, dict(zip((first, second, third), numbers, strict=True)))

@@ -111,7 +111,7 @@ class Recommendation:
         said += ", ".join(self.on_average)
         first = self.nearest["source"].iloc[0]
         if first not in self.on_average:
-            return f"{said}; another, so it is {self.task} that made the difference"
+            return f"{said}; another, so not what any new task would get"
         if len(self.on_average) > 1:
             return f"{said} tie; what is nearest to {self.task} is one of them"
         return f"{said}; the same, so this may say nothing about {self.task} itself"
