@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -275,6 +276,8 @@ def test_what_any_new_task_would_get_stands_beside_it(library, task_file, tmp_pa
     LAYOUT.distances.path(library.root).unlink()
     again = recommend.run(library.root, task_file, data_root=tmp_path)
     assert again.text() == said.text()
+    alone = replace(said, nearest=said.nearest.head(1)).text()
+    assert "only one task is learned: any new task would get the same" in alone.splitlines()
 
 
 def test_a_combination_that_comes_first_decides(library, task_file, tmp_path, registered):
