@@ -21,7 +21,7 @@ from ftd.measures import Combination
 from ftd.measures.columns import combined
 from ftd.names import safe_name
 from ftd.parts import MEASURES
-from ftd.stages import agreement, transfer
+from ftd.stages import agreement, few, transfer
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import packages
 from ftd.transfer.agreement import Classes
@@ -100,8 +100,8 @@ def _numbers(experiment: Experiment) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
     found = [found.assign(shots=None)]
-    for place, _ in LAYOUT.few.find(experiment.root):
-        found.append(store.read_table(place, [*columns, "shots"]).to_pandas())
+    if experiment.config.transfer.few:
+        found.append(few.gather(experiment)[[*columns, "shots"]])
     numbers = pd.concat([each.astype({"shots": "Int64"}) for each in found], ignore_index=True)
     asked = numbers["measure"].isin(experiment.config.measures)
     return numbers[asked & (numbers["source"] != numbers["target"])]
@@ -109,20 +109,16 @@ def _numbers(experiment: Experiment) -> pd.DataFrame:
 
 def _facts(experiment: Experiment, key: str) -> Iterator[Any]:
     """One fact of each table of gains."""
-    settings = experiment.config
-    for network in settings.networks:
-        for trial in range(settings.trials):
-            for task in settings.tasks:
-                names = {"network": network, "trial": trial, "task": task}
-                path = experiment.input(LAYOUT.transfer, **names)
-                yield store.table_facts(store.read_table(path, []))[key]
+    for names in experiment.places():
+        path = experiment.input(LAYOUT.transfer, **names)
+        yield store.table_facts(store.read_table(path, []))[key]
 
 
 def _seconds(experiment: Experiment) -> dict[str, float]:
     """Of all fine-tunings, by scope, and of all probes, as they were measured."""
     found = pd.DataFrame(_facts(experiment, "seconds")).sum().to_dict()
-    probes = LAYOUT.probe_facts.find(experiment.root)
-    return found | {"probes": sum(store.read_json(path)["seconds"] for path, _ in probes)}
+    paths = [experiment.input(LAYOUT.probe_facts, **names) for names in experiment.places()]
+    return found | {"probes": sum(store.read_json(path)["seconds"] for path in paths)}
 
 
 def _write(path: Path, table: pd.DataFrame, order: list[str], facts: dict) -> None:

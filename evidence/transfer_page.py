@@ -89,7 +89,8 @@ def fragment(table: pd.DataFrame, gate: Gate) -> list[str]:
 def _table(rows: pd.DataFrame, network: str, gate: Gate) -> list[str]:
     names = list(dict.fromkeys(rows["set"]))
     alone, together = ([name for name in names if (name in gate) is own] for own in (True, False))
-    cells = {(row.measure, row.set, row.statistic): row for row in rows.itertuples()}
+    known = rows[rows["value"].notna()]
+    cells = {(row.measure, row.set, row.statistic): row for row in known.itertuples()}
     regret = rows[rows["statistic"] == "regret"].pivot(
         index="measure", columns="set", values="value"
     )

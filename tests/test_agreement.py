@@ -223,10 +223,31 @@ def test_means_and_paired_differences():
     assert not found.equals(summary(table, draws=200, seed=1))
 
 
+def test_differences_are_of_the_cells_that_both_have():
+    """Of a measure that refuses the targets with most to lose."""
+    table = noisy(np.random.default_rng(0))
+    hard = table["target"].isin(["0", "1", "2"])
+    table.loc[hard, "regret"] += 50
+    gone = hard & (table["measure"] == "one")
+    rest = table[~hard].groupby("measure")["regret"].mean()
+    for some in (table[~gone], table.assign(regret=table["regret"].mask(gone))):
+        found = summary(some, draws=50)
+        for one, other in (("one", "two"), ("two", "one"), ("one", RANDOM)):
+            apart = fetched(found, one, "regret", other)
+            assert apart["value"] == pytest.approx(rest[one] - rest[other])
+            assert apart["low"] < apart["value"] < apart["high"]
+        mean = table.groupby("measure")["regret"].mean()
+        both = fetched(found, "two", "regret", RANDOM)
+        assert both["value"] == pytest.approx(mean["two"] - mean[RANDOM])
+
+
 def test_truths_are_averaged_before_targets():
     table = noisy(np.random.default_rng(0))
     other = table[table["target"] != "0"].assign(shots=20, spearman=5.0, sources=3)
-    other.loc[other["target"] == "1", "spearman"] = np.nan
+    other.loc[other["target"] == "1", "spearman"] = np.nan  # all gains are equal
+    alone = other["measure"] == "two"
+    other.loc[alone & (other["target"] == "2"), "spearman"] = np.nan
+    other = other[~alone | (other["target"] != "3")]
     found = agreement.pooled(pd.concat([table, other]))
     assert list(found) == list(table[[*agreement.CELL, "sources", *agreement.STATISTICS]])
     assert len(found) == len(table) and found["shots"].isna().all()
@@ -235,6 +256,9 @@ def test_truths_are_averaged_before_targets():
     was, now = (each.set_index(keys)["spearman"].unstack() for each in (table, found))
     np.testing.assert_allclose(now[["0", "1"]], was[["0", "1"]])
     np.testing.assert_allclose(now["7"], (was["7"] + 5) / 2)
+    lacks = now[["2", "3"]].isna().all(axis=1).groupby("measure").all()
+    assert lacks[lacks].index.to_list() == ["two"]  # it has no number where others have one
+    assert now.isna().sum().sum() == 2 * 3 and found["regret"].isna().sum() == 3
     wanted = now.loc["one"].mean().mean()
     assert fetched(summary(found, draws=10), "one", "spearman")["value"] == pytest.approx(wanted)
 

@@ -19,12 +19,13 @@ from evidence import (
     transfer_tables,
     transfer_trust,
 )
-from ftd import store
+from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures import Combination
 from ftd.parts import MEASURES
-from ftd.stages import report, task, transfer
+from ftd.stages import few, report, task, transfer
+from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 from ftd.transfer import agreement, trust
 
@@ -189,15 +190,27 @@ def test_combinations_are_made_of_what_is_kept(finished_set, registered):
 
 
 def test_numbers_by_few_images_are_kept_beside(finished_set):
-    names = {"network": "small-cnn", "trial": 0, "task": "a"}
-    rows = numbers({"leep": 1, "cka": 1}, "small-cnn", shots=5)
-    rows = rows[(rows["trial"] == 0) & (rows["target"] == "a")]
-    write(LAYOUT.few.path(finished_set.root, **names), rows, {})
+    rows = numbers({"leep": 1}, "small-cnn", shots=5)
+    asked = finished_set.config.model_dump(mode="json")
+    asked["transfer"]["few"] = True
+    experiment = Experiment(config.parse(asked), finished_set.root)
+    leftover = {"network": "small-cnn", "trial": TRIALS, "task": "a"}
+    for names in [*experiment.places(), leftover]:
+        decided = few.decides(experiment, **names)
+        facts = record("few", decided["version"], decided["settings"], decided["parts"])
+        own = rows[(rows["trial"] == names["trial"]) & (rows["target"] == names["task"])]
+        write(experiment.output(LAYOUT.few, **names), own, facts)
+    kept_transfer.keep(finished_set.root, "set")  # not asked for
+    assert kept_transfer.load("set").numbers["shots"].isna().all()
+    report.record(experiment)
     kept_transfer.keep(finished_set.root, "set")
     found = kept_transfer.load("set").numbers
-    few = found[found["shots"] == 5]
-    assert set(few["measure"]) == {"leep"} and len(few) == 3  # no measure of the experiment's: cka
-    assert len(found[found["measure"] == "leep"]) == 3 + TRIALS * len(PAIRS)
+    seen = found[found["shots"] == 5]
+    assert set(seen["measure"]) == {"leep"} and len(seen) == TRIALS * len(PAIRS)
+    assert len(found[found["measure"] == "leep"]) == 2 * TRIALS * len(PAIRS)
+    write(experiment.output(LAYOUT.few, **experiment.places()[0]), rows, facts | {"settings": {}})
+    with pytest.raises(UserError, match="made with other few settings"):
+        kept_transfer.keep(finished_set.root, "set")
 
 
 def test_what_cannot_be_kept_is_named(finished_set):
@@ -284,7 +297,7 @@ def test_sets_without_any_signal_leave_the_page_without_a_table():
 
 
 def test_few_images_are_held_against_as_few():
-    few = [numbers({"leep": 1}, shots=5), numbers({"leep": -1}, shots=20)]
+    few = [numbers({"leep": 1}, shots=5), numbers({"leep": -1, "nce": 1}, shots=20)]
     put("one", pd.concat([numbers({"leep": -1, "fisher": 1}), *few]))
     lines, table = tables()
     of = {"set": "one", "arm": "few"}
@@ -293,7 +306,10 @@ def test_few_images_are_held_against_as_few():
     assert value(table, "leep", "spearman", **of) == 0
     assert value(table, "leep", "spearman", set="one") == -1
     assert "fisher" not in set(table[table["arm"] == "few"]["measure"])
-    assert "**n, the target has only the shots**" in lines
+    shown = lines[lines.index("**n, the target has only the shots**") :]
+    (nce,) = [line for line in shown if line.startswith("| nce |")]
+    assert nce.split(" | ")[1:4] == ["", "", ""]  # it refuses 5 shots: over all it has no number
+    assert value(table, "nce", "regret", scope="head", shots=20, **of) == 0
 
 
 def test_networks_that_some_sets_lack_are_averaged_over_those_that_have_them():

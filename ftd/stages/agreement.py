@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ftd.transfer.agreement import Classes
 
-VERSION = 2
+VERSION = 3
 _COMPARED = ("rank_correlation", "gain", "affinity")
 """What the tables of architectures have that a source may be judged by; the last one is drawn."""
 _PAIR = ["source", "target"]

@@ -232,11 +232,15 @@ def pooled(cells: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         As ``cells``, with null ``shots``, the scope ``EVERY``, and as ``sources`` the most of any
-        truth. A statistic that is NaN for one truth is the mean of the others.
+        truth. A statistic that no measure has for one truth is the mean of the others; one that a
+        measure alone lacks is NaN, as means over other truths do not compare.
     """
     keys = [key for key in CELL if key not in ("shots", "scope")]
     how = {"sources": "max"} | dict.fromkeys(STATISTICS, "mean")
-    found = cells.groupby(keys, as_index=False, sort=False).agg(how)
+    groups, names = cells.groupby(keys, as_index=False, sort=False), list(STATISTICS)
+    found, counts = groups.agg(how), groups[names].count()
+    most = counts.groupby(keys[1:])[names].transform("max")
+    found[names] = found[names].where(counts[names] == most)
     found = found.assign(shots=pd.array([None] * len(found), "Int64"), scope=EVERY)
     return found[[*CELL, "sources", *STATISTICS]]
 
@@ -307,7 +311,7 @@ def summary(
         that of this measure, or of regrets less the ``LOWEST`` one of each resample), ``network``,
         ``shots``, ``scope``, ``arm``, ``disjoint``, ``statistic``, ``value``, ``low``, ``high``;
         and how many ``targets``, ``trials`` (of the set with fewest) and ``pairs`` there are. A
-        difference is of all cells of either.
+        difference to a measure is of the cells that both have, that to the ``LOWEST`` of all.
 
     Raises:
         UserError: a measure that not all tables have, or no truth that all of them have.
@@ -366,11 +370,22 @@ def _summaries(
         yield _columns(means, names, None) | {"statistic": statistic} | about
         for other in others:
             place, rest = names.index(other), [name for name in names if name != other]
-            less = np.delete(means - means[:, [place]], place, axis=1)
+            if _alike(values, place):
+                less = means - means[:, [place]]
+            else:  # slower
+                apart = [each - each[[place]] for each in values]
+                less = np.mean([*map(resampled, apart, drawn)], axis=0)
+            less = np.delete(less, place, axis=1)
             yield _columns(less, rest, other) | {"statistic": statistic} | about
         if statistic == "regret":
             lowest = np.where(np.isnan(means), np.inf, means).min(1, keepdims=True)
             yield _columns(means - lowest, names, LOWEST) | {"statistic": statistic} | about
+
+
+def _alike(values: Sequence[np.ndarray], place: int) -> bool:
+    """Whether all measures have the cells of the one at this place, in every set."""
+    missing = map(np.isnan, values)
+    return all(bool((each == each[[place]]).all()) for each in missing)
 
 
 def _columns(means: np.ndarray, names: Sequence[str], against: str | None) -> dict:
