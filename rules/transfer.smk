@@ -6,6 +6,7 @@ rule finetuning:
         ),
         slice=at.slice,
         images=images_of,
+        pretrained=pretrained,
     output:
         at.transfer,
     log:
@@ -31,6 +32,7 @@ rule few:
         indexes=[of_measure(at.index, measure) for measure in EXPERIMENT.measures],
         slice=at.slice,
         images=images_of,
+        pretrained=pretrained,
     output:
         at.few,
     log:

@@ -252,7 +252,7 @@ def test_a_combination_has_numbers_where_all_its_measures_have(made, registered)
     registered(MEASURES, "refusing", Measure(Refusing, **needs))
     both = ftd.Combination(("refusing", "leep"), lambda n: n["refusing"] + 1, 0.0, 9.0)
     registered(MEASURES, "both", both)
-    experiment = made(measures=["refusing", "leep", "both"])
+    experiment = made(measures=["both", "refusing", "leep"])
     few.run(experiment, **NAMES)
     table, _ = read(experiment)
     rows = table[table["measure"] == "both"][["shots", "source", "distance"]]
@@ -320,3 +320,9 @@ def test_the_workflow_makes_tables_of_few_images_where_they_are_asked_for(tmp_pa
     workflow.configure(own | {"transfer": FEW | {"few": False}})
     found = jobs(workflow.run("transfer", "agreement", "-n"))
     assert found["finetuning"] == 3 and "few" not in found
+    (tmp_path / "body.safetensors").touch()
+    workflow.configure(own | {"pretrained": {"small-cnn": "body.safetensors"}})
+    told = workflow.run(file, file.replace("few", "transfer"), "-n").split("\nrule ")
+    for rule in ("few", "finetuning"):  # both train what starts from it
+        (job,) = [each for each in told if each.startswith(f"{rule}:")]
+        assert "body.safetensors" in job

@@ -250,8 +250,9 @@ def _table(
     from ftd.measures.columns import pair_table
 
     pairs: dict[tuple[str, int], pa.Table] = {}
+    parts_first = sorted(measures, key=lambda name: hasattr(MEASURES.get(name), "of"))
     for each in shots:
-        for measure in measures:
+        for measure in parts_first:
             kind, own = MEASURES.get(measure), found.get((measure, each), {})
             known = {source: number for source, number in own.items() if not math.isnan(number)}
             totals, squared = np.array([*known.values()], float), getattr(kind, "squared", False)
