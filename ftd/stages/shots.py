@@ -13,7 +13,7 @@ from ftd.runtime.seeds import seed_of
 from ftd.stages import probe
 from ftd.stages import task as slices
 from ftd.stages.experiment import Experiment
-from ftd.stages.sides import Passes, Side, is_brought, passed
+from ftd.stages.sides import KEPT, Passes, Side, is_brought, passed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from ftd.measures import Seen
     from ftd.tasks.data import TaskData
-
-KEPT = 2**28
-"""Bytes of a target's batches that are made once for all sources, 256 MiB: the first that fit."""
 
 
 class Shots:
