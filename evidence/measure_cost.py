@@ -20,7 +20,7 @@ import torch
 
 from ftd import config, store
 from ftd.layout import LAYOUT, LOGS
-from ftd.measures import Combination, comparison_of
+from ftd.measures import comparison_of
 from ftd.measures.passes import batch_size
 from ftd.parts import MEASURES
 from ftd.runtime.threads import setup
@@ -51,21 +51,20 @@ def run(
         images: that the target is seen through.
         rounds: after one to warm up; each times the pass anew.
         size: of the images, in pixels.
-        measures: no combinations; ``None``: all that are registered.
+        measures: ``None``: all that are registered. Combinations take no time and have no row.
 
     Raises:
         UserError: no such network or measure, or more images than there are.
     """
     setup()
-    measures = measures or [
-        each for each in MEASURES.names() if not isinstance(MEASURES.get(each), Combination)
-    ]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        settings = settings_of(measures, network, images, size)
+        settings = settings_of(measures or MEASURES.names(), network, images, size)
         experiment = Experiment.of(config.parse(settings), Path(folder))
         _make(experiment)
         place = {"network": network, "trial": 0, "task": TARGET}
-        columns = [distance.column_of(experiment, measure=each, **place) for each in measures]
+        columns = [
+            distance.column_of(experiment, measure=each, **place) for each in experiment.measures
+        ]
         a_pass = _pass(experiment)
         rows = [
             {"measure": column.measure, "round": number, "seconds": _seconds(*a_pass)}
