@@ -69,7 +69,7 @@ def keep(results: Path, name: str) -> list[Path]:
 
     Raises:
         UserError: a name that no file can have; tables that are missing, damaged, or were made
-            otherwise than the configuration asks for; a measure without distances.
+            otherwise than the configuration asks for; a measure that lacks pairs, or has others.
     """
     try:
         safe_name(name)
@@ -96,15 +96,18 @@ def _numbers(experiment: Experiment) -> pd.DataFrame:
     columns = ["measure", *_PAIR, "distance"]
     path = experiment.input(LAYOUT.distances)
     found = store.read_table(path, columns, stage="distance").to_pandas()
-    missing = [name for name in experiment.config.measures if name not in {*found["measure"]}]
-    if missing:
-        raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
+    found = found[found["source"] != found["target"]]
+    wanted = len(experiment.places()) * (len(experiment.config.tasks) - 1)
+    for name in experiment.config.measures:
+        if (count := int((found["measure"] == name).sum())) != wanted:
+            raise UserError(
+                f"{path}: {count} pairs by {name!r}, the configuration has {wanted}; run distances"
+            )
     found = [found.assign(shots=None)]
     if experiment.config.transfer.few:
         found.append(few.gather(experiment)[[*columns, "shots"]])
     numbers = pd.concat([each.astype({"shots": "Int64"}) for each in found], ignore_index=True)
-    asked = numbers["measure"].isin(experiment.config.measures)
-    return numbers[asked & (numbers["source"] != numbers["target"])]
+    return numbers[numbers["measure"].isin(experiment.config.measures)]
 
 
 def _facts(experiment: Experiment, key: str) -> Iterator[Any]:
