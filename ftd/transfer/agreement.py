@@ -135,7 +135,7 @@ def cells(
         numbers = distances[distances["network"] == network]
         trials = sorted({*truth["trial"]} & {*numbers["trial"]})
         tasks = sorted({*truth["source"], *truth["target"]})
-        gain = _cube(truth, "gain", trials, tasks)
+        gain = cube(truth, "gain", trials, tasks)
         near = dict(_nearness(numbers, gain, higher, trials, tasks))
         for disjoint, seen in _views(gain, classes, tasks):
             about = {"network": network, "shots": shots, "scope": scope, "disjoint": disjoint}
@@ -156,13 +156,13 @@ def _nearness(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """By name: what is larger for nearer sources [trials, sources, targets]."""
     for name in dict.fromkeys(numbers["measure"]):
-        own = _cube(numbers[numbers["measure"] == name], "distance", trials, tasks)
+        own = cube(numbers[numbers["measure"] == name], "distance", trials, tasks)
         yield name, own if name in higher else -own
     yield RANDOM, np.zeros_like(gain)
     yield AVERAGE, np.broadcast_to(best_on_average(gain), gain.shape)
 
 
-def _cube(
+def cube(
     table: pd.DataFrame, column: str, trials: Sequence[int], tasks: Sequence[str]
 ) -> np.ndarray:
     """A column as float64 [trials, sources, targets], NaN where there is no row."""
