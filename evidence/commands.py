@@ -118,6 +118,23 @@ def column_speed(
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
 
 
+@app.command("measure-cost")
+def measure_cost(
+    out: Out,
+    network: Annotated[str, typer.Option(help="Network of the probes.")] = "small-cnn",
+    images: Annotated[int, typer.Option(min=10, help="Images of the target.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds, after one to warm up.")] = 3,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="Measure to time; again: more. If none: all.")
+    ] = None,
+) -> None:
+    """Time measures against a forward and a backward pass of a pair."""
+    from evidence import measure_cost
+
+    table = measure_cost.run(out, network=network, images=images, rounds=rounds, measures=measure)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
 @app.command()
 def tabular(
     table: Annotated[Path, typer.Option(help="Every architecture's results (Parquet).")],
@@ -221,3 +238,26 @@ def seeds(
     from evidence import seeds_page
 
     seeds_page.write(results, out)
+
+
+# Which measure tells what a task is worth to another --------------------------------------------
+
+
+@app.command("keep-transfer")
+def keep_transfer(
+    results: Annotated[Path, typer.Option(help="A finished experiment's folder.")],
+    name: Annotated[str, typer.Option(help="What the set of tasks is called, e.g. mnist.")],
+) -> None:
+    """Keep measures and gains of a set of tasks in docs/transfer/."""
+    from evidence import kept_transfer
+
+    for path in kept_transfer.keep(results, name):
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+@app.command("transfer-tables")
+def transfer_tables() -> None:
+    """Agreement of measures with gains, over all kept sets: docs/transfer/agreement.parquet."""
+    from evidence import transfer_tables
+
+    print("\n".join(transfer_tables.run()))

@@ -199,6 +199,30 @@ def test_means_and_paired_differences():
     assert not found.equals(summary(table, draws=200, seed=1))
 
 
+def test_truths_are_averaged_before_targets():
+    table = noisy(np.random.default_rng(0))
+    other = table[table["target"] != "0"].assign(shots=20, spearman=5.0, sources=3)
+    other.loc[other["target"] == "1", "spearman"] = np.nan
+    found = agreement.pooled(pd.concat([table, other]))
+    assert list(found) == list(table[[*agreement.CELL, "sources", *agreement.STATISTICS]])
+    assert len(found) == len(table) and found["shots"].isna().all()
+    assert set(found["scope"]) == {agreement.EVERY} and set(found["sources"]) == {11}
+    keys = ["measure", "trial", "target"]
+    was, now = (each.set_index(keys)["spearman"].unstack() for each in (table, found))
+    np.testing.assert_allclose(now[["0", "1"]], was[["0", "1"]])
+    np.testing.assert_allclose(now["7"], (was["7"] + 5) / 2)
+    wanted = now.loc["one"].mean().mean()
+    assert fetched(summary(found, draws=10), "one", "spearman")["value"] == pytest.approx(wanted)
+
+
+def test_some_are_compared_with():
+    table = noisy(np.random.default_rng(0))
+    every, some = (summary(table, against=each, draws=10) for each in (None, ["two", "three"]))
+    assert {*some["against"].dropna()} == {"two", LOWEST}
+    kept = every["against"].isna() | every["against"].isin(["two", LOWEST])
+    pd.testing.assert_frame_equal(some, every[kept].reset_index(drop=True))
+
+
 def test_a_frozen_list_is_looked_at_alone():
     found = summary(noisy(np.random.default_rng(0)), measures=["two"], draws=10)
     assert {*found["measure"]} == {"two", RANDOM, AVERAGE}

@@ -64,7 +64,7 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
     wanted = decided["measures"] if measures is None else list(measures)
     distances, digest = _distances(experiment, wanted)
     truths, digests = _truths(experiment, truth)
-    cells = agreement.cells(distances, truths, decided["higher"], _classes(experiment))
+    cells = agreement.cells(distances, truths, decided["higher"], classes_of(experiment))
     facts = {key: decided[key] for key in ("truth", "networks", "higher")} | {"measures": wanted}
     facts |= {"distances": digest, "truths": digests} | record("agreement", VERSION, {})
     _write(experiment.output(LAYOUT.agreement_cells, truth=truth), cells, facts)
@@ -127,7 +127,7 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
     return table, {LAYOUT.affinities.path(Path()).as_posix(): digest}
 
 
-def _classes(experiment: Experiment) -> "Classes | None":
+def classes_of(experiment: Experiment) -> "Classes | None":
     """Of which classes each task's images are, those of its rest too; ``None``: one has none."""
     import numpy as np  # as in run
 

@@ -21,6 +21,8 @@ RANDOM, AVERAGE = "random", "best-on-average"
 """Baselines beside the measures: any source, and the one best on average for the other targets."""
 LOWEST = "lowest"
 """What regrets are compared with besides other measures': the lowest of all of them."""
+EVERY = "every"
+"""The scope of cells that are means over truths of several shots and scopes."""
 DRAWS = 2000
 CELL = ["measure", "network", "trial", "target", "shots", "scope", "disjoint"]
 _GROUP = ["network", "shots", "scope", "disjoint"]
@@ -205,6 +207,23 @@ def _rows(
     return {"measure": name, "trial": trial, "target": target, "sources": known[there]} | own
 
 
+def pooled(cells: pd.DataFrame) -> pd.DataFrame:
+    """The agreement with all truths together: of each cell, the mean over shots and scopes.
+
+    To be taken before any mean over trials and targets, as ``summary`` takes them: a target whose
+    larger shots are left out counts like the others.
+
+    Returns:
+        As ``cells``, with null ``shots``, the scope ``EVERY``, and as ``sources`` the most of any
+        truth. A statistic that is NaN for one truth is the mean of the others.
+    """
+    keys = [key for key in CELL if key not in ("shots", "scope")]
+    how = {"sources": "max"} | dict.fromkeys(STATISTICS, "mean")
+    found = cells.groupby(keys, as_index=False, sort=False).agg(how)
+    found = found.assign(shots=pd.array([None] * len(found), "Int64"), scope=EVERY)
+    return found[[*CELL, "sources", *STATISTICS]]
+
+
 def weights(trials: int, targets: int, draws: int, seed: Sequence[int]) -> Weights:
     """How often each trial [draws + 1, trials] and target [draws + 1, targets] is in a resample.
 
@@ -252,16 +271,19 @@ def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def summary(
     *tables: pd.DataFrame,
     measures: Collection[str] | None = None,
+    against: Collection[str] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Each measure's mean agreement, and paired differences of all, with 95 % intervals.
+    """Each measure's mean agreement, and paired differences, with 95 % intervals.
 
     Args:
         tables: ``cells`` of one set of tasks, or of several, whose means are averaged: every set
             counts alike, and the measures and truths are those that all of them have.
         measures: those that are looked at, such as a list that was fixed before; both baselines
             are always. ``None``: all.
+        against: the measures that every other one is compared with, as far as they are looked at;
+            ``None``: all. Regrets are always compared with the ``LOWEST``.
 
     Returns:
         ``measure``, ``against`` (null: the mean itself; else, of the same resamples, the mean less
@@ -278,6 +300,7 @@ def summary(
         raise UserError(f"measure {min(strange)!r}: no agreement of it is known in every table")
     wanted = set(names if measures is None else measures) | {RANDOM, AVERAGE}
     names = [name for name in names if name in wanted]
+    others = names if against is None else [name for name in names if name in against]
     groups = [dict(iter(each.groupby(_GROUP, dropna=False))) for each in map(_filled, tables)]
     keys = [key for key in groups[0] if all(key in each for each in groups)]
     if not keys:
@@ -285,7 +308,7 @@ def summary(
     columns: dict[str, list] = {}
     for key in keys:
         about = dict(zip(_GROUP, key, strict=True))
-        for rows in _summaries([each[key] for each in groups], names, draws, seed):
+        for rows in _summaries([each[key] for each in groups], names, others, draws, seed):
             for name, values in (rows | about).items():
                 several = isinstance(values, list | np.ndarray)
                 more = values if several else [values] * len(rows["measure"])
@@ -306,7 +329,11 @@ def _filled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summaries(
-    groups: Sequence[pd.DataFrame], names: Sequence[str], draws: int, seed: int
+    groups: Sequence[pd.DataFrame],
+    names: Sequence[str],
+    others: Sequence[str],
+    draws: int,
+    seed: int,
 ) -> Iterator[dict]:
     """Columns of one truth's rows, a part for each statistic."""
     own = [each[each["measure"] == RANDOM] for each in groups]  # it has every cell
@@ -315,15 +342,13 @@ def _summaries(
         "trials": min(each["trial"].nunique() for each in own),
         "pairs": sum(int(each.groupby("target")["sources"].max().sum()) for each in own),
     }
-    for statistic in STATISTICS:
-        sets = []
-        for number, each in enumerate(groups):
-            values = _array(each, statistic, names)
-            sets.append(resampled(values, weights(*values.shape[1:], draws, (seed, number))))
-        means = np.mean(sets, axis=0)
+    arrays = [_arrays(each, names) for each in groups]
+    drawn = [weights(*a.shape[2:], draws, (seed, number)) for number, a in enumerate(arrays)]
+    for statistic, *values in zip(STATISTICS, *arrays, strict=True):
+        means = np.mean([*map(resampled, values, drawn)], axis=0)
         yield _columns(means, names, None) | {"statistic": statistic} | about
-        for place, other in enumerate(names):
-            rest = [name for name in names if name != other]
+        for other in others:
+            place, rest = names.index(other), [name for name in names if name != other]
             less = np.delete(means - means[:, [place]], place, axis=1)
             yield _columns(less, rest, other) | {"statistic": statistic} | about
         if statistic == "regret":
@@ -336,9 +361,9 @@ def _columns(means: np.ndarray, names: Sequence[str], against: str | None) -> di
     return {"measure": list(names), "against": against, "value": value, "low": low, "high": high}
 
 
-def _array(table: pd.DataFrame, statistic: str, names: Sequence[str]) -> np.ndarray:
-    """A statistic as float64 [measures, trials, targets]."""
-    trials, targets = (sorted({*table[key]}) for key in ("trial", "target"))
-    rows = table.set_index(["measure", "trial", "target"])[statistic]
-    index = pd.MultiIndex.from_product([names, trials, targets])
-    return rows.reindex(index).to_numpy(np.float64).reshape(len(names), len(trials), len(targets))
+def _arrays(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """The statistics as float64 [statistics, measures, trials, targets]."""
+    keys = ["measure", "trial", "target"]
+    axes = [names, *(sorted({*table[key]}) for key in keys[1:])]
+    rows = table.set_index(keys)[list(STATISTICS)].reindex(pd.MultiIndex.from_product(axes))
+    return rows.to_numpy(np.float64).T.reshape(len(STATISTICS), *map(len, axes))

@@ -1,0 +1,194 @@
+"""A task set's measures and gains, kept small under ``docs/transfer/``.
+
+Two tables a set: ``<name>-numbers.parquet``, what every measure says of every pair and trial, and
+``<name>-gains.parquet``, how accurate every fine-tuned network is. What is said of a set is
+computed from these alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ftd import config, store
+from ftd.errors import UserError
+from ftd.layout import LAYOUT, Artifact
+from ftd.measures import Combination
+from ftd.measures.columns import combined
+from ftd.names import safe_name
+from ftd.parts import MEASURES
+from ftd.stages import agreement, transfer
+from ftd.stages.experiment import Experiment
+from ftd.store.provenance import packages
+from ftd.transfer.agreement import Classes
+
+TABLES = Path("docs/transfer")
+NUMBERS, GAINS = "-numbers.parquet", "-gains.parquet"
+FEW = Artifact("few", "few/{network}/{trial}/{task}.parquet", "distances by few images")
+_PAIR = ["network", "trial", "target", "source"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A set of tasks as it is kept.
+
+    Attributes:
+        name: of the set.
+        numbers: ``measure``, ``network``, ``trial``, ``source``, ``target``, ``shots`` (the images
+            a class that the target's side was made of; null: all its data), ``distance``.
+        gains: ``network``, ``trial``, ``source`` (null: the common start), ``target``, ``shots``,
+            ``scope``, ``accuracy`` on ``val``, and ``gain`` over the start's.
+        higher: the measures whose larger number is the nearer source's.
+        classes: by task, of which pairs of data set and class its images are; ``None``: of none.
+        facts: the configuration, the seconds, …; the checksums of both tables.
+    """
+
+    name: str
+    numbers: pd.DataFrame
+    gains: pd.DataFrame
+    higher: list[str]
+    classes: Classes | None
+    facts: dict[str, Any]
+
+
+# Keeping ----------------------------------------------------------------------------------------
+
+
+def keep(results: Path, name: str) -> list[Path]:
+    """Write both tables of a finished experiment; returns their paths.
+
+    Accuracies are float32, in which equal ones stay equal; so are the measures' numbers, of which
+    those that differ by less than 1e-7 of their size become ties.
+
+    Args:
+        results: its folder, with ``config.json``, distances, gains and slices.
+        name: of the set of tasks, such as ``mnist``.
+
+    Raises:
+        UserError: a name that no file can have; tables that are missing, damaged, or were made
+            otherwise than the configuration asks for; a measure without distances.
+    """
+    try:
+        safe_name(name)
+    except ValueError as error:
+        raise UserError(f"--name: {error}") from error
+    if not LAYOUT.config.path(results).exists():
+        path = LAYOUT.config.path(results)
+        raise UserError(f"{path}: no such file; make it by: ftd record (and the run's --config)")
+    experiment = Experiment.of(config.parse(raw := config.recorded(results)), results)
+    gains = transfer.gather(experiment)
+    about = {"set": name, "config": raw, "packages": packages()}
+    about |= {"seconds": _seconds(experiment), "devices": sorted({*_facts(experiment, "device")})}
+    classes = agreement.classes_of(experiment)
+    listed = classes and {task: sorted(map(list, own)) for task, own in classes.items()}
+    measured = {"classes": listed, "higher": experiment.higher()}
+    paths = [TABLES / f"{name}{kind}" for kind in (NUMBERS, GAINS)]
+    _write(paths[0], _numbers(experiment), ["measure", "shots", *_PAIR], {"set": name} | measured)
+    _write(paths[1], gains, ["shots", "scope", *_PAIR], about)
+    return paths
+
+
+def _numbers(experiment: Experiment) -> pd.DataFrame:
+    """Every measure's numbers of all pairs of two tasks, and those by few images, if there are."""
+    columns = ["measure", *_PAIR, "distance"]
+    path = experiment.input(LAYOUT.distances)
+    found = store.read_table(path, columns, stage="distance").to_pandas()
+    missing = [name for name in experiment.config.measures if name not in {*found["measure"]}]
+    if missing:
+        raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
+    found = [found.assign(shots=None)]
+    for place, _ in FEW.find(experiment.root):
+        found.append(store.read_table(place, [*columns, "shots"]).to_pandas())
+    numbers = pd.concat([each.astype({"shots": "Int64"}) for each in found], ignore_index=True)
+    asked = numbers["measure"].isin(experiment.config.measures)
+    return numbers[asked & (numbers["source"] != numbers["target"])]
+
+
+def _facts(experiment: Experiment, key: str) -> Iterator[Any]:
+    """One fact of each table of gains."""
+    settings = experiment.config
+    for network in settings.networks:
+        for trial in range(settings.trials):
+            for task in settings.tasks:
+                names = {"network": network, "trial": trial, "task": task}
+                path = experiment.input(LAYOUT.transfer, **names)
+                yield store.table_facts(store.read_table(path, []))[key]
+
+
+def _seconds(experiment: Experiment) -> dict[str, float]:
+    """Of all fine-tunings, by scope, and of all probes, as they were measured."""
+    found = pd.DataFrame(_facts(experiment, "seconds")).sum().to_dict()
+    probes = LAYOUT.probe_facts.find(experiment.root)
+    return found | {"probes": sum(store.read_json(path)["seconds"] for path, _ in probes)}
+
+
+def _write(path: Path, table: pd.DataFrame, order: list[str], facts: dict) -> None:
+    """A table in this order of rows, as small as it goes."""
+    kinds = {"trial": "int16", "shots": "Int16"}
+    kinds |= {name: "float32" for name in ("distance", "accuracy") if name in table}
+    columns = [*order, *(name for name in ("distance", "accuracy") if name in table)]
+    sorted_rows = table.sort_values(order, na_position="first")[columns].astype(kinds)
+    store.write_table(path, pa.Table.from_pandas(sorted_rows, preserve_index=False), facts)
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def names() -> list[str]:
+    """The sets that are kept, sorted."""
+    return sorted(path.name.removesuffix(GAINS) for path in TABLES.glob(f"*{GAINS}"))
+
+
+def load(name: str) -> Kept:
+    """A set that is kept.
+
+    Combinations that were registered after it was made are there too, of the measures it has.
+
+    Raises:
+        UserError: a table that is missing or damaged, or a task without a start.
+    """
+    tables = [store.read_table(TABLES / f"{name}{kind}") for kind in (NUMBERS, GAINS)]
+    measured, about = map(store.table_facts, tables)
+    numbers, gains = (table.to_pandas() for table in tables)
+    numbers["shots"] = numbers["shots"].astype("Int64")
+    added = list(_combinations(numbers))
+    higher = measured["higher"] + [each for each, way, _ in added if way == "higher"]
+    numbers = pd.concat([numbers, *(table for *_, table in added)], ignore_index=True)
+    classes = measured["classes"]
+    known = classes and {
+        task: {(of, number) for of, number in own} for task, own in classes.items()
+    }
+    digests = {"numbers": measured["sha256"], "gains": about["sha256"]}
+    return Kept(name, numbers, _with_gain(name, gains), higher, known, about | {"sha256": digests})
+
+
+def _with_gain(name: str, gains: pd.DataFrame) -> pd.DataFrame:
+    """The gain over the start's accuracy: equal accuracies give equal gains."""
+    keys = ["network", "trial", "target", "shots", "scope"]
+    start = gains[gains["source"].isna()].set_index(keys)["accuracy"].rename("start")
+    joined = gains.astype({"accuracy": np.float64}).join(start.astype(np.float64), on=keys)
+    if joined["start"].isna().any():
+        row = joined[joined["start"].isna()].iloc[0]
+        raise UserError(f"{TABLES / name}{GAINS}: no row of the start for {row['target']}")
+    return joined.assign(gain=joined["accuracy"] - joined["start"]).drop(columns="start")
+
+
+def _combinations(numbers: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Registered combinations that a set lacks and has all measures of: name, direction, rows."""
+    for name in MEASURES.names():
+        kind = MEASURES.get(name)
+        lacks = isinstance(kind, Combination) and name not in {*numbers["measure"]}
+        if not lacks or not {*kind.of} <= {*numbers["measure"]}:
+            continue
+        squared = [of for of in kind.of if getattr(MEASURES.get(of), "squared", False)]
+        for shots, rows in numbers[numbers["measure"].isin(kind.of)].groupby("shots", dropna=False):
+            if {*kind.of} <= {*rows["measure"]}:
+                squares = rows["distance"].where(rows["measure"].isin(squared)) ** 2
+                pairs = rows.astype({"distance": np.float64}).assign(squared_distance=squares)
+                made = combined(name, kind, pa.Table.from_pandas(pairs, preserve_index=False))
+                table = made.to_pandas().drop(columns="squared_distance").assign(shots=shots)
+                yield name, kind.nearer, table.astype({"shots": "Int64"})

@@ -1,0 +1,176 @@
+"""How well measures agree with gains, over all sets of tasks that are kept: tables and a page.
+
+The truths of a target and trial, shots by scopes, are averaged before any other mean. The *gate*:
+the tables are made of all truths, and of those alone by which a target's sources differ by more
+than the trials' noise (``ftd.transfer.gains``), over all its sources. Where a list of measures is
+frozen, sets that were not used for choosing are looked at by that list and ``REFERENCES`` alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from evidence import frozen, kept_transfer, transfer_page
+from evidence.frozen import CHOOSING, HELD_OUT, Frozen
+from evidence.kept_transfer import Kept
+from ftd import store
+from ftd.errors import UserError
+from ftd.runtime.progress import log
+from ftd.transfer import agreement, gains
+from ftd.transfer.agreement import AVERAGE, DRAWS, RANDOM
+
+OUT = Path("docs/transfer/agreement.parquet")
+REFERENCES = ("fisher", "task2vec", "classes", "source-accuracy")
+"""Measures that are looked at everywhere: what a good one must beat."""
+AGAINST = ("fisher", "task2vec", RANDOM, AVERAGE)
+"""What every measure is compared with."""
+ALL = "all sets"
+"""Sets taken together, as ``CHOOSING`` and ``HELD_OUT``; a set's own name has no blank."""
+_TRUTH = ["network", "target", "shots", "scope"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Sets that are averaged, each counting alike.
+
+    Attributes:
+        name: a set's own, or what several are called.
+        sets: their names.
+        role: ``CHOOSING`` or ``HELD_OUT``; ``None``: nothing was frozen.
+        measures: those that are looked at besides both baselines; ``None``: all.
+    """
+
+    name: str
+    sets: list[str]
+    role: str | None
+    measures: list[str] | None
+
+
+def run(draws: int = DRAWS) -> list[str]:
+    """Write ``docs/transfer/agreement.parquet``, and its main table into ``docs/transfer.md``.
+
+    Columns (Parquet): ``set`` (or what several are called), ``sets`` (how many have such rows),
+    ``role``, ``arm`` (the target's side of measures: ``all`` its data, or as ``few`` images a class
+    as the truth), ``gate`` (whether only truths with signal count), and those of
+    ``ftd.transfer.agreement.summary``. Differences are of the means over truths alone.
+
+    Returns:
+        The lines of the page that it wrote.
+
+    Raises:
+        UserError: nothing kept, unreadable tables, a frozen list that does not fit them, or a page
+            without its marks.
+    """
+    names = kept_transfer.names()
+    if not names:
+        raise UserError(
+            f"{kept_transfer.TABLES}: no set is kept; add one by: python -m evidence keep-transfer"
+        )
+    transfer_page.expect_marks()
+    fixed, sets = frozen.load(frozen.PLACE), {}
+    for name in names:
+        log(f"set {name}")
+        sets[name] = kept_transfer.load(name)
+    signals = {name: gains.signal(each.gains) for name, each in sets.items()}
+    cells = {name: cells_of(each, signals[name]) for name, each in sets.items()}
+    found = [summaries(pool, cells, draws) for pool in pools(cells, fixed)]
+    table = pd.concat(found, ignore_index=True)
+    numbers = ["value", "low", "high"]
+    table = table.astype(dict.fromkeys(numbers, "float32")).astype({"role": "string"})
+    facts = {
+        "sets": {name: each.facts["sha256"] for name, each in sets.items()},
+        "frozen": fixed and fixed.model_dump(),
+        "gate": {name: passed(each) for name, each in signals.items()},
+        "draws": draws,
+    }
+    store.write_table(OUT, pa.Table.from_pandas(table, preserve_index=False), facts)
+    return transfer_page.write(table, facts["gate"])
+
+
+def cells_of(kept: Kept, signal: pd.DataFrame) -> pd.DataFrame:
+    """A set's cells, with ``arm`` and ``enough``, whether the truth passes the gate.
+
+    In the arm ``few``, a truth of k shots is held against numbers made of k images a class.
+    """
+    found = []
+    for shots, numbers in kept.numbers.groupby("shots", dropna=False):
+        everything = pd.isna(shots)
+        truths = kept.gains if everything else kept.gains[kept.gains["shots"] == shots]
+        numbers = numbers.drop(columns="shots")
+        cells = agreement.cells(numbers, truths, kept.higher, kept.classes)
+        found.append(cells.assign(arm="all" if everything else "few"))
+    cells = pd.concat(found, ignore_index=True)
+    enough = signal[[*_TRUTH, "enough"]].astype({"shots": "Int64"})
+    joined = cells.merge(enough, on=_TRUTH, how="left")
+    return joined.assign(enough=joined["enough"].fillna(False).astype(bool))
+
+
+def passed(signal: pd.DataFrame) -> dict[str, list[int]]:
+    """By network: how many truths of targets pass the gate, and of how many."""
+    found = signal.groupby("network")["enough"].agg(["sum", "size"])
+    return {network: [int(each) for each in row] for network, *row in found.itertuples()}
+
+
+def pools(cells: Mapping[str, pd.DataFrame], fixed: Frozen | None) -> list[Pool]:
+    """Each set alone, and those that are taken together.
+
+    Raises:
+        UserError: a set for choosing that is not kept, or one held out that lacks a frozen measure.
+    """
+    if fixed is None:
+        alone = [Pool(name, [name], None, None) for name in cells]
+        return [*alone, Pool(ALL, list(cells), None, None)]
+    if strange := [name for name in fixed.choosing if name not in cells]:
+        raise UserError(f"{frozen.PLACE}: choosing: the set {strange[0]!r} is not kept")
+    held = [name for name in cells if name not in fixed.choosing]
+    for name in held:
+        known = {*cells[name].query("arm == 'all'")["measure"]}
+        if missing := [each for each in fixed.measures if each not in known]:
+            raise UserError(f"set {name}: no numbers of {missing[0]!r}, which is frozen")
+    listed = list(dict.fromkeys([*fixed.measures, *REFERENCES]))
+    roles = [(CHOOSING, fixed.choosing, None), (HELD_OUT, held, listed)]
+    alone = [Pool(name, [name], role, of) for role, sets, of in roles for name in sets]
+    return alone + [Pool(role, sets, role, of) for role, sets, of in roles if sets]
+
+
+def summaries(pool: Pool, cells: Mapping[str, pd.DataFrame], draws: int) -> pd.DataFrame:
+    """All tables of a pool: by arm, gate, network and kind of pairs; of all truths and of each."""
+    log(f"{pool.name}: intervals")
+    found = []
+    for gate in (False, True):
+        sets = [cells[name] for name in pool.sets]
+        sets = [each[each["enough"]] if gate else each for each in sets]
+        for (arm, *_), tables in _alike(sets, ["arm", "network", "disjoint"]):
+            about = {"set": pool.name, "sets": len(tables), "role": pool.role}
+            about |= {"arm": arm, "gate": gate}
+            means = [agreement.pooled(each) for each in tables]
+            found.append(_summary(pool, means, AGAINST, draws).assign(**about))
+            for _, truths in _alike(tables, ["shots", "scope"]):
+                of = about | {"sets": len(truths)}
+                found.append(_summary(pool, truths, (), draws).assign(**of))
+    table = pd.concat(found, ignore_index=True)
+    table = table[table["against"].isna() | (table["scope"] == agreement.EVERY)]
+    first = ["set", "sets", "role", "arm", "gate"]
+    return table[[*first, *(name for name in table if name not in first)]]
+
+
+def _alike(
+    tables: list[pd.DataFrame], keys: list[str]
+) -> Iterator[tuple[tuple, list[pd.DataFrame]]]:
+    """The rows of equal keys, of the tables that have any."""
+    groups = [dict(iter(each.groupby(keys))) for each in tables]
+    for key in dict.fromkeys(key for each in groups for key in each):
+        yield key, [each[key] for each in groups if key in each]
+
+
+def _summary(
+    pool: Pool, tables: list[pd.DataFrame], against: tuple[str, ...], draws: int
+) -> pd.DataFrame:
+    wanted = pool.measures
+    if wanted is not None:  # with few images, some measures have no number
+        everywhere = set.intersection(*({*each["measure"]} for each in tables))
+        wanted = [name for name in wanted if name in everywhere]
+    return agreement.summary(*tables, measures=wanted, against=against, draws=draws)
