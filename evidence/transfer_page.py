@@ -1,4 +1,4 @@
-"""The main table of agreement in ``docs/transfer.md``, between two marks."""
+"""The main table of agreement in ``docs/transfer.md``, between two marks, and other such tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,9 +26,10 @@ Gate = Mapping[str, Mapping[str, list[int]]]
 """By set and network: how many truths pass, and of how many."""
 
 
-def expect_marks() -> None:
-    """Raises a ``UserError`` if the page lacks its marks, or is not there."""
-    _around(PAGE)
+def expect_marks(*begins: str) -> None:
+    """Raises a ``UserError`` if the page lacks any of these marks, or is not there."""
+    for begin in begins:
+        _around(begin)
 
 
 def write(table: pd.DataFrame, gate: Gate) -> list[str]:
@@ -37,21 +38,30 @@ def write(table: pd.DataFrame, gate: Gate) -> list[str]:
     Raises:
         UserError: a page without its marks.
     """
-    before, after = _around(PAGE)
     lines = fragment(table, gate)
-    store.write_bytes(PAGE, "\n".join([before + BEGIN, "", *lines, END + after]).encode())
+    put(BEGIN, lines)
     return lines
 
 
-def _around(path: Path) -> tuple[str, str]:
+def put(begin: str, lines: list[str]) -> None:
+    """Put lines between a mark of the page and the next ``END``.
+
+    Raises:
+        UserError: a page without these.
+    """
+    before, after = _around(begin)
+    store.write_bytes(PAGE, "\n".join([before + begin, "", *lines, END + after]).encode())
+
+
+def _around(begin: str) -> tuple[str, str]:
     """What stands before and after the marks."""
     try:
-        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}); run from the repository") from error
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise UserError(f"{path}: expected the lines {BEGIN!r} and, below it, {END!r}")
+        raise UserError(f"{PAGE}: cannot be read ({error}); run from the repository") from error
+    between, mark, after = rest.partition(END)
+    if not mark or "<!-- begin" in between:
+        raise UserError(f"{PAGE}: expected the lines {begin!r} and, below it, {END!r}")
     return before, after
 
 
@@ -92,17 +102,18 @@ def _table(rows: pd.DataFrame, network: str, gate: Gate) -> list[str]:
         "probe of the target",
         "a pair takes" + (", in passes (once a target)" if costs else ""),
     ]
-    lines = [_line(heads), "|---" * len(heads) + "|"]
+    lines = [line(heads), "|---" * len(heads) + "|"]
     for measure in order:
         found = [_both(cells, measure, name) for name in alone]
         found += [_held(cells.get((measure, name, each))) for name in together for each in _SHOWN]
-        lines.append(_line([measure, *found, *_takes(measure, costs)]))
+        lines.append(line([measure, *found, *takes(measure, costs)]))
     counts = ["{} of {}".format(*gate[name][network]) for name in alone]
     blank = [""] * (len(heads) - len(counts) - 1)
-    return [*lines, _line(["*targets, shots and scopes with signal*", *counts, *blank])]
+    return [*lines, line(["*targets, shots and scopes with signal*", *counts, *blank])]
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """A row of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"
 
 
@@ -125,12 +136,12 @@ def _costs() -> dict[str, str]:
     return {row["measure"]: f"{row['compare']:.2f} ({row['prepare']:.2f})" for row in rows}
 
 
-def _takes(measure: str, costs: Mapping[str, str]) -> list[str]:
+def takes(measure: str, costs: Mapping[str, str]) -> list[str]:
     """Whether a measure needs a probe of the target, and what a pair takes."""
     if measure not in MEASURES.names():
         return ["", ""]
     kind = MEASURES.get(measure)
     if isinstance(kind, Combination):
-        probed = "yes" in [_takes(of, costs)[0] for of in kind.of]
+        probed = "yes" in [takes(of, costs)[0] for of in kind.of]
         return ["yes" if probed else "no", " + ".join(kind.of)]
     return ["yes" if _OWN & {*kind.target} else "no", costs.get(measure, kind.cost)]

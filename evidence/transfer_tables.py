@@ -69,7 +69,7 @@ def run(draws: int = DRAWS) -> list[str]:
         raise UserError(
             f"{kept_transfer.TABLES}: no set is kept; add one by: python -m evidence keep-transfer"
         )
-    transfer_page.expect_marks()
+    transfer_page.expect_marks(transfer_page.BEGIN)
     fixed, sets = frozen.load(frozen.PLACE), {}
     for name in names:
         log(f"set {name}")

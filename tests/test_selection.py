@@ -234,12 +234,12 @@ def test_weights_are_a_softmax_of_the_numbers_in_standard_deviations():
     st.sampled_from([1e-6, 0.3, 1, 1e6]),
 )
 def test_weights_sum_to_one_and_fall_with_the_number(numbers, temperature):
-    found = selection._weights(map(str, range(len(numbers))), numbers, temperature)
+    found = selection.weights_of(map(str, range(len(numbers))), numbers, temperature)
     assert sum(found.values()) == pytest.approx(1, abs=1e-5)
     for a, b in itertools.pairwise(numbers):
         pair = found[str(numbers.index(a))], found[str(numbers.index(b))]
         assert (a <= b and pair[0] >= pair[1]) or (a >= b and pair[0] <= pair[1])
-    assert len(set(selection._weights("abc", [0.1] * 3, 1e-9).values())) == 1
+    assert len(set(selection.weights_of("abc", [0.1] * 3, 1e-9).values())) == 1
 
 
 def two_measures(folder, registered, **select):

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ftd.transfer.agreement import Classes
 
 VERSION = 1
-_COMPARED = ("rank_correlation", "gain", "affinity")
-"""What the tables of architectures have that a source may be judged by; the last one is drawn."""
 _PAIR = ["source", "target"]
 
 
@@ -62,18 +60,22 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
         raise UserError(f"no truth {truth!r}{did_you_mean(truth, TRUTHS)}")
     decided = decides(experiment, truth=truth)
     wanted = decided["measures"] if measures is None else list(measures)
-    distances, digest = _distances(experiment, wanted)
+    near, digest = distances(experiment, wanted)
     truths, digests = _truths(experiment, truth)
-    cells = agreement.cells(distances, truths, decided["higher"], classes_of(experiment))
+    cells = agreement.cells(near, truths, decided["higher"], classes_of(experiment))
     facts = {key: decided[key] for key in ("truth", "networks", "higher")} | {"measures": wanted}
     facts |= {"distances": digest, "truths": digests} | record("agreement", VERSION, {})
     _write(experiment.output(LAYOUT.agreement_cells, truth=truth), cells, facts)
     _write(experiment.output(LAYOUT.agreement, truth=truth), agreement.summary(cells), facts)
-    _draw(experiment, truth, distances, truths, decided["higher"])
+    _draw(experiment, truth, near, truths, decided["higher"])
 
 
-def _distances(experiment: Experiment, wanted: Sequence[str]) -> tuple["pd.DataFrame", str]:
-    """Those by some measures, and the checksum of the table."""
+def distances(experiment: Experiment, wanted: Sequence[str]) -> tuple["pd.DataFrame", str]:
+    """Those by some measures (``ftd.measures.ranking.NEEDED``), and the checksum of the table.
+
+    Raises:
+        UserError: a missing or unreadable table, or a measure without distances.
+    """
     from ftd.measures.ranking import NEEDED  # as in run
 
     path = experiment.input(LAYOUT.distances)
@@ -96,7 +98,7 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
 
     As ``ftd.transfer.agreement.cells`` takes it.
     """
-    import pandas as pd  # as in run
+    from ftd.transfer.agreement import of_architectures  # as in run
 
     config = experiment.config
     if truth == "weights":
@@ -116,13 +118,7 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
     path = experiment.input(LAYOUT.affinities)
     read = store.read_table(path, stage="genotypes")
     expect_asked(path, store.table_facts(read), genotypes.combines(experiment))
-    own = read.to_pandas().assign(gain=lambda table: table["gain"] / 100)
-    parts = [own[_PAIR].assign(scope=key, gain=own[key]) for key in _COMPARED]
-    every = pd.DataFrame(
-        [(network, trial) for network in config.networks for trial in range(config.trials)],
-        columns=["network", "trial"],
-    )
-    table = pd.concat(parts, ignore_index=True).merge(every, how="cross").assign(shots=None)
+    table = of_architectures(read.to_pandas(), config.networks, range(config.trials))
     digest = store.table_facts(read)["sha256"]
     return table, {LAYOUT.affinities.path(Path()).as_posix(): digest}
 
@@ -233,15 +229,13 @@ def weigh(experiment: Experiment) -> None:
     from ftd.transfer import architectures, weighting
 
     decided = weighs(experiment)
-    distances, digest = _distances(experiment, decided["measures"])
-    path = experiment.input(LAYOUT.architectures)
-    read = store.read_table(path, stage="genotypes")
-    about = store.table_facts(read)
-    expect_asked(path, about, genotypes.combines(experiment))
-    numbers = distances.assign(number=ranked(distances))
-    cells = weighting.cells(numbers, architectures.by_task(read), decided["higher"])
+    near, digest = distances(experiment, decided["measures"])
+    read = genotypes.gather(experiment)
+    own = architectures.by_task(read)
+    cells = weighting.cells(near.assign(number=ranked(near)), own, decided["higher"])
     facts = {key: decided[key] for key in ("measures", "networks", "higher")}
-    facts |= {"distances": digest, "architectures": about["sha256"], "best": architectures.BEST}
+    facts |= {"distances": digest, "architectures": store.table_facts(read)["sha256"]}
+    facts |= {"best": architectures.BEST}
     facts |= record("agreement", VERSION, {})
     _write(experiment.output(LAYOUT.weighted_cells), cells, facts)
     _write(experiment.output(LAYOUT.weighted), weighting.summary(cells), facts)

@@ -86,7 +86,7 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
     weights = {}
     if temperature != "inf":  # equal ones would be most of a large library's file
         weights = {
-            target: _weights(ranks["source"], sign * ranks["mean"], temperature)
+            target: weights_of(ranks["source"], sign * ranks["mean"], temperature)
             for target, ranks in table[rows].sort_values("rank").groupby("target")
         }
     return {
@@ -97,7 +97,7 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
     }
 
 
-def _weights(
+def weights_of(
     sources: Iterable[str], numbers: Iterable[float], temperature: float
 ) -> dict[str, float]:
     """What ``softmax`` gives each source.

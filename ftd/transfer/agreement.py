@@ -9,7 +9,8 @@ trial's common start is one for all targets. Of made-up data with three trials t
 resampled.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ LOWEST = "lowest"
 """What regrets are compared with besides other measures': the lowest of all of them."""
 EVERY = "every"
 """The scope of cells that are means over truths of several shots and scopes."""
+COMPARED = ("rank_correlation", "gain", "affinity")
+"""What the tables of architectures have that a source may be judged by; the last one is drawn."""
 DRAWS = 2000
 CELL = ["measure", "network", "trial", "target", "shots", "scope", "disjoint"]
 _GROUP = ["network", "shots", "scope", "disjoint"]
@@ -147,6 +150,25 @@ def cells(
         raise UserError("no truth of a network and trial that has distances; run both on one set")
     joined = pd.concat(rows, ignore_index=True)[[*CELL, "sources", *STATISTICS]]
     return joined.astype({"shots": "Int64"})
+
+
+def of_architectures(
+    affinities: pd.DataFrame, networks: Iterable[str], trials: Iterable[int]
+) -> pd.DataFrame:
+    """Truths that ``cells`` takes: what architectures say of pairs, the same in every trial.
+
+    Args:
+        affinities: as of the rows of ``ftd.transfer.architectures.pairs``.
+
+    Returns:
+        One truth for each of ``COMPARED``, as scope. As ``gain``, what is in points is a share,
+        so that regrets are points again, and those of the others hundredths.
+    """
+    own = affinities.assign(gain=affinities["gain"] / 100)
+    pair = own[["source", "target"]]
+    parts = [pair.assign(scope=key, gain=own[key]) for key in COMPARED]
+    every = pd.DataFrame(itertools.product(networks, trials), columns=["network", "trial"])
+    return pd.concat(parts, ignore_index=True).merge(every, how="cross").assign(shots=None)
 
 
 def _nearness(
