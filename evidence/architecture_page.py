@@ -55,11 +55,12 @@ def _sets(
     means = table[table["statistic"] == "mean"].set_index(["set", "scope"])["value"]
     for name, tasks in reliability.items():
         repeats, count = sizes[name]
-        one = {task: np.nan if (r := of["one"]) is None else r for task, of in tasks.items()}
-        low = ", ".join(task for task, r in one.items() if not r >= GATE) or "none"
-        least = f"{np.min([*one.values()]):.2f}, {np.mean([*one.values()]):.2f}"
-        alike = [f"{means[name, key]:z.2f}" for key in ("rank_correlation", "affinity")]
-        yield line([name, str(len(tasks)), f"{count} × {repeats}", least, low, *alike])
+        low = ", ".join(task for task, of in tasks.items() if not (of["one"] or 0) >= GATE)
+        known = [of["one"] for of in tasks.values() if of["one"] is not None]
+        least = f"{min(known):z.2f}, {np.mean(known):z.2f}" if known else ""
+        alike = [means[name, key] for key in ("rank_correlation", "affinity")]
+        said = ["" if np.isnan(value) else f"{value:z.2f}" for value in alike]
+        yield line([name, str(len(tasks)), f"{count} × {repeats}", least, low or "none", *said])
 
 
 def _gains(rows: pd.DataFrame, reliability: Reliability) -> Iterator[str]:

@@ -206,6 +206,22 @@ def test_the_page_between_its_own_marks(tmp_path):
     assert again == lines and transfer_page.PAGE.read_text() == text
 
 
+def test_accuracies_that_are_all_equal_are_said_to_be_unreliable(tmp_path):
+    folder = tmp_path / "one"
+    experiment = finished(folder)
+    path = experiment.output(LAYOUT.architectures)
+    read = store.read_table(path)
+    table, facts = read.to_pandas(), store.table_facts(read)
+    table.loc[table["task"] == "six", "accuracy"] = 0.5
+    told = reliabilities(by_task(pa.Table.from_pandas(table)))
+    write(path, table, facts | {"reliability": told})
+    kept_architectures.keep(folder, "one")
+    page()
+    (line,) = (line for line in architecture_tables.run(draws=20) if line.startswith("| one "))
+    least, low, *_ = line.split(" | ")[3:]
+    assert low == "six" and "nan" not in line and float(least.partition(",")[0]) > 0.9
+
+
 def test_a_frozen_list_is_looked_at_alone_where_sets_are_held_out(tmp_path):
     kept(tmp_path, "one", "two")
     page()
