@@ -12,11 +12,13 @@ from conftest import TINY, Workflow, experiment_of, jobs
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.measures.softmax import softmax
 from ftd.stages import agreement, genotypes, task, transfer
 from ftd.stages.agreement import _title
 from ftd.stages.checking import Library
 from ftd.store.provenance import record
 from ftd.transfer.architectures import by_task, pairs
+from ftd.transfer.weighting import weighted_gain
 
 CLASSES = {"zero": [0], "six": [6], "ones": [1], "both": [0, 6]}
 TASKS = {
@@ -167,6 +169,12 @@ def test_weighted_rankings_of_architectures(made):
         source = first((s for s, t in PAIRS if t == "zero"), key=lambda s: WORTH[s, "zero"])
         (gain,) = (r["gain"] for r in wanted if (r["source"], r["target"]) == (source, "zero"))
         assert hard.set_index("measure")["gain"][measure] == pytest.approx(gain)
+    own = cells[(cells["measure"] == "fisher") & (cells["trial"] == 1)]
+    assert len(own) == 4 * 5
+    for row in own.itertuples():
+        near = {s: WORTH[s, t] ** 2 for s, t in PAIRS if t == row.target}  # of distances, squares
+        shares = dict(zip(near, softmax([*near.values()], row.temperature), strict=True))
+        assert row.gain == pytest.approx(weighted_gain(by_task(joined), row.target, shares))
     assert set(found["network"]) == {"small-cnn"} and set(found["trials"]) == {2}
     assert not problems(made)
     path = made.output(LAYOUT.weighted)

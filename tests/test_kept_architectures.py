@@ -177,6 +177,8 @@ def test_tables_are_those_of_the_workflow(tmp_path):
     ).corr("spearman")
     off = correlations.to_numpy()[~np.eye(3, dtype=bool)]
     assert alike["rank_correlation"] == pytest.approx(off.mean(), abs=1e-6)
+    means = rows_of(table, statistic="mean", scope="affinity").set_index("set")["value"]
+    assert means["all sets"] == pytest.approx((means["one"] + means["two"]) / 2, abs=1e-6)
     told = rows_of(table, set="two", measure="fisher", statistic="spearman", scope="affinity")
     assert len(told) == 1 and "| the nearest by leep |" in done.output
 

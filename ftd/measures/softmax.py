@@ -10,8 +10,9 @@ EQUAL = 1e-7
 def softmax(numbers: Sequence[float], temperature: float) -> list[float]:
     """A softmax of −z/temperature, z the numbers (smaller is nearer) in standard deviations.
 
-    A source without a number has no weight, nor has one that is infinitely far, and both are left
-    out of the standard deviation. Numbers whose spread is rounding say nothing: equal weights.
+    A source without a number has no weight, nor has one whose number is infinite, and both are
+    left out of the standard deviation. Numbers whose spread is rounding say nothing: those that
+    have one share.
 
     Args:
         numbers: one or more; NaN: none.
