@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ftd import config, store
 from ftd.errors import UserError
-from ftd.layout import LAYOUT, Artifact
+from ftd.layout import LAYOUT
 from ftd.measures import Combination
 from ftd.measures.columns import combined
 from ftd.names import safe_name
@@ -28,7 +28,6 @@ from ftd.transfer.agreement import Classes
 
 TABLES = Path("docs/transfer")
 NUMBERS, GAINS = "-numbers.parquet", "-gains.parquet"
-FEW = Artifact("few", "few/{network}/{trial}/{task}.parquet", "distances by few images")
 _PAIR = ["network", "trial", "target", "source"]
 
 
@@ -111,7 +110,7 @@ def _numbers(experiment: Experiment) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
     found = [found.assign(shots=None)]
-    for place, _ in FEW.find(experiment.root):
+    for place, _ in LAYOUT.few.find(experiment.root):
         found.append(store.read_table(place, [*columns, "shots"]).to_pandas())
     numbers = pd.concat([each.astype({"shots": "Int64"}) for each in found], ignore_index=True)
     asked = numbers["measure"].isin(experiment.config.measures)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from evidence import frozen, kept_transfer, transfer_page
+from evidence import frozen, kept_transfer, transfer_page, transfer_trust
 from evidence.frozen import CHOOSING, HELD_OUT, Frozen
 from evidence.kept_transfer import Kept
+from evidence.transfer_trust import ALL
 from ftd import store
 from ftd.errors import UserError
 from ftd.runtime.progress import log
@@ -27,8 +28,6 @@ REFERENCES = ("fisher", "task2vec", "classes", "source-accuracy")
 """Measures that are looked at everywhere: what a good one must beat."""
 AGAINST = ("fisher", "task2vec", RANDOM, AVERAGE)
 """What every measure is compared with."""
-ALL = "all sets"
-"""Sets taken together, as ``CHOOSING`` and ``HELD_OUT``; a set's own name has no blank."""
 _TRUTH = ["network", "target", "shots", "scope"]
 
 
@@ -52,6 +51,8 @@ class Pool:
 def run(draws: int = DRAWS) -> list[str]:
     """Write ``docs/transfer/agreement.parquet``, and its main table into ``docs/transfer.md``.
 
+    What measures are to be trusted with follows from it: see ``evidence.transfer_trust``.
+
     Columns (Parquet): ``set`` (or what several are called), ``sets`` (how many have such rows),
     ``role``, ``arm`` (the target's side of measures: ``all`` its data, or as ``few`` images a class
     as the truth), ``gate`` (whether only truths with signal count), and those of
@@ -69,7 +70,7 @@ def run(draws: int = DRAWS) -> list[str]:
         raise UserError(
             f"{kept_transfer.TABLES}: no set is kept; add one by: python -m evidence keep-transfer"
         )
-    transfer_page.expect_marks(transfer_page.BEGIN)
+    transfer_page.expect_marks(transfer_page.BEGIN, transfer_trust.BEGIN)
     fixed, sets = frozen.load(frozen.PLACE), {}
     for name in names:
         log(f"set {name}")
@@ -87,6 +88,7 @@ def run(draws: int = DRAWS) -> list[str]:
         "draws": draws,
     }
     store.write_table(OUT, pa.Table.from_pandas(table, preserve_index=False), facts)
+    transfer_trust.write(table, store.checksum(OUT))
     return transfer_page.write(table, facts["gate"])
 
 
@@ -95,14 +97,9 @@ def cells_of(kept: Kept, signal: pd.DataFrame) -> pd.DataFrame:
 
     In the arm ``few``, a truth of k shots is held against numbers made of k images a class.
     """
-    found = []
-    for shots, numbers in kept.numbers.groupby("shots", dropna=False):
-        everything = pd.isna(shots)
-        truths = kept.gains if everything else kept.gains[kept.gains["shots"] == shots]
-        numbers = numbers.drop(columns="shots")
-        cells = agreement.cells(numbers, truths, kept.higher, kept.classes)
-        found.append(cells.assign(arm="all" if everything else "few"))
-    cells = pd.concat(found, ignore_index=True)
+    whole, few = (kept.numbers[kept.numbers["shots"].isna() == own] for own in (True, False))
+    whole = whole.drop(columns="shots")
+    cells = agreement.cells(whole, kept.gains, kept.higher, kept.classes, few)
     enough = signal[[*_TRUTH, "enough"]].astype({"shots": "Int64"})
     joined = cells.merge(enough, on=_TRUTH, how="left")
     return joined.assign(enough=joined["enough"].fillna(False).astype(bool))

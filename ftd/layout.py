@@ -114,6 +114,12 @@ class Layout:
     transfer_store: Artifact = Artifact(
         "transfer", "transfer/{network}/{trial}/{task}.pairs", "stores of fine-tunings"
     )
+    few: Artifact = Artifact(
+        "few", "few/{network}/{trial}/{task}.parquet", "tables of numbers by few images"
+    )
+    few_store: Artifact = Artifact(
+        "few", "few/{network}/{trial}/{task}.pairs", "pair stores of few images"
+    )
     agreement: Artifact = Artifact("agreement", "agreement/{truth}.parquet", "tables of agreement")
     agreement_cells: Artifact = Artifact(
         "agreement", "agreement/{truth}/cells.parquet", "tables of agreement by target"
@@ -171,6 +177,7 @@ LOGS = {
     "training": ("method", "task", "seed"),
     "genotypes": ("task", "repeat"),
     "transfer": ("network", "trial", "task"),
+    "few": ("network", "trial", "task"),
     "figures": ("figure",),
 }
 """By rule: the names that tell its jobs' logs apart."""

@@ -4,6 +4,7 @@ rule agreement_tables:
     input:
         distances=at.distances,
         truths=truths_of,
+        few=few_of,
         slices=for_all(at.slice),
         cuts=collect(at.cut, dataset=DATASETS),
     output:

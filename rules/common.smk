@@ -24,6 +24,7 @@ from ftd.stages import comparison as comparison_stage
 from ftd.stages import dataset as dataset_stage
 from ftd.stages import distance as distance_stage
 from ftd.stages import embedding as embedding_stage
+from ftd.stages import few as few_stage
 from ftd.stages import figures as figures_stage
 from ftd.stages import fisher as fisher_stage
 from ftd.stages import genotypes as genotypes_stage
@@ -344,3 +345,12 @@ def targets_needs(measures):
 def truths_of(wildcards):
     """The tables of a truth."""
     return for_all(at.transfer) if wildcards.truth == "weights" else at.affinities
+
+
+# What measures say of targets seen through a few images, where that is asked for.
+FEW = for_all(at.few) if EXPERIMENT.config.transfer.few else []
+
+
+def few_of(wildcards):
+    """The same, of the truth that such images are drawn for."""
+    return FEW if wildcards.truth == "weights" else []

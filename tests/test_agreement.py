@@ -158,6 +158,29 @@ def test_truths_of_several_kinds_are_apart():
     assert len(keys) == 5 and keys["shots"].isna().sum() == 1
 
 
+def test_numbers_by_few_images_are_held_against_truths_of_as_many():
+    distances, truths = tables(shots=(5, 20))
+    right = distances[distances["measure"] == "far"]
+    few = pd.concat([right.assign(shots=5), right.assign(shots=20, distance=-right["distance"])])
+    few = few[(few["trial"] == 0) | (few["shots"] == 5)]
+    found = cells(distances, truths, ["near"], few=few)
+    own = found[(found["measure"] == "far") & (found["arm"] == "few")].set_index("shots")
+    assert (own.loc[5, "spearman"] == 1).all() and len(own.loc[5]) == 8
+    assert (own.loc[20, "spearman"] == -1).all() and len(own.loc[20]) == 4
+    assert {*found[found["arm"] == "few"]["measure"]} == {"far", RANDOM, AVERAGE}
+    pd.testing.assert_frame_equal(
+        found[found["arm"] == "all"].reset_index(drop=True), cells(distances, truths, ["near"])
+    )
+    short = summary(found, draws=10)
+    values = short[(short["measure"] == "far") & short["against"].isna()]
+    values = values.set_index(["statistic", "shots", "arm"])["value"].sort_index()
+    assert values["kendall", 20].to_dict() == {"all": 1, "few": -1}
+    with pytest.raises(UserError, match="the name of a baseline"):
+        cells(distances, truths, few=few.replace("far", "random"))
+    bare = cells(distances, tables()[1].assign(shots=None), few=few)
+    assert {*bare["arm"]} == {"all"}
+
+
 def fetched(found, measure, statistic, against=None):
     rows = (found["measure"] == measure) & (found["statistic"] == statistic)
     rows &= found["against"].isna() if against is None else found["against"] == against
@@ -174,7 +197,8 @@ def noisy(rng, targets=12, trials=3, measures=("one", "two"), spread=1.0):
         for trial in range(trials):
             for target in range(targets):
                 own = {"measure": name, "network": "n", "trial": trial, "target": str(target)}
-                own |= {"shots": 5, "scope": "head", "disjoint": False, "sources": 11}
+                own |= {"shots": 5, "scope": "head", "arm": "all"}
+                own |= {"disjoint": False, "sources": 11}
                 rows.append(own | dict.fromkeys(agreement.STATISTICS, values[trial, target]))
     return pd.DataFrame(rows)
 

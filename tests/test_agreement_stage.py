@@ -13,9 +13,10 @@ from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures.softmax import softmax
-from ftd.stages import agreement, genotypes, task, transfer
+from ftd.stages import agreement, few, genotypes, task, transfer
 from ftd.stages.agreement import _title
 from ftd.stages.checking import Library
+from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 from ftd.transfer.architectures import by_task, pairs
 from ftd.transfer.weighting import weighted_gain
@@ -132,6 +133,37 @@ def test_tables_and_figures_of_weights(made):
     assert "leep (larger: nearer)" in points and "whole, 20 shots" in points
     assert "head, 20 shots" not in points and "head, 20 shots" in ranks and "fisher" in ranks
     assert not problems(made)
+
+
+def test_the_arm_of_few_images_where_it_is_asked_for(made):
+    transfers = made.config.transfer.model_copy(update={"few": True})
+    config = made.config.model_copy(update={"transfer": transfers})
+    asked = Experiment(config, made.root, made.base)
+    with pytest.raises(UserError, match=r"no such file; make it by: ftd few --network"):
+        agreement.run(asked, truth="weights")
+    for names in asked.places():
+        decided = few.decides(asked, **names)
+        rows = [
+            {"measure": "leep", "network": "small-cnn", "trial": names["trial"], "source": s}
+            | {"target": t, "shots": 5, "distance": -WORTH[s, t]}
+            for s, t in PAIRS
+            if t == names["task"]
+        ]
+        facts = record("few", decided["version"], decided["settings"], decided["parts"])
+        facts |= {"experiment_seed": decided["seed"]}
+        write(asked, LAYOUT.few, rows, facts, **names)
+    agreement.run(asked, truth="weights")
+    cells = read(made, LAYOUT.agreement_cells)
+    own = cells[(cells["measure"] == "leep") & ~cells["disjoint"]].groupby(["arm", "shots"])
+    assert own["kendall"].unique().map(list).to_dict() == {
+        ("all", 5): [1],
+        ("all", 20): [1],
+        ("few", 5): [-1],
+    }
+    assert not problems(asked) and "other agreement settings (few)" in "".join(problems(made))
+    path = asked.output(LAYOUT.few, **names)
+    write(asked, LAYOUT.few, rows[1:], facts, **names)
+    assert f"another table than {path}" in "".join(problems(asked))
 
 
 def test_architectures_are_a_truth_of_every_trial(made):

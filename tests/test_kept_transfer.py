@@ -10,7 +10,15 @@ import yaml
 from conftest import experiment_of
 from typer.testing import CliRunner
 
-from evidence import commands, frozen, kept_transfer, measure_cost, transfer_page, transfer_tables
+from evidence import (
+    commands,
+    frozen,
+    kept_transfer,
+    measure_cost,
+    transfer_page,
+    transfer_tables,
+    transfer_trust,
+)
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
@@ -18,7 +26,7 @@ from ftd.measures import Combination
 from ftd.parts import MEASURES
 from ftd.stages import report, task, transfer
 from ftd.store.provenance import record
-from ftd.transfer import agreement
+from ftd.transfer import agreement, trust
 
 TASKS = ["a", "b", "c", "d"]
 PAIRS = [*itertools.permutations(TASKS, 2)]
@@ -26,7 +34,10 @@ SHOTS, SCOPES, TRIALS = (5, 20), ("head", "whole"), 3
 WORTH = {pair: ((7 * number) % 12) / 64 for number, pair in enumerate(PAIRS)}
 """Of every pair another gain, exact in float32."""
 CLASSES = {"a": [["x", 0]], "b": [["x", 1]], "c": [["x", 0], ["x", 1]], "d": [["x", 2]]}
-MARKS = f"Before.\n{transfer_page.BEGIN}\nold\n{transfer_page.END}\nAfter.\n"
+MARKS = "Before.\n" + "".join(
+    f"{begin}\nold\n{transfer_page.END}\nAfter.\n"
+    for begin in (transfer_page.BEGIN, transfer_trust.BEGIN)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +192,7 @@ def test_numbers_by_few_images_are_kept_beside(finished_set):
     names = {"network": "small-cnn", "trial": 0, "task": "a"}
     rows = numbers({"leep": 1, "cka": 1}, "small-cnn", shots=5)
     rows = rows[(rows["trial"] == 0) & (rows["target"] == "a")]
-    write(kept_transfer.FEW.path(finished_set.root, **names), rows, {})
+    write(LAYOUT.few.path(finished_set.root, **names), rows, {})
     kept_transfer.keep(finished_set.root, "set")
     found = kept_transfer.load("set").numbers
     few = found[found["shots"] == 5]
@@ -326,6 +337,36 @@ def test_sets_that_are_held_out_show_the_frozen_list_alone():
     ]
 
 
+def test_trust_is_of_the_sets_that_are_held_out_and_of_truths_with_signal():
+    measured = numbers({"leep": 1, "nce": 1, "fisher": -1})
+    put("one", measured)
+    put("two", measured, accuracies(without={("b", 5), ("b", 20)}))
+    put("three", numbers({"leep": 1, "nce": 1, "fisher": 1}))
+    freeze()
+    _, table = tables()
+    found, facts = store.read_document(transfer_trust.OUT)
+    assert set(found) == {"leep", "fisher", trust.RANDOM}  # nce is not frozen
+    for measure, own in found.items():
+        assert own["sets"] == 2
+        for name in ("top1", "spearman", "regret"):
+            of = {"set": frozen.HELD_OUT, "gate": True}
+            assert own[name][0] == pytest.approx(value(table, measure, name, **of), abs=1e-4)
+            assert own[name][1] <= own[name][0] <= own[name][2]
+    assert found["leep"]["top1"] == [1, 1, 1] and found["fisher"]["top1"][0] == 0.5
+    assert facts["agreement"] == store.checksum(transfer_tables.OUT)
+    assert facts["set"] == frozen.HELD_OUT and facts["network"] == "n"
+    between = transfer_page.PAGE.read_text().partition(transfer_trust.BEGIN)[2].splitlines()
+    rows = [line.split(" | ")[:3] for line in between if line.startswith("| ")]
+    assert rows[1] == ["| leep", "no", "100% [100%, 100%]"] and len(rows) == 4
+
+
+def test_trust_before_anything_has_signal():
+    put("one", numbers({"leep": 1}), accuracies(without={*itertools.product(TASKS, SHOTS)}))
+    tables()
+    assert store.read_json(transfer_trust.OUT) == {}
+    assert "Not measured yet." in transfer_page.PAGE.read_text()
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -363,9 +404,10 @@ def test_what_tables_cannot_be_made_of_is_named():
     with pytest.raises(UserError, match=r"frozen\.yaml: cannot be read"):
         transfer_tables.run()
     frozen.PLACE.unlink()
-    transfer_page.PAGE.write_text(MARKS.replace(transfer_page.END, ""))
-    with pytest.raises(UserError, match="expected the lines '<!-- begin"):
-        transfer_tables.run()
+    for marks in (MARKS.replace(transfer_page.END, "", 1), MARKS.replace(transfer_trust.BEGIN, "")):
+        transfer_page.PAGE.write_text(marks)
+        with pytest.raises(UserError, match="expected the lines '<!-- begin"):
+            transfer_tables.run()
     assert not transfer_tables.OUT.exists()
 
 

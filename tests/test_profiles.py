@@ -9,7 +9,7 @@ from conftest import ROOT, TINY, Workflow
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
 GPU_RULES = (
     *("probe", "fisher", "embedding", "distance", "search", "training", "genotypes"),
-    "finetuning",
+    *("finetuning", "few"),
 )
 NO_GPU = [f"{rule}:gpu=0" for rule in GPU_RULES]
 

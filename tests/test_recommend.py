@@ -2,10 +2,14 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from conftest import experiment_of
@@ -16,7 +20,8 @@ from ftd.layout import LAYOUT
 from ftd.library import recommend
 from ftd.measures import Combination, Measure
 from ftd.parts import MEASURES
-from ftd.stages import dataset
+from ftd.stages import dataset, selection
+from ftd.transfer import trust
 
 NEW = {"seven": {"dataset": "digits", "labels": {"other": "rest", "seven": [7]}}}
 
@@ -211,6 +216,68 @@ def test_data_sets_of_loaders_with_keys_of_their_own(library, task_file, tmp_pat
     own = {"photos": {"loader": "imagefolder", "train": "photos"}}
     library.change(datasets={"digits": {"loader": "sklearn-digits"}} | own)
     assert len(recommend.run(library.root, task_file, data_root=tmp_path).nearest) == 3
+
+
+# What stands beside the ranks ---------------------------------------------------------------------
+
+
+def of_library(root, numbers, measure="fisher"):
+    """The library's distances, by source, whatever the target."""
+    rows = [
+        {"measure": measure, "network": "small-cnn", "trial": 0, "source": source}
+        | {"target": target, "distance": number**0.5, "squared_distance": number}
+        for (source, number), target in itertools.product(numbers.items(), numbers)
+    ]
+    made = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
+    store.write_table(LAYOUT.distances.path(root), made, {"stage": "distance"})
+
+
+def test_what_decides_and_how_far_to_trust_it(library, task_file, tmp_path, monkeypatch):
+    found = recommend.run(library.root, task_file, data_root=tmp_path)
+    lines = found.text().splitlines()
+    assert found.decided_by == "measures" and found.weights is None
+    assert "fisher decides, named by measures of the library as the first" in lines
+    assert trust.sentence("fisher", found.trust) in lines
+    own = trust.Trust((0.41, 0.35, 0.47), (0.5, 0.4, 0.6), (1.1, 0.8, 1.4), 3)
+    library.change(select={"measure": "fisher", "temperature": 0.5})
+    monkeypatch.setattr(trust, "measured", lambda names: {names[0]: own, trust.RANDOM: own})
+    found = recommend.run(library.root, task_file, data_root=tmp_path)
+    lines = found.text().splitlines()
+    assert "fisher decides, named by select.measure of the library" in lines
+    assert found.trust == {"fisher": own, trust.RANDOM: own}
+    assert trust.sentence("fisher", found.trust) in lines and "41% [35%" in found.text()
+    expected = selection.weights_of(found.nearest["source"], found.nearest["mean"], 0.5)
+    assert found.weights == expected and list(expected) == list(found.nearest["source"])
+    shares = ", ".join(f"{source} {share:.2f}" for source, share in expected.items())
+    assert f"weights of all learned tasks: {shares}" in lines
+
+
+def test_what_any_new_task_would_get_stands_beside_it(library, task_file, tmp_path):
+    def line():
+        (found,) = (text for text in said.text().splitlines() if "learned ones on av" in text)
+        return found.removeprefix("the task nearest to all learned ones on average: ")
+
+    said = recommend.run(library.root, task_file, data_root=tmp_path)
+    first, second, third = said.nearest["source"]
+    assert set(said.on_average) <= {first, second, third} and said.on_average  # as it was run
+    nothing = "; the same, so this may say nothing about seven itself"
+    for numbers, others, expected in (
+        ((0.1, 0.2, 0.3), [first], f"{first}{nothing}"),
+        ((0.3, 0.1, 0.2), [second], f"{second}; another, so not what any new task would get"),
+        ((0.1, 0.1, 0.3), [first, second], " tie; what is nearest to seven is one of them"),
+    ):
+        of_library(library.root, dict(zip((first, second, third), numbers, strict=True)))
+        said = recommend.run(library.root, task_file, data_root=tmp_path)
+        assert said.on_average == sorted(others) and said.nearest["source"].iloc[0] == first
+        assert line() == (expected if len(others) == 1 else ", ".join(sorted(others)) + expected)
+    of_library(library.root, {first: 0.1, second: 0.2, third: 0.3}, measure="another")
+    said = recommend.run(library.root, task_file, data_root=tmp_path)
+    assert said.on_average == [] and line().startswith("not known, the library has no distances")
+    LAYOUT.distances.path(library.root).unlink()
+    again = recommend.run(library.root, task_file, data_root=tmp_path)
+    assert again.text() == said.text()
+    alone = replace(said, nearest=said.nearest.head(1)).text()
+    assert "only one task is learned: any new task would get the same" in alone.splitlines()
 
 
 def test_a_combination_that_comes_first_decides(library, task_file, tmp_path, registered):

@@ -25,6 +25,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import figures, report
 from ftd.stages.experiment import Experiment
+from ftd.transfer import trust
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -176,8 +177,8 @@ def test_the_user_s_options_of_pandas_change_no_page(tmp_path):
 
 
 def test_the_page_of_ranks_lists_each_target_s_first(tmp_path):
-    rows = [{"target": t, "rank": rank} for t in "ab" for rank in range(1, 1000)]
-    pages.nearest(pd.DataFrame(rows), tmp_path / "page.html")
+    table = pd.DataFrame({"target": t, "rank": rank} for t in "ab" for rank in range(1, 1000))
+    pages.nearest(table.assign(measure="m"), {}, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().count("<td>b</td>") == 20
 
 
@@ -277,11 +278,27 @@ def test_shares_are_one_measure_s(measured):
 
 def test_the_page_of_ranks_tells_measures_apart(measured):
     text = figures.run(measured, "nearest").read_text()
-    assert text.count("<td>fisher</td>") == text.count("<td>signed-for-figures</td>") == 9
+    ranks = text[text.rindex("<table") :]
+    assert ranks.count("<td>fisher</td>") == ranks.count("<td>signed-for-figures</td>") == 9
     beside, _, _ = text.partition("</table>")  # what both say is nearest
     heads = re.findall(r"<th>(.*?)</th>", beside)
     assert heads == ["network", "target", "fisher", "signed-for-figures"]
     assert beside.count("<td>small-cnn</td>") == 3
+
+
+def test_the_page_of_ranks_says_how_far_to_trust_each_measure(measured, monkeypatch):
+    before = figures.decides(measured, "nearest")
+    own = trust.Trust((0.41, 0.35, 0.47), (0.5, 0.4, 0.6), (1.1, 0.8, 1.4), 3)
+    known = {"fisher": own, trust.RANDOM: own}
+    monkeypatch.setattr(trust, "measured", lambda measures: known)
+    _, trusted, _ = figures.run(measured, "nearest").read_text().split("</table>")[:3]
+    rows = [re.findall("<td>(.*?)</td>", row) for row in trusted.split("<tr>")[1:]]
+    told = ["41% [35%, 47%]", "0.50 [0.40, 0.60]", "1.1 [0.8, 1.4]", "3"]
+    unknown = ["signed-for-figures", "not measured", "", "", ""]
+    assert rows == [["fisher", *told], unknown, [trust.RANDOM, *told]]
+    assert figures.decides(measured, "nearest") != before  # the page is made anew
+    del known["fisher"]
+    assert figures.run(measured, "nearest").read_text().count("</table>") == 2
 
 
 def test_tables_without_a_measure_s_rows(measured):
@@ -327,7 +344,8 @@ def test_pages_hold_their_tables(finished):
     datasets = (finished.results / "figures" / "datasets.html").read_text()
     assert "<td>digits</td>" in datasets and "train: 1797" in datasets and "left out" in datasets
     nearest = (finished.results / "figures" / "nearest.html").read_text()
-    assert len(re.findall("<tr>", nearest)) == 6 and "agreement" in nearest
+    ranks = nearest[nearest.rindex("<table") :]
+    assert len(re.findall("<tr>", ranks)) == 6 and "agreement" in ranks
     comparison = (finished.results / "figures" / "comparison.html").read_text()
     assert comparison.count("ftd-nas") == 3 and "search MACs" in comparison
     assert "most frequent %" in comparison

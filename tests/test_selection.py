@@ -14,10 +14,11 @@ from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures import Combination
-from ftd.measures.ranking import nearest
+from ftd.measures.ranking import nearest, nearest_on_average
 from ftd.parts import MEASURES
 from ftd.stages import selection
 from ftd.stages.checking import Library
+from ftd.transfer import trust
 
 ORDER = ["a", "b", "c"]
 D = {  # squared distance by (source, target), two trials
@@ -143,6 +144,18 @@ def test_run_writes_table_and_selection(tmp_path):
     assert line in selection.summary(out).splitlines()[-1]
 
 
+def test_the_summary_says_how_far_to_trust_each_measure_once(tmp_path, registered, monkeypatch):
+    own = trust.Trust((0.41, 0.35, 0.47), (0.5, 0.4, 0.6), (1.1, 0.8, 1.4), 3)
+    known = {"other": own, trust.RANDOM: own}
+    monkeypatch.setattr(trust, "measured", lambda measures: known)
+    _, out = two_measures(tmp_path, registered)
+    lines = selection.summary(out).splitlines()
+    for measure in ("fisher", "other"):
+        assert lines.count(trust.sentence(measure, known)) == 1
+        header = f"nearest source of each task ({measure}, small-cnn, mean over trials ± std)"
+        assert lines[lines.index(trust.sentence(measure, known)) + 1] == header
+
+
 def test_the_summary_names_as_many_as_were_chosen(tmp_path):
     experiment = of_tasks(tmp_path, select={"nearest": 2})
     out = written(experiment, distances().assign(network="small-cnn"))
@@ -166,6 +179,19 @@ def test_the_first_measure_decides_and_others_are_ranked_beside_it(tmp_path):
 def test_no_distances_by_the_first_measure(tmp_path):
     with pytest.raises(UserError, match="no distances by 'fisher' of network 'small-cnn'"):
         written(of_tasks(tmp_path), distances())
+
+
+def test_the_task_nearest_on_average_has_the_lowest_mean_rank():
+    """Of b: c. Of a: c too. Of c: b. So c is first twice, and b first and second."""
+    table = distances()
+    assert nearest_on_average(table, higher=False) == ["c"]
+    assert nearest_on_average(table, higher=True) == ["a"]  # never the nearest of any
+    of_two = table[table["source"].isin(["a", "b"]) & table["target"].isin(["a", "b"])]
+    assert nearest_on_average(of_two, higher=False) == ["a", "b"]
+    assert nearest_on_average(table.assign(squared_distance=0.5), higher=False) == ORDER
+    assert nearest_on_average(table[table["source"] == table["target"]], higher=False) == []
+    far = table["squared_distance"].where(table["target"] != "a", table["squared_distance"] * 99)
+    assert nearest_on_average(table.assign(squared_distance=far), higher=False) == ["c"]
 
 
 # Directions, several measures, weights ------------------------------------------------------------

@@ -17,7 +17,8 @@ ROOMS = [
 """Low to high: a room imports from itself and from those before it."""
 STAGES = [
     *("dataset", "task", "probe", "fisher", "embedding", "distance", "selection", "search"),
-    *("training", "genotypes", "transfer", "agreement", "comparison", "figures", "report"),
+    *("training", "genotypes", "transfer", "few", "agreement", "comparison", "figures"),
+    "report",
 ]
 """Their modules, in ``ftd/stages``, have their names, which rooms may have too."""
 MODULES = sorted([*(ROOT / "ftd").rglob("*.py"), *(ROOT / "evidence").rglob("*.py")])

@@ -15,7 +15,6 @@ from ftd.config.transfer_keys import Tuning
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import probe, task, transfer
-from ftd.stages import task as slices
 from ftd.stages.checking import Library
 from ftd.stages.experiment import Experiment
 from ftd.transfer import finetuning
@@ -265,9 +264,8 @@ def test_trials_have_images_of_their_own(made, monkeypatch):
     experiment, images = made(shots=[2]), []
     monkeypatch.setattr(transfer._Job, "_probe", lambda *_: None)
     for trial in (0, 1):
-        sliced = slices.read(experiment, task="zero")
-        job = transfer._Job(experiment, NAMES | {"trial": trial}, sliced)
-        images.append(job.images[2].tolist())
+        job = transfer._Job(experiment, NAMES | {"trial": trial})
+        images.append(job.few.rows[2].tolist())
     assert images[0] != images[1]
 
 

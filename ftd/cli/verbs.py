@@ -177,6 +177,14 @@ def transfer(
 
 
 @verb
+def few(experiment: "Experiment", task: Task, trial: Trial = 0, network: Network = None) -> None:
+    """Compute what measures say of all other tasks and a task seen through a few images alone."""
+    from ftd.stages import few as stage
+
+    stage.run(experiment, network=network or experiment.network, trial=trial, task=task)
+
+
+@verb
 def comparison(experiment: "Experiment") -> None:
     """Join the metrics of all trained networks into one table."""
     from ftd.stages import comparison as stage

@@ -43,7 +43,7 @@ _TENSORS = (
     *("torch._dynamo", "torch.fx.experimental.symbolic_shapes"),
 )
 _DRAWING = ("ftd.drawing.heatmaps", "ftd.drawing.searches", "matplotlib.backends.backend_svg")
-_COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer")
+_COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")
 IMPORTED = dict.fromkeys(_COMPUTING, _TENSORS)
 IMPORTED |= {"embedding": (*_TENSORS, "ftd.measures.task2vec"), "figure": _DRAWING}
 """By verb: what is imported before its first job, besides ``_TABLES``."""

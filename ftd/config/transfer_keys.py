@@ -17,13 +17,17 @@ class Tuning(Section):
 
 
 class Transfer(Section):
-    """On how many images a class, what of the network (``scopes``), and how each is trained."""
+    """On how many images a class, what of the network (``scopes``), and how each is trained.
+
+    ``few``: measures are also given targets of which they see these images alone.
+    """
 
     shots: list[Annotated[int, Field(ge=1)]] = Field([5, 20, 100], min_length=1)
     scopes: list[Scope] = Field(["head", "whole"], min_length=1)
     batch_size: int = Field(64, ge=2)
     head: Tuning = Tuning(steps=200)
     whole: Tuning = Tuning()
+    few: bool = False
 
     @field_validator("shots", "scopes")
     @classmethod

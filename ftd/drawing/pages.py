@@ -1,6 +1,6 @@
 """Tables as pages of HTML, and as lines of Markdown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +8,7 @@ import pandas as pd
 from ftd import store
 from ftd.measures.ranking import side_by_side
 from ftd.names import listed
+from ftd.transfer.trust import RANDOM, Trust, number, percent
 
 _RANKS_LISTED = 20
 _OF_PROBES = (
@@ -45,14 +46,34 @@ def datasets(facts: list[dict], out: Path) -> None:
     _page(pd.DataFrame(rows), out=out)
 
 
-def nearest(table: pd.DataFrame, out: Path) -> None:
-    """Each target's first sources as a page, from a table with the column ``rank``.
+def nearest(table: pd.DataFrame, known: Mapping[str, Trust], out: Path) -> None:
+    """Each target's first sources as a page, from a table with ``measure`` and ``rank``.
 
-    Of several measures, the nearest source by each stands side by side first.
+    Of several measures, the nearest source by each stands side by side first. How far each is to
+    be trusted, where that is ``known`` of any, is a table before the ranks.
     """
-    ranks = table[table["rank"] <= _RANKS_LISTED]
-    several = "measure" in table and table["measure"].nunique() > 1
-    _page(*([side_by_side(table), ranks] if several else [ranks]), out=out)
+    ranks, measures = table[table["rank"] <= _RANKS_LISTED], list(dict.fromkeys(table["measure"]))
+    tables = [side_by_side(table)] if len(measures) > 1 else []
+    if set(measures) & set(known):
+        tables.append(_trusted(measures, known))
+    _page(*tables, ranks, out=out)
+
+
+def _trusted(measures: list[str], known: Mapping[str, Trust]) -> pd.DataFrame:
+    """A row for each measure, and a random choice; empty cells where nothing was measured."""
+    rows = []
+    for measure in [*measures, RANDOM]:
+        own = known.get(measure)
+        rows.append(
+            {
+                "measure": measure,
+                "best source named": percent(own.top1) if own else "not measured",
+                "Spearman": number(own.spearman, 2) if own else "",
+                "regret, points": number(own.regret, 1) if own else "",
+                "task sets": str(own.sets) if own else "",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def comparison(table: pd.DataFrame, out: Path) -> None:

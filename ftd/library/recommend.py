@@ -18,7 +18,7 @@ from ftd.config import LIBRARY, Config
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures.columns import combined, join, read_columns
-from ftd.measures.ranking import NEEDED, nearest
+from ftd.measures.ranking import NEEDED, nearest, nearest_on_average
 from ftd.parts import MEASURES
 from ftd.stages import (
     dataset,
@@ -28,10 +28,13 @@ from ftd.stages import (
     probe,
     report,
     search,
+    selection,
     task,
     training,
 )
 from ftd.stages.experiment import Experiment
+from ftd.transfer import trust
+from ftd.transfer.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,28 @@ class Recommendation:
     Attributes:
         task: its name.
         measure: the one that decides the selection, by which they are ranked.
+        decided_by: what in the configuration names it, ``select.measure`` or ``measures``.
+        trust: how far measures are to be trusted, by name, and a random choice; of ``measure``
+            there is nothing, if that was not measured.
         by_measure: the nearest one by each measure, if there are several.
         nearest: learned tasks as sources, by the first network: ``source``, ``rank``, ``mean``
             and ``std`` over trials of the number (a distance's square), ``agreement``.
+        weights: of all learned tasks, the nearest first; ``None``: they are equal.
+        on_average: the learned tasks that are nearest to all others of them on average, by
+            ``measure``: one, several that tie, or none, if the library has no such numbers.
         architecture: ``genotype.json`` of the nearest learned task that was searched, or ``None``.
         found: ``genotype.json`` and ``metrics.json`` of the new task's own search and training.
     """
 
     task: str
     measure: str
+    decided_by: str
+    trust: dict[str, Trust]
     nearest: pd.DataFrame
     by_measure: dict[str, str]
-    architecture: Path | None
+    weights: dict[str, float] | None
+    on_average: list[str]
+    architecture: Path | None = None
     found: tuple[Path, Path] | None = None
 
     def text(self) -> str:
@@ -64,9 +77,16 @@ class Recommendation:
             f"{row.agreement:.0%} of trials"
             for row in self.nearest.itertuples()
         ]
+        first = " as the first" if self.decided_by == "measures" else ""
+        lines.append(f"{self.measure} decides, named by {self.decided_by} of the library{first}")
+        lines.append(trust.sentence(self.measure, self.trust))
         if self.by_measure:
             each = ", ".join(f"{source} ({name})" for name, source in self.by_measure.items())
             lines.append(f"nearest by each measure: {each}")
+        if self.weights is not None:
+            each = ", ".join(f"{source} {share:.2f}" for source, share in self.weights.items())
+            lines.append(f"weights of all learned tasks: {each}")
+        lines.append(self._beside_the_average())
         start = self.architecture or "none was searched yet"
         lines.append(f"architecture to start from, the nearest that was searched: {start}")
         if self.found:
@@ -77,6 +97,24 @@ class Recommendation:
                 f"{metrics['parameters']:,} parameters"
             )
         return "\n".join(lines)
+
+    def _beside_the_average(self) -> str:
+        """Whether the new task has to do with what is nearest to it."""
+        if len(self.nearest) == 1:
+            return "only one task is learned: any new task would get the same"
+        said = "the task nearest to all learned ones on average: "
+        if not self.on_average:
+            return said + (
+                f"not known, the library has no distances by {self.measure} between them; run "
+                "distances"
+            )
+        said += ", ".join(self.on_average)
+        first = self.nearest["source"].iloc[0]
+        if first not in self.on_average:
+            return f"{said}; another, so not what any new task would get"
+        if len(self.on_average) > 1:
+            return f"{said} tie; what is nearest to {self.task} is one of them"
+        return f"{said}; the same, so this may say nothing about {self.task} itself"
 
 
 def run(
@@ -122,11 +160,8 @@ def run(
                 f"{library / 'search' / LIBRARY}: no learned task was searched, so there is no "
                 "architecture to start from; run the library's searches first"
             )
-        _decode_and_slice(experiment, name)
-        pairs = join(_columns(experiment, name))
-        by_measure = _ranks(experiment, pairs, learned, name)
-        ranks, firsts = by_measure[joined.deciding], _firsts(by_measure)
-        donors = [source for source in ranks["source"] if source in searched]
+        said = _said(experiment, name, learned)
+        donors = [source for source in said.nearest["source"] if source in searched]
         donors = donors[: joined.select.nearest]
         architecture = _genotype_of(experiment, donors[0]) if donors else None
         found = _search(experiment, name, donors) if searching else None
@@ -138,7 +173,41 @@ def run(
             for path, copy in zip(found, beside, strict=True):
                 store.write_bytes(copy, path.read_bytes())
             found = tuple(beside)
-    return Recommendation(name, joined.deciding, ranks, firsts, architecture, found)
+    return replace(said, architecture=architecture, found=found)
+
+
+def _said(experiment: Experiment, name: str, learned: list[str]) -> Recommendation:
+    """Make all that the new task's distances take, and what follows from them."""
+    settings = experiment.config
+    on_average = _on_average(experiment, learned)  # before any work: it may be unreadable
+    _decode_and_slice(experiment, name)
+    by_measure = _ranks(experiment, join(_columns(experiment, name)), learned, name)
+    ranks, temperature = by_measure[settings.deciding], settings.select.temperature
+    sign = -1 if settings.deciding in experiment.higher() else 1
+    weights = None
+    if temperature != "inf":
+        weights = selection.weights_of(ranks["source"], sign * ranks["mean"], temperature)
+    return Recommendation(
+        task=name,
+        measure=settings.deciding,
+        decided_by="select.measure" if settings.select.measure else "measures",
+        trust=trust.measured(settings.measures),
+        nearest=ranks,
+        by_measure=_firsts(by_measure),
+        weights=weights,
+        on_average=on_average,
+    )
+
+
+def _on_average(experiment: Experiment, learned: list[str]) -> list[str]:
+    """The learned tasks that are nearest to the others, by the library's own table."""
+    if not LAYOUT.distances.path(experiment.base).exists():
+        return []
+    measure = experiment.config.deciding
+    table = store.read_table(experiment.input(LAYOUT.distances), NEEDED).to_pandas()
+    rows = (table["measure"] == measure) & (table["network"] == experiment.network)
+    rows &= table["source"].isin(learned) & table["target"].isin(learned)
+    return nearest_on_average(table[rows], higher=measure in experiment.higher())
 
 
 def _add(experiment: Experiment) -> None:

@@ -13,6 +13,7 @@ from ftd.stages import (
     dataset,
     distance,
     embedding,
+    few,
     fisher,
     genotypes,
     probe,
@@ -27,7 +28,7 @@ from ftd.stages.experiment import Experiment
 
 STAGES = (
     *(dataset, task, probe, fisher, embedding, distance, selection, search, training),
-    *(genotypes, transfer, agreement, comparison),
+    *(genotypes, transfer, few, agreement, comparison),
 )
 
 

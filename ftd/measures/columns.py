@@ -82,7 +82,7 @@ def pair_table(
     return pa.table(
         {
             **{key: pa.repeat(facts[key], count) for key in ("measure", "network", "trial")},
-            "source": pa.array(sources),
+            "source": pa.array(sources, pa.string()),
             "target": pa.repeat(facts["task"], count),
             "distance": pa.array(np.sqrt(totals).astype(np.float32) if squared else totals),
             "squared_distance": pa.array(totals) if squared else pa.nulls(count, pa.float64()),

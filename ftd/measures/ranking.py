@@ -70,6 +70,25 @@ def nearest(
     return table[COLUMNS]
 
 
+def nearest_on_average(distances: pd.DataFrame, *, higher: bool) -> list[str]:
+    """The tasks that are nearest to all others on average, by their mean rank as sources.
+
+    Args:
+        distances: the columns ``NEEDED``, of one measure and network.
+        higher: whether the larger number is the nearer source's.
+
+    Returns:
+        One task; several, sorted, that tie; none, if there is no pair of two tasks. Among a
+        target's sources, equal means over trials share their mean rank.
+    """
+    pairs = distances[distances["source"] != distances["target"]]
+    pairs = pairs.assign(number=ranked(pairs))
+    means = pairs.groupby(["source", "target"], as_index=False)["number"].mean()
+    means["rank"] = means.groupby("target")["number"].rank(ascending=not higher)
+    ranks = means.groupby("source")["rank"].mean()
+    return sorted(ranks.index[ranks == ranks.min()])
+
+
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     """What each measure says is nearest: a row a network and target, a column a measure.
 

@@ -2,7 +2,9 @@
 
 The truth ``weights`` is what fine-tuned probes gain (the stage *transfer*), ``architectures`` how
 alike tasks are in the architectures that suit them, and what a source's best ones gain (the stage
-*genotypes*). Of these it also says what rankings are worth that a measure weighs.
+*genotypes*). Of the former, measures may also be those of targets that they see through the
+fine-tuning's images alone (the stage *few*); of the latter, it also says what rankings are worth
+that a measure weighs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.errors import UserError
-from ftd.layout import LAYOUT, TRUTHS
+from ftd.layout import LAYOUT, TRUTHS, Artifact
 from ftd.names import did_you_mean
-from ftd.stages import genotypes, transfer
+from ftd.stages import few, genotypes, transfer
 from ftd.stages import task as slices
 from ftd.stages.checking import Library, expect_asked, must
 from ftd.stages.experiment import Experiment
@@ -24,14 +26,14 @@ if TYPE_CHECKING:
 
     from ftd.transfer.agreement import Classes
 
-VERSION = 1
+VERSION = 2
 _PAIR = ["source", "target"]
 
 
 def decides(experiment: Experiment, *, truth: str) -> dict[str, Any]:
     """All that decides the tables, besides the distances, the truth and the tasks' slices."""
     return {
-        "settings": {},
+        "settings": {"few": truth == "weights" and experiment.config.transfer.few},
         "truth": truth,
         "measures": experiment.config.measures,
         "networks": experiment.config.networks,
@@ -62,9 +64,16 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
     wanted = decided["measures"] if measures is None else list(measures)
     near, digest = distances(experiment, wanted)
     truths, digests = _truths(experiment, truth)
-    cells = agreement.cells(near, truths, decided["higher"], classes_of(experiment))
+    seen = None
+    if decided["settings"]["few"]:
+        seen = few.gather(experiment)
+        seen = seen[seen["measure"].isin(wanted)]
+        digests |= _digests(experiment, LAYOUT.few)
+    classes = classes_of(experiment)
+    cells = agreement.cells(near, truths, decided["higher"], classes, seen)
     facts = {key: decided[key] for key in ("truth", "networks", "higher")} | {"measures": wanted}
-    facts |= {"distances": digest, "truths": digests} | record("agreement", VERSION, {})
+    facts |= {"distances": digest, "truths": digests}
+    facts |= record("agreement", VERSION, decided["settings"])
     _write(experiment.output(LAYOUT.agreement_cells, truth=truth), cells, facts)
     _write(experiment.output(LAYOUT.agreement, truth=truth), agreement.summary(cells), facts)
     _draw(experiment, truth, near, truths, decided["higher"])
@@ -102,25 +111,23 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
 
     config = experiment.config
     if truth == "weights":
-        names = [
-            {"network": network, "trial": trial, "task": task}
-            for network in config.networks
-            for trial in range(config.trials)
-            for task in config.tasks
-        ]
-        digests = {
-            LAYOUT.transfer.path(Path(), **each).as_posix(): store.checksum(
-                experiment.input(LAYOUT.transfer, **each)
-            )
-            for each in names
-        }
-        return transfer.gather(experiment), digests
+        return transfer.gather(experiment), _digests(experiment, LAYOUT.transfer)
     path = experiment.input(LAYOUT.affinities)
     read = store.read_table(path, stage="genotypes")
     expect_asked(path, store.table_facts(read), genotypes.combines(experiment))
     table = of_architectures(read.to_pandas(), config.networks, range(config.trials))
     digest = store.table_facts(read)["sha256"]
     return table, {LAYOUT.affinities.path(Path()).as_posix(): digest}
+
+
+def _digests(experiment: Experiment, artifact: Artifact) -> dict[str, str]:
+    """The checksums of the tables of all networks, trials and tasks, by place."""
+    return {
+        artifact.path(Path(), **names).as_posix(): store.checksum(
+            experiment.input(artifact, **names)
+        )
+        for names in experiment.places()
+    }
 
 
 def classes_of(experiment: Experiment) -> "Classes | None":
@@ -212,7 +219,8 @@ def _pairs(numbers: "pd.DataFrame", worth: Mapping[str, "pd.DataFrame"]) -> "pd.
 def weighs(experiment: Experiment) -> dict[str, Any]:
     """All that decides the tables of ``weigh``, besides the distances and the architectures."""
     decided = decides(experiment, truth="architectures")
-    return {key: decided[key] for key in ("settings", "measures", "networks", "higher", "version")}
+    kept = {key: decided[key] for key in ("measures", "networks", "higher", "version")}
+    return {"settings": {}} | kept
 
 
 def weigh(experiment: Experiment) -> None:
@@ -235,8 +243,7 @@ def weigh(experiment: Experiment) -> None:
     cells = weighting.cells(near.assign(number=ranked(near)), own, decided["higher"])
     facts = {key: decided[key] for key in ("measures", "networks", "higher")}
     facts |= {"distances": digest, "architectures": store.table_facts(read)["sha256"]}
-    facts |= {"best": architectures.BEST}
-    facts |= record("agreement", VERSION, {})
+    facts |= {"best": architectures.BEST} | record("agreement", VERSION, decided["settings"])
     _write(experiment.output(LAYOUT.weighted_cells), cells, facts)
     _write(experiment.output(LAYOUT.weighted), weighting.summary(cells), facts)
 

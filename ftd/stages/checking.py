@@ -4,12 +4,15 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import Artifact
 from ftd.stages.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AGAIN = "delete it and run again"
 
@@ -113,6 +116,29 @@ def expect_asked(path: Path, facts: Mapping[str, Any], asked: Mapping[str, Any])
             f"{path}: {'; '.join(problems)}, which is not what the configuration asks for now; "
             f"{AGAIN}, or make all such files anew (snakemake -R {stage})"
         )
+
+
+def gathered(
+    experiment: Experiment, artifact: Artifact, decides: Callable[..., dict[str, Any]]
+) -> "pd.DataFrame":
+    """The tables of all networks, trials and tasks as one (pandas), in this order.
+
+    Args:
+        decides: of the artifact's stage.
+
+    Raises:
+        UserError: a table that is missing or damaged, or was made otherwise than the configuration
+            asks for.
+    """
+    import pandas as pd  # seconds that rules and --help would pay
+
+    found = []
+    for names in experiment.places():
+        path = experiment.input(artifact, **names)
+        table = store.read_table(path, stage=artifact.verb)
+        expect_asked(path, store.table_facts(table), decides(experiment, **names))
+        found.append(table.to_pandas())
+    return pd.concat(found, ignore_index=True)
 
 
 def must(holds: bool, what: str) -> list[str]:

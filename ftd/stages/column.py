@@ -1,6 +1,7 @@
 """A column of a measure's numbers: its inputs, and the keys of its pairs."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from ftd.config import Fisher
@@ -15,6 +16,24 @@ from ftd.store.pairs import PairStore, pair_key
 
 WHOLE = "whole"
 """The one part of a number whose layers are not kept, or that has none."""
+
+
+def sources_of(index: Path, kind: Measure) -> tuple[dict[str, dict[str, Entry]], str]:
+    """A measure's sources as a list names them, {task: {need: entry}}, and the list's checksum.
+
+    Raises:
+        UserError: missing or damaged file, or a list of other needs than the measure's.
+    """
+    from ftd.measures.columns import read_index  # pyarrow: rules and --help would pay for it
+
+    sources, sha256 = read_index(index)
+    for listed in sources.values():
+        if set(listed) != set(kind.source):
+            raise UserError(
+                f"{index}: lists {', '.join(listed)} of each source, the measure needs "
+                f"{', '.join(kind.source)}; run index again"
+            )
+    return sources, sha256
 
 
 class Column:
@@ -39,8 +58,6 @@ class Column:
         trial: int,
         task: str,
     ):
-        from ftd.measures.columns import read_index  # pyarrow: rules and --help would pay for it
-
         self.experiment, self.measure, self.task = experiment, measure, task
         self.decided, self.things = decided, things
         self.names = {"network": network, "trial": trial, "task": task}
@@ -48,13 +65,7 @@ class Column:
         self.out = experiment.output(LAYOUT.column, measure=measure, **self.names)
         self.store = experiment.output(LAYOUT.pairs, measure=measure, **self.names)
         self.index = experiment.input(LAYOUT.index, measure=measure, **self.names)
-        self.sources, self.index_sha256 = read_index(self.index)
-        for listed in self.sources.values():
-            if set(listed) != set(self.kind.source):
-                raise UserError(
-                    f"{self.index}: lists {', '.join(listed)} of each source, the measure needs "
-                    f"{', '.join(self.kind.source)}; run index again"
-                )
+        self.sources, self.index_sha256 = sources_of(self.index, self.kind)
         self.own = things.entries(self.kind.target, self.out)
         self.fisher_settings, self.layers, self.samples = self._fisher()
 

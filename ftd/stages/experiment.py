@@ -108,6 +108,15 @@ class Experiment:
             "truth": list(TRUTHS),
         }
 
+    def places(self) -> list[dict[str, Any]]:
+        """The network, trial and task of every probe, in the configuration's order."""
+        return [
+            {"network": network, "trial": trial, "task": task}
+            for network in self.config.networks
+            for trial in range(self.config.trials)
+            for task in self.config.tasks
+        ]
+
     @property
     def network(self) -> str:
         """The first network, which decides the selection."""

@@ -5,6 +5,7 @@ names the stage or its settings needs neither.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ftd.layout import FIGURES, LAYOUT, Artifact
 from ftd.names import did_you_mean
 from ftd.parts import MEASURES
 from ftd.stages.experiment import Experiment
+from ftd.transfer import trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +31,9 @@ def decides(experiment: Experiment, figure: str) -> dict[str, Any]:
     found: dict[str, Any] = {"version": VERSION}
     if figure in ("trace", "cells"):
         found["tasks"] = _searched(experiment)
+    if figure == "nearest":
+        known = trust.measured(experiment.config.measures)
+        found["trust"] = {name: asdict(own) for name, own in known.items()}
     return found
 
 
@@ -183,7 +188,8 @@ def _nearest(experiment: Experiment, out: Path) -> None:
     from ftd.measures.ranking import COLUMNS
 
     path = experiment.input(LAYOUT.nearest)
-    pages.nearest(store.read_table(path, COLUMNS).to_pandas(), out)
+    known = trust.measured(experiment.config.measures)
+    pages.nearest(store.read_table(path, COLUMNS).to_pandas(), known, out)
 
 
 def _comparison(experiment: Experiment, out: Path) -> None:

@@ -13,6 +13,7 @@ from ftd.runtime.seeds import seed_of
 from ftd.stages.checking import Library, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
+from ftd.transfer import trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,17 +140,19 @@ def summary(nearest_file: Path) -> str:
     """Each task's nearest source, over all tasks and among the learned ones, as text.
 
     By every measure and network; of several measures, what each names stands side by side first.
+    Beside each measure stands how far it is to be trusted.
     """
     from ftd.measures.ranking import COLUMNS, side_by_side  # pandas, as above
 
     read = store.read_table(nearest_file, COLUMNS, stage="selection")
     facts, table = store.table_facts(read), read.to_pandas()
-    lines = []
+    known, lines = trust.measured(facts["measures"]), []
     if len(facts["measures"]) > 1:
         lines.append(f"nearest source of each task by every measure; {facts['measure']} decides")
         beside = side_by_side(table).to_string(index=False)
         lines += [f"  {line}" for line in beside.splitlines()]
     for measure in facts["measures"]:
+        lines.append(trust.sentence(measure, known))
         for network in facts["networks"]:
             rows = table[(table["measure"] == measure) & (table["network"] == network)]
             asked = facts["settings"]["nearest"]

@@ -161,17 +161,9 @@ class Things:
     @functools.cached_property
     def brought(self) -> bool:
         """Whether other code than this package's makes its network, or the target of its slice."""
-        facts = self.probe.facts if "probe" in self.paths else store.table_facts(self.table)
-        network = facts.get("network")
-        try:
-            factories = [TARGETS.get(facts["target"]["kind"]).make]
-            if network and network.startswith(TORCHVISION):
-                return True
-            if network:
-                factories.append(NETWORKS.get(split_network(network)[0]).build)
-        except (KeyError, ValueError):  # who makes them says what is wrong
-            return True
-        return not all(map(is_own, factories))
+        return is_brought(
+            self.probe.facts if "probe" in self.paths else store.table_facts(self.table)
+        )
 
     @functools.cached_property
     def table(self) -> "pa.Table":
@@ -235,6 +227,38 @@ def expect_made(experiment: Experiment, needs: Iterable[str], things: Things, **
         expect_asked(paths["embedding"], things.embedding.facts, asked)
     if "slice" in wanted:
         expect_asked(paths["slice"], store.table_facts(things.table), sliced)
+
+
+def is_brought(facts: Mapping[str, Any]) -> bool:
+    """Whether other code than this package's makes a target, and a network if facts name one."""
+    network = facts.get("network")
+    try:
+        factories = [TARGETS.get(facts["target"]["kind"]).make]
+        if network and network.startswith(TORCHVISION):
+            return True
+        if network:
+            factories.append(NETWORKS.get(split_network(network)[0]).build)
+    except (KeyError, ValueError):  # who makes them says what is wrong
+        return True
+    return not all(map(is_own, factories))
+
+
+def passed(model: "nn.Module", data: "TaskData", what: str) -> "Seen":
+    """What a network makes of a task's ``fisher`` images; it moves to their device.
+
+    Raises:
+        UserError: a network or a task without classes, or outputs that are not finite; ``what``
+            names both.
+    """
+    from ftd.measures.passes import batch_size, seen_by  # torch: as in Things.data
+
+    layer = getattr(getattr(model, "head", None), "linear", None)
+    if layer is None:
+        raise UserError(
+            f"{what}: the network's head has no layer 'linear', as those of classes have; compare "
+            "tasks of classes"
+        )
+    return seen_by(model.to(data.device), layer, data.batches("fisher", batch_size(data)), what)
 
 
 def _chosen(facts: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
@@ -343,22 +367,11 @@ class Side:
 
     def seen(self, target: "Side") -> "Seen":
         """What the task's network makes of the target's images; see ``ftd.measures.Side``."""
-        self._declared("weights")
-        target._declared("data")
-        return self._passes.of(self.name, target.name, lambda: self._pass_over(target))
-
-    def _pass_over(self, target: "Side") -> "Seen":
-        from ftd.measures.passes import batch_size, seen_by  # torch, as above
-
-        what, data = f"{self.what} on {target.name}", target.data
-        model = probe.network_of(self._things.probe).to(data.device)
-        layer = getattr(getattr(model, "head", None), "linear", None)
-        if layer is None:
-            raise UserError(
-                f"{what}: the network's head has no layer 'linear', as those of classes have; "
-                "compare tasks of classes"
-            )
-        return seen_by(model, layer, data.batches("fisher", batch_size(data)), what)
+        things, data = self._declared("weights"), target.data
+        what = f"{self.what} on {target.name}"
+        return self._passes.of(
+            self.name, target.name, lambda: passed(probe.network_of(things.probe), data, what)
+        )
 
     @functools.cached_property
     def features(self) -> "torch.Tensor":

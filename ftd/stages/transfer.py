@@ -4,10 +4,8 @@ What it gains over the common start is what a measure of nearness can be held ag
 knows of no measure.
 """
 
-import dataclasses
 import time
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +13,23 @@ from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.runtime.progress import log, progress
-from ftd.runtime.seeds import seed_of
 from ftd.stages import probe
-from ftd.stages import task as slices
-from ftd.stages.checking import Library, expect_asked, must
+from ftd.stages.checking import Library, expect_asked, gathered, must
 from ftd.stages.experiment import Experiment
+from ftd.stages.shots import Shots
 from ftd.store.pairs import PairStore, open_store, pair_key
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from torch import nn
 
     from ftd.tasks.data import TaskData
-    from ftd.tasks.slices import Slice
     from ftd.transfer.finetuning import Heads
 
 VERSION = 1
 MEASURED = ("accuracy", "seconds")
 """What is kept of a fine-tuning."""
-KEPT = 2**28
-"""Bytes of a target's batches that are made once for all sources, 256 MiB: the first that fit."""
 
 Source = str | None
 """A task, or ``None`` for the common start."""
@@ -47,7 +40,7 @@ Tuned = tuple[Source, int, str]
 def decides(experiment: Experiment, *, network: str, trial: int | str, task: str) -> dict[str, Any]:
     """All that decides a table, besides its slice and the probes."""
     return {
-        "settings": experiment.config.transfer.model_dump(mode="json"),
+        "settings": experiment.config.transfer.model_dump(mode="json", exclude={"few"}),
         "seed": experiment.config.seed,
         "version": VERSION,
         "parts": experiment.digests(task=task, network=network),
@@ -76,10 +69,7 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> int:
     experiment.expect(network=network, trial=trial, task=task)
     setup()
     names = {"network": network, "trial": trial, "task": task}
-    sliced = slices.read(experiment, task=task)
-    if sliced.label is None or sliced.facts["target"]["kind"] != "classes":
-        raise UserError(f"tasks.{task}: transfer takes targets of the kind classes alone")
-    job = _Job(experiment, names, sliced)
+    job = _Job(experiment, names)
     with open_store(experiment.output(LAYOUT.transfer_store, **names)) as kept:
         missing = [each for each in job.all if None in map(kept.get, job.keys(*each))]
         log(f"{job.what}: {len(missing)} of {len(job.all)} fine-tunings missing")
@@ -92,21 +82,17 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> int:
 class _Job:
     """One target's fine-tunings: what they start from, what decides each, and their making."""
 
-    def __init__(self, experiment: Experiment, names: dict[str, Any], sliced: "Slice"):
-        from ftd.runtime.device import default_device  # torch, as in run
-
-        self.experiment, self.names, self.sliced = experiment, names, sliced
+    def __init__(self, experiment: Experiment, names: dict[str, Any]):
+        self.experiment, self.names = experiment, names
         self.settings = experiment.config.transfer
         self.decided = decides(experiment, **names)
-        self.seed = seed_of("transfer", self.decided["seed"], names["trial"], names["task"])
         self.what = "transfer to {task}, network {network}, trial {trial}".format(**names)
-        self.device = default_device()
+        self.few = Shots(experiment, self.what, names)
         self.others = [name for name in experiment.config.tasks if name != names["task"]]
         self.probes = {name: self._probe(name) for name in self.others}
-        self.images, self.left_out = self._drawn()
         self.all: list[Tuned] = [
             (source, shots, scope)
-            for shots in self.images
+            for shots in self.few.rows
             for scope in self.settings.scopes
             for source in (None, *self.others)
         ]
@@ -117,48 +103,20 @@ class _Job:
         expect_asked(file.path, file.facts, probe.decides(self.experiment, **names))
         return file
 
-    def _drawn(self) -> tuple[dict[int, Any], list[int]]:
-        """The rows of the slice that each number of shots has, and the numbers left out."""
-        import numpy as np  # as in run
-
-        from ftd.transfer.finetuning import drawn
-
-        train = np.flatnonzero(self.sliced.part == "train")
-        labels = self.sliced.label[train]
-        found = {shots: drawn(labels, shots, self.seed) for shots in self.settings.shots}
-        supply = int(np.bincount(labels).min())
-        left_out = [shots for shots, rows in found.items() if rows is None]
-        for shots in left_out:
-            log(f"{self.what}: {shots} shots left out, a class has {supply} images in train")
-        return {s: train[rows] for s, rows in found.items() if rows is not None}, left_out
-
     def keys(self, source: Source, shots: int, scope: str) -> list[bytes]:
         """Of the store, in the order of ``MEASURED``: from all that decides a fine-tuning."""
+        few = self.few
         about = {key: self.decided[key] for key in ("seed", "version", "parts")}
-        about |= self.names | {"slice": self.sliced.facts["sha256"], "device": self.device.type}
-        about |= {"start": self._pretrained, "source": source}
+        about |= self.names | {"slice": few.sliced.facts["sha256"], "device": few.device.type}
+        about |= {"start": few.pretrained, "source": source}
         about |= {"probe": source and self.probes[source].facts["sha256"]}
         about |= {"shots": shots, "scope": scope, "batch_size": self.settings.batch_size}
         about |= getattr(self.settings, scope).model_dump()
         return [pair_key(part=part, **about) for part in MEASURED]
 
-    @property
-    def _place(self) -> dict[str, str]:
-        return {key: self.names[key] for key in ("network", "task")}
-
-    @cached_property
-    def _pretrained(self) -> str | None:
-        """What is known of the body that the start has, if one is brought along."""
-        file = probe.files_of(self.experiment, **self._place).get("pretrained")
-        return file and store.digest(file)
-
     def start(self, source: Source) -> "nn.Module":
         """A source's body and the target's head of the common start, on the device."""
-        files = probe.files_of(self.experiment, **self._place)
-        # A network that is brought along for the target is no start of it.
-        files = {key: file for key, file in files.items() if key == "pretrained"}
-        identity = self.names | {"seed": self.decided["seed"]}
-        model = probe.started(self.sliced, identity, files)
+        model = self.few.start()
         if source is not None:
             file = self.probes[source]
             body = {
@@ -170,59 +128,32 @@ class _Job:
                 model.body.load_state_dict(body)
             except RuntimeError as error:
                 raise UserError(f"{file.path}: no probe of this network; run it again") from error
-        return model.to(self.device)
-
-    def data(self, rows: Any) -> "TaskData":
-        """The images of these rows of the slice as ``train``, and its ``val``."""
-        import numpy as np  # as in run
-
-        from ftd.tasks.data import TaskData
-
-        chosen = np.concatenate([rows, np.flatnonzero(self.sliced.part == "val")])
-        arrays = {key: getattr(self.sliced, key)[chosen] for key in ("index", "label", "part")}
-        few = dataclasses.replace(self.sliced, **arrays)
-        images = self.experiment.images_of(self.names["task"])
-        return TaskData(few, images, {"train": None, "val": None}, kept=KEPT)
+        return model
 
     def make(self, missing: list[Tuned], kept: PairStore) -> None:
         """Make fine-tunings, and keep each as it comes."""
-        for shots, rows in self.images.items():
+        for shots in self.few.rows:
             wanted = [each for each in missing if each[1] == shots]
             if wanted:
-                data = self.data(rows)
-                images, labels = next(data.batches("train", len(rows)))
+                data = self.few.data(shots, "train", "val")
                 heads = [source for source, _, scope in wanted if scope == "head"]
                 if heads:
-                    self._heads(heads, shots, data, images, labels, kept)
+                    self._heads(heads, shots, data, kept)
                 for source, _, scope in progress(wanted, f"{self.what}, {shots} shots"):
                     if scope == "whole":
-                        self._whole(source, shots, data, images, labels, kept)
+                        self._whole(source, shots, data, kept)
 
-    def _order(self, shots: int, count: int, scope: str) -> "torch.Tensor":
-        from ftd.transfer.finetuning import order_of  # torch, as in run
-
-        steps = getattr(self.settings, scope).steps
-        seed = seed_of("order", self.seed, shots)
-        return order_of(count, self.settings.batch_size, steps, seed)
-
-    def _heads(
-        self,
-        sources: list[Source],
-        shots: int,
-        data: "TaskData",
-        images: "torch.Tensor",
-        labels: "torch.Tensor",
-        kept: PairStore,
-    ) -> None:
+    def _heads(self, sources: list[Source], shots: int, data: "TaskData", kept: PairStore) -> None:
         """Train the heads of all sources at once, on features that are made once."""
         import torch  # as in run
 
         from ftd.transfer.finetuning import expect_finite, features_of, tune_heads
 
         began = time.monotonic()
+        images, labels = next(data.batches("train", data.count("train")))
         models = [self.start(source).eval() for source in sources]
         features = torch.stack([features_of(model, images) for model in models])
-        order = self._order(shots, len(labels), "head")
+        order = self.few.order(shots, len(labels), "head")
         start = models[0].head.linear
         heads = tune_heads(features, labels, start, order, self.settings.head)
         expect_finite(f"{self.what}, {shots} shots", "head", *heads)
@@ -246,28 +177,13 @@ class _Job:
             model.head.linear.bias.copy_(bias[number])
         return accuracy(model, data, "val")
 
-    def _whole(
-        self,
-        source: Source,
-        shots: int,
-        data: "TaskData",
-        images: "torch.Tensor",
-        labels: "torch.Tensor",
-        kept: PairStore,
-    ) -> None:
+    def _whole(self, source: Source, shots: int, data: "TaskData", kept: PairStore) -> None:
         """Train a whole network."""
-        import torch  # as in run
-
-        from ftd.models.fitting import accuracy
-        from ftd.transfer.finetuning import expect_finite, tune_whole
+        from ftd.models.fitting import accuracy  # torch, as in run
 
         began, model = time.monotonic(), self.start(source)
-        order = self._order(shots, len(labels), "whole")
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed_of("whole", self.seed, shots))  # of dropout and the like
-            tune_whole(model, images, labels, order, self.settings.whole, data.target.loss)
         what = f"{self.what}, {shots} shots, source {source or 'the start'}"
-        expect_finite(what, "whole", *model.state_dict().values())
+        self.few.tune(model, shots, data, "train", what)
         found = accuracy(model, data, "val"), time.monotonic() - began
         kept.add(zip(self.keys(source, shots, "whole"), found, strict=True))
 
@@ -297,11 +213,11 @@ def _write(out: Path, job: _Job, rows: Mapping[Tuned, list[float]]) -> None:
         seconds[scope] += row[1]
     facts = names | {
         "experiment_seed": job.decided["seed"],
-        "slice": job.sliced.facts["sha256"],
+        "slice": job.few.sliced.facts["sha256"],
         "probes": {name: file.facts["sha256"] for name, file in job.probes.items()},
-        "left_out": job.left_out,
+        "left_out": job.few.left_out,
         "seconds": seconds,
-        "device": job.device.type,
+        "device": job.few.device.type,
     }
     decided = record("transfer", VERSION, job.decided["settings"], job.decided["parts"])
     store.write_table(out, pa.table(columns), facts | decided)
@@ -314,18 +230,7 @@ def gather(experiment: Experiment) -> "pd.DataFrame":
         UserError: a table that is missing or damaged, or was made otherwise than the configuration
             asks for.
     """
-    import pandas as pd  # as in run
-
-    found = []
-    for network in experiment.config.networks:
-        for trial in range(experiment.config.trials):
-            for task in experiment.config.tasks:
-                names = {"network": network, "trial": trial, "task": task}
-                path = experiment.input(LAYOUT.transfer, **names)
-                table = store.read_table(path, stage="transfer")
-                expect_asked(path, store.table_facts(table), decides(experiment, **names))
-                found.append(table.to_pandas())
-    return pd.concat(found, ignore_index=True)
+    return gathered(experiment, LAYOUT.transfer, decides)
 
 
 # Checks -----------------------------------------------------------------------------------------

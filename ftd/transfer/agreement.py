@@ -22,13 +22,15 @@ RANDOM, AVERAGE = "random", "best-on-average"
 """Baselines beside the measures: any source, and the one best on average for the other targets."""
 LOWEST = "lowest"
 """What regrets are compared with besides other measures': the lowest of all of them."""
+ALL, FEW = "all", "few"
+"""Arms: what measures see of a target, all of its data or a truth's few images of it alone."""
 EVERY = "every"
 """The scope of cells that are means over truths of several shots and scopes."""
 COMPARED = ("rank_correlation", "gain", "affinity")
 """What the tables of architectures have that a source may be judged by; the last one is drawn."""
 DRAWS = 2000
-CELL = ["measure", "network", "trial", "target", "shots", "scope", "disjoint"]
-_GROUP = ["network", "shots", "scope", "disjoint"]
+CELL = ["measure", "network", "trial", "target", "shots", "scope", "arm", "disjoint"]
+_GROUP = ["network", "shots", "scope", "arm", "disjoint"]
 _LEVEL = (2.5, 97.5)
 
 Classes = Mapping[str, Collection]
@@ -111,6 +113,7 @@ def cells(
     truths: pd.DataFrame,
     higher: Collection[str] = (),
     classes: Classes | None = None,
+    few: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Every measure's and both baselines' agreement with every truth, a row a cell.
 
@@ -122,6 +125,8 @@ def cells(
         higher: the measures whose larger number is the nearer source's.
         classes: if given, each truth is also looked at over pairs without a common class alone,
             as ``disjoint``, where there are any: a source may have seen a target's images.
+        few: if given, numbers of the arm ``few``, which have ``shots`` too: a truth of as many is
+            held against them as well. Those of ``distances`` are of the arm ``all``.
 
     Returns:
         ``CELL``, ``sources`` (whose gain is known), and ``STATISTICS``.
@@ -130,23 +135,22 @@ def cells(
         UserError: a measure with the name of a baseline, a pair twice, a task whose classes are
             not known, or no truth of a network, trial and pair that has distances.
     """
-    if taken := {RANDOM, AVERAGE, LOWEST} & set(distances["measure"]):
+    few = distances[:0].assign(shots=0) if few is None else few
+    if taken := {RANDOM, AVERAGE, LOWEST} & {*distances["measure"], *few["measure"]}:
         raise UserError(f"measure {min(taken)!r}: the name of a baseline; register another")
     truths = truths[truths["source"].notna() & (truths["source"] != truths["target"])]
     found = []
     for (network, shots, scope), truth in truths.groupby(
         ["network", "shots", "scope"], dropna=False
     ):
-        numbers = distances[distances["network"] == network]
-        trials = sorted({*truth["trial"]} & {*numbers["trial"]})
-        tasks = sorted({*truth["source"], *truth["target"]})
-        gain = cube(truth, "gain", trials, tasks)
-        near = dict(_nearness(numbers, gain, higher, trials, tasks))
-        for disjoint, seen in _views(gain, classes, tasks):
-            about = {"network": network, "shots": shots, "scope": scope, "disjoint": disjoint}
-            found += [_rows(name, near[name], seen, trials, tasks) | about for name in near]
-    rows = [pd.DataFrame(each) for each in found]
-    if not any(len(each) for each in rows):
+        about = {"network": network, "shots": shots, "scope": scope}
+        arms = {ALL: distances, FEW: few[few["shots"] == shots]}
+        for arm, numbers in arms.items():
+            own = numbers[numbers["network"] == network]
+            for rows in _arm(own, truth, higher, classes):
+                found.append(rows | about | {"arm": arm})
+    rows = [table for table in map(pd.DataFrame, found) if len(table)]
+    if not rows:
         raise UserError("no truth of a network and trial that has distances; run both on one set")
     joined = pd.concat(rows, ignore_index=True)[[*CELL, "sources", *STATISTICS]]
     return joined.astype({"shots": "Int64"})
@@ -169,6 +173,19 @@ def of_architectures(
     parts = [pair.assign(scope=key, gain=own[key]) for key in COMPARED]
     every = pd.DataFrame(itertools.product(networks, trials), columns=["network", "trial"])
     return pd.concat(parts, ignore_index=True).merge(every, how="cross").assign(shots=None)
+
+
+def _arm(
+    numbers: pd.DataFrame, truth: pd.DataFrame, higher: Collection[str], classes: Classes | None
+) -> Iterator[dict]:
+    """Columns of one truth's rows by one arm's numbers, a part for each measure."""
+    trials = sorted({*truth["trial"]} & {*numbers["trial"]})
+    tasks = sorted({*truth["source"], *truth["target"]})
+    gain = cube(truth, "gain", trials, tasks)
+    near = dict(_nearness(numbers, gain, higher, trials, tasks))
+    for disjoint, seen in _views(gain, classes, tasks):
+        for name, values in near.items():
+            yield _rows(name, values, seen, trials, tasks) | {"disjoint": disjoint}
 
 
 def _nearness(
@@ -310,9 +327,9 @@ def summary(
     Returns:
         ``measure``, ``against`` (null: the mean itself; else, of the same resamples, the mean less
         that of this measure, or of regrets less the ``LOWEST`` one of each resample), ``network``,
-        ``shots``, ``scope``, ``disjoint``, ``statistic``, ``value``, ``low``, ``high``; and how
-        many ``targets``, ``trials`` (of the set with fewest) and ``pairs`` there are. A difference
-        is of all cells of either.
+        ``shots``, ``scope``, ``arm``, ``disjoint``, ``statistic``, ``value``, ``low``, ``high``;
+        and how many ``targets``, ``trials`` (of the set with fewest) and ``pairs`` there are. A
+        difference is of all cells of either.
 
     Raises:
         UserError: a measure that not all tables have, or no truth that all of them have.
@@ -326,7 +343,7 @@ def summary(
     groups = [dict(iter(each.groupby(_GROUP, dropna=False))) for each in map(_filled, tables)]
     keys = [key for key in groups[0] if all(key in each for each in groups)]
     if not keys:
-        raise UserError("no network, shots and scope that all tables have; give others")
+        raise UserError("no network, shots, scope and arm that all tables have; give others")
     columns: dict[str, list] = {}
     for key in keys:
         about = dict(zip(_GROUP, key, strict=True))
