@@ -35,8 +35,14 @@ def write(
         UserError: a page without its marks.
     """
     lines = [*_sets(table, reliability, sizes), ""]
-    for network, rows in table[table["network"].notna()].groupby("network", sort=False):
-        lines += [f"**Measures by {network}**", "", *_gains(rows, reliability), ""]
+    shown = table[table["network"].notna() & table["gate"]]
+    for network, rows in shown.groupby("network", sort=False):
+        lines += [
+            f"**Measures by {network}; targets of r ≥ {GATE}**",
+            "",
+            *_gains(rows, reliability),
+            "",
+        ]
         for name in dict.fromkeys(rows["set"]):
             if name not in reliability:
                 own = rows[rows["set"] == name]
@@ -52,7 +58,9 @@ def _sets(
     heads = ["set", "tasks", "architectures × trainings", "r of one training: least, mean"]
     yield line([*heads, f"r < {GATE}", "mean ρ of two tasks", "mean affinity"])
     yield "|---" * 7 + "|"
-    means = table[table["statistic"] == "mean"].set_index(["set", "scope"])["value"]
+    means = table[(table["statistic"] == "mean") & ~table["gate"]].set_index(["set", "scope"])[
+        "value"
+    ]
     for name, tasks in reliability.items():
         repeats, count = sizes[name]
         low = ", ".join(task for task, of in tasks.items() if not (of["one"] or 0) >= GATE)

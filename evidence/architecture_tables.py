@@ -1,10 +1,11 @@
 """What architectures say of measures, over all sets of tasks that are kept: tables and a page.
 
 Where a list of measures is frozen, sets that were not used for choosing are looked at by that list
-and ``evidence.transfer_tables.REFERENCES`` alone.
+and ``evidence.transfer_tables.REFERENCES`` alone. The *gate*: the tables are made of all targets,
+and of those alone whose trainings agree (``ftd.transfer.architectures.GATE``), of all sources.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +26,21 @@ OUT = Path("docs/transfer/architectures-agreement.parquet")
 ALIKE = ("rank_correlation", "affinity")
 _BASELINES = {RANDOM, AVERAGE, weighting.UNIFORM, weighting.NEAREST, weighting.OWN}
 _ORDER = [
-    *("set", "sets", "role", "network", "scope", "statistic", "measure", "temperature", "against"),
-    *("value", "low", "high", "targets", "trials"),
+    *("set", "sets", "role", "gate", "network", "scope", "statistic", "measure", "temperature"),
+    *("against", "value", "low", "high", "targets", "trials"),
 ]
 
 
 def run(draws: int = DRAWS) -> list[str]:
     """Write ``docs/transfer/architectures-agreement.parquet``, and its tables into the page.
 
-    Columns (Parquet): ``set`` (or what several are called), ``sets`` (how many), ``role``,
-    ``network``, ``scope`` (``rank_correlation``, ``affinity`` or ``gain``), ``statistic``,
-    ``measure``, ``temperature``, ``against``, ``value``, ``low``, ``high``, ``targets``,
-    ``trials``. The statistic ``weighted`` of the scope ``gain`` has the rows of
-    ``ftd.transfer.weighting.summary``, in points; ``mean`` the mean over ordered pairs of tasks,
-    without a measure and network; ``spearman``, … those of ``ftd.transfer.agreement.summary``.
+    Columns (Parquet): ``set`` (or what several are called), ``sets`` (how many have such rows),
+    ``role``, ``gate`` (whether only targets count whose trainings agree), ``network``, ``scope``
+    (``rank_correlation``, ``affinity`` or ``gain``), ``statistic``, ``measure``, ``temperature``,
+    ``against``, ``value``, ``low``, ``high``, ``targets``, ``trials``. The statistic ``weighted``
+    of the scope ``gain`` has the rows of ``ftd.transfer.weighting.summary``, in points; ``mean``
+    the mean over ordered pairs of tasks, without a measure and network; ``spearman``, … those of
+    ``ftd.transfer.agreement.summary``.
 
     Returns:
         The lines of the page that it wrote.
@@ -56,35 +58,40 @@ def run(draws: int = DRAWS) -> list[str]:
     sets = {name: kept_architectures.load(name) for name in names}
     tables = {name: tables_of(each) for name, each in sets.items()}
     fixed = frozen.load(frozen.PLACE)
-    found = [summaries(pool, tables, draws) for pool in pools(names, fixed)]
+    found = [rows for pool in pools(names, fixed) for rows in summaries(pool, tables, draws)]
     table = pd.concat(found, ignore_index=True)
     kinds = dict.fromkeys(["value", "low", "high"], "float32")
     table = table.astype(kinds | dict.fromkeys(["role", "against", "measure", "network"], "string"))
-    gate = {name: each.facts["reliability"] for name, each in sets.items()}
+    reliability = {name: each.facts["reliability"] for name, each in sets.items()}
     facts = {
         "sets": {name: each.facts["sha256"] for name, each in sets.items()},
         "frozen": fixed and fixed.model_dump(),
-        "reliability": gate,
+        "reliability": reliability,
         "gate": architectures.GATE,
         "draws": draws,
     }
     store.write_table(OUT, pa.Table.from_pandas(table, preserve_index=False), facts)
     sizes = {name: next(iter(each.accuracies.values())).shape for name, each in sets.items()}
-    return architecture_page.write(table, gate, sizes)
+    return architecture_page.write(table, reliability, sizes)
 
 
 def tables_of(kept: KeptArchitectures) -> dict[str, pd.DataFrame]:
-    """A set's ``pairs`` of tasks, ``weighted`` cells, and ``cells`` of measures against truths."""
+    """A set's ``pairs`` of tasks, ``weighted`` cells, and ``cells`` of measures against truths.
+
+    Each with ``enough``, whether the target passes the gate.
+    """
     log(f"set {kept.name}")
     rows = pd.DataFrame(architectures.pairs(kept.accuracies))
     numbers = kept.numbers
     truths = agreement.of_architectures(rows, numbers["network"].unique(), {*numbers["trial"]})
     near = numbers.rename(columns={"number": "distance"})
-    return {
+    found = {
         "pairs": rows[rows["source"].notna() & (rows["source"] != rows["target"])],
         "weighted": weighting.cells(numbers, kept.accuracies, kept.higher),
         "cells": agreement.cells(near, truths, kept.higher),
     }
+    loud = architectures.unreliable(kept.accuracies)
+    return {kind: table.assign(enough=~table["target"].isin(loud)) for kind, table in found.items()}
 
 
 def pools(names: list[str], fixed: Frozen | None) -> list[Pool]:
@@ -102,19 +109,25 @@ def pools(names: list[str], fixed: Frozen | None) -> list[Pool]:
 
 def summaries(
     pool: Pool, tables: Mapping[str, Mapping[str, pd.DataFrame]], draws: int
-) -> pd.DataFrame:
-    """All rows of a pool, as the DataFrame that ``run`` describes."""
+) -> Iterator[pd.DataFrame]:
+    """All rows of a pool, as ``run`` describes them; a part a gate that targets pass."""
     log(f"{pool.name}: intervals")
-    sets = [tables[name] for name in pool.sets]
-    weighted = weighting.summary(*_looked_at(pool, sets, "weighted"), draws=draws)
-    held = agreement.summary(*_looked_at(pool, sets, "cells"), against=(), draws=draws)
-    found = [
-        _alike([each["pairs"] for each in sets], draws),
-        weighted.assign(scope="gain", statistic="weighted"),
-        held[held["against"].isna()],
-    ]
-    about = {"set": pool.name, "sets": len(sets), "role": pool.role}
-    return pd.concat([each.assign(**about).reindex(columns=_ORDER) for each in found])
+    for gate in (False, True):
+        sets = [tables[name] for name in pool.sets]
+        if gate:
+            sets = [{kind: rows[rows["enough"]] for kind, rows in each.items()} for each in sets]
+            sets = [each for each in sets if len(each["pairs"])]
+        if not sets:
+            continue
+        weighted = weighting.summary(*_looked_at(pool, sets, "weighted"), draws=draws)
+        held = agreement.summary(*_looked_at(pool, sets, "cells"), against=(), draws=draws)
+        found = [
+            _alike([each["pairs"] for each in sets], draws),
+            weighted.assign(scope="gain", statistic="weighted"),
+            held[held["against"].isna()],
+        ]
+        about = {"set": pool.name, "sets": len(sets), "role": pool.role, "gate": gate}
+        yield pd.concat([each.assign(**about).reindex(columns=_ORDER) for each in found])
 
 
 def _looked_at(pool: Pool, sets: list[Mapping[str, pd.DataFrame]], kind: str) -> list:

@@ -144,6 +144,7 @@ def test_unfinished_experiments_are_not_kept(tmp_path, change, message):
 
 
 def rows_of(table, **wanted):
+    wanted = {"gate": False} | wanted
     for key, value in wanted.items():
         table = table[table[key].isna() if value is None else table[key] == value]
     return table
@@ -222,6 +223,34 @@ def test_accuracies_that_are_all_equal_are_said_to_be_unreliable(tmp_path):
     (line,) = (line for line in architecture_tables.run(draws=20) if line.startswith("| one "))
     least, low, *_ = line.split(" | ")[3:]
     assert low == "six" and "nan" not in line and float(least.partition(",")[0]) > 0.9
+
+
+def test_targets_that_pass_the_gate_alone(tmp_path):
+    """Of ``one``, where ``six`` is noise, two targets by all their sources; of ``two``, none."""
+    kept(tmp_path, "good")
+    for seed, (name, loud) in enumerate({"one": ["six"], "two": [*TASKS]}.items()):
+        experiment = finished(tmp_path / name, seed)
+        path = experiment.output(LAYOUT.architectures)
+        read = store.read_table(path)
+        table, facts = read.to_pandas(), store.table_facts(read)
+        noise = np.random.default_rng(seed).random(len(table))
+        table["accuracy"] = table["accuracy"].where(~table["task"].isin(loud), noise)
+        told = reliabilities(by_task(pa.Table.from_pandas(table)))
+        write(path, table, facts | {"reliability": told})
+        kept_architectures.keep(tmp_path / name, name)
+    page()
+    lines = architecture_tables.run(draws=20)
+    table = store.read_table(architecture_tables.OUT).to_pandas()
+    gated = rows_of(table, gate=True, statistic="weighted", measure="uniform", against=None)
+    assert gated.set_index("set")["targets"].to_dict() == {"good": 3, "one": 2, "all sets": 5}
+    assert gated.set_index("set")["sets"]["all sets"] == 2
+    every = rows_of(table, statistic="weighted", measure="uniform", against=None).set_index("set")
+    assert every["targets"].to_dict() == {"good": 3, "one": 3, "two": 3, "all sets": 9}
+    cells = architecture_tables.tables_of(kept_architectures.load("one"))["weighted"]
+    own = cells[(cells["measure"] == "uniform") & (cells["target"] != "six")]["gain"].mean()
+    assert gated.set_index("set")["value"]["one"] == pytest.approx(own, rel=1e-5)
+    (heads,) = (line for line in lines if line.startswith("| the three best of"))
+    assert heads == "| the three best of … gain, in points | good | one | all sets |"
 
 
 def test_a_frozen_list_is_looked_at_alone_where_sets_are_held_out(tmp_path):
