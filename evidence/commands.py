@@ -261,3 +261,23 @@ def transfer_tables() -> None:
     from evidence import transfer_tables
 
     print("\n".join(transfer_tables.run()))
+
+
+@app.command("keep-architectures")
+def keep_architectures(
+    results: Annotated[Path, typer.Option(help="A finished experiment's folder.")],
+    name: Annotated[str, typer.Option(help="What the set of tasks is called, e.g. mnist.")],
+) -> None:
+    """Keep a set's accuracies of all architectures, and its measures, in docs/transfer/."""
+    from evidence import kept_architectures
+
+    for path in kept_architectures.keep(results, name):
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+@app.command("architecture-tables")
+def architecture_tables() -> None:
+    """What architectures say of measures: docs/transfer/architectures-agreement.parquet."""
+    from evidence import architecture_tables
+
+    print("\n".join(architecture_tables.run()))

@@ -71,14 +71,7 @@ def keep(results: Path, name: str) -> list[Path]:
         UserError: a name that no file can have; tables that are missing, damaged, or were made
             otherwise than the configuration asks for; a measure that lacks pairs, or has others.
     """
-    try:
-        safe_name(name)
-    except ValueError as error:
-        raise UserError(f"--name: {error}") from error
-    if not LAYOUT.config.path(results).exists():
-        path = LAYOUT.config.path(results)
-        raise UserError(f"{path}: no such file; make it by: ftd record (and the run's --config)")
-    experiment = Experiment.of(config.parse(raw := config.recorded(results)), results)
+    experiment, raw = experiment_of(results, name)
     gains = transfer.gather(experiment)
     about = {"set": name, "config": raw, "packages": packages()}
     about |= {"seconds": _seconds(experiment), "devices": sorted({*_facts(experiment, "device")})}
@@ -89,6 +82,23 @@ def keep(results: Path, name: str) -> list[Path]:
     _write(paths[0], _numbers(experiment), ["measure", "shots", *_PAIR], {"set": name} | measured)
     _write(paths[1], gains, ["shots", "scope", *_PAIR], about)
     return paths
+
+
+def experiment_of(results: Path, name: str) -> tuple[Experiment, dict[str, Any]]:
+    """A finished experiment that is to be kept under a name, and its configuration as recorded.
+
+    Raises:
+        UserError: a name that no file can have, or no sound record in the folder.
+    """
+    try:
+        safe_name(name)
+    except ValueError as error:
+        raise UserError(f"--name: {error}") from error
+    if not LAYOUT.config.path(results).exists():
+        path = LAYOUT.config.path(results)
+        raise UserError(f"{path}: no such file; make it by: ftd record (and the run's --config)")
+    raw = config.recorded(results)
+    return Experiment.of(config.parse(raw), results), raw
 
 
 def _numbers(experiment: Experiment) -> pd.DataFrame:

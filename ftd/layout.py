@@ -130,6 +130,14 @@ class Layout:
     agreement_scatter: Artifact = Artifact(
         "agreement", "agreement/{truth}/points/{measure}/{network}.svg", "figures of points"
     )
+    weighted: Artifact = Artifact(
+        "weighted", "agreement/architectures/weighted.parquet", "tables of weighted rankings"
+    )
+    weighted_cells: Artifact = Artifact(
+        "weighted",
+        "agreement/architectures/weighted/cells.parquet",
+        "tables of weighted rankings by target",
+    )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     config: Artifact = Artifact("record", "config.json", "configurations")
     report: Artifact = Artifact("report", "report.html", "reports")

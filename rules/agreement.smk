@@ -29,6 +29,25 @@ rule agreement_tables:
         "ftd agreement {params.given:q} > {log:q} 2>&1"
 
 
+rule weighted:
+    input:
+        distances=at.distances,
+        architectures=at.architectures,
+    output:
+        summary=at.weighted,
+        cells=at.weighted_cells,
+    log:
+        below("logs/weighted.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=in_order(agreement_stage.weighs(EXPERIMENT)),
+    shell:
+        "ftd weighted {params.given:q} > {log:q} 2>&1"
+
+
 rule agreement:
     input:
         at.agreement.format(truth="weights"),
@@ -37,3 +56,4 @@ rule agreement:
 rule agreement_of_architectures:
     input:
         at.agreement.format(truth="architectures"),
+        at.weighted,

@@ -1,5 +1,6 @@
 """The stage *agreement*: tables, figures, checks, and its place in the workflow."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,11 +12,14 @@ from conftest import TINY, Workflow, experiment_of, jobs
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.measures.softmax import softmax
 from ftd.stages import agreement, few, genotypes, task, transfer
 from ftd.stages.agreement import _title
 from ftd.stages.checking import Library
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
+from ftd.transfer.architectures import by_task, pairs
+from ftd.transfer.weighting import weighted_gain
 
 CLASSES = {"zero": [0], "six": [6], "ones": [1], "both": [0, 6]}
 TASKS = {
@@ -77,6 +81,23 @@ def architectures(experiment):
     combined = genotypes.combines(experiment)
     facts = record("genotypes", combined["version"], combined["settings"])
     write(experiment, LAYOUT.affinities, rows, facts)
+
+
+def accuracies(experiment):
+    """Made-up ones of ten genotypes; two tasks' are alike."""
+    rng = np.random.default_rng(0)
+    level = {name: rng.permutation(np.linspace(0.4, 0.8, 10)) for name in TASKS}
+    level["six"] = level["zero"]
+    rows = [
+        {"task": name, "repeat": repeat, "number": number, "genotype": f"{{{number}}}"}
+        | {"accuracy": level[name][number] + 0.02 * rng.random(), "parameters": 9, "macs": 90}
+        for name in sorted(TASKS)
+        for repeat in range(2)
+        for number in range(10)
+    ]
+    combined = genotypes.combines(experiment)
+    facts = record("genotypes", combined["version"], combined["settings"])
+    write(experiment, LAYOUT.architectures, rows, facts)
 
 
 def read(experiment, artifact, truth="weights"):
@@ -162,6 +183,53 @@ def test_architectures_are_a_truth_of_every_trial(made):
     assert len(fisher) and not problems(made)
 
 
+def test_weighted_rankings_of_architectures(made):
+    accuracies(made)
+    agreement.weigh(made)
+    cells, found = (
+        store.read_table(made.output(artifact)).to_pandas()
+        for artifact in (LAYOUT.weighted_cells, LAYOUT.weighted)
+    )
+    joined = store.read_table(made.output(LAYOUT.architectures))
+    wanted = pairs(by_task(joined))
+    uniform = cells[cells["measure"] == "uniform"].set_index(["trial", "target"])["gain"]
+    for row in wanted:
+        if row["source"] is None:
+            assert uniform[1, row["target"]] == row["gain"]
+    hard = cells[(cells["temperature"] == 0) & (cells["trial"] == 0) & (cells["target"] == "zero")]
+    for measure, first in (("fisher", min), ("leep", max)):  # leep's larger numbers are nearer
+        source = first((s for s, t in PAIRS if t == "zero"), key=lambda s: WORTH[s, "zero"])
+        (gain,) = (r["gain"] for r in wanted if (r["source"], r["target"]) == (source, "zero"))
+        assert hard.set_index("measure")["gain"][measure] == pytest.approx(gain)
+    own = cells[(cells["measure"] == "fisher") & (cells["trial"] == 1)]
+    assert len(own) == 4 * 5
+    for row in own.itertuples():
+        near = {s: WORTH[s, t] ** 2 for s, t in PAIRS if t == row.target}  # of distances, squares
+        shares = dict(zip(near, softmax([*near.values()], row.temperature), strict=True))
+        assert row.gain == pytest.approx(weighted_gain(by_task(joined), row.target, shares))
+    assert set(found["network"]) == {"small-cnn"} and set(found["trials"]) == {2}
+    assert not problems(made)
+    path = made.output(LAYOUT.weighted)
+    table = store.read_table(path)
+    store.write_table(path, table.slice(1), store.table_facts(table))
+    assert any("does not follow from" in each for each in problems(made))
+    rows = store.read_table(made.output(LAYOUT.architectures))
+    store.write_table(made.output(LAYOUT.architectures), rows.slice(1), store.table_facts(rows))
+    assert any("another table" in each for each in problems(made))
+    with pytest.raises(UserError, match="genotypes of both: not each number once"):
+        agreement.weigh(made)
+
+
+def test_weighted_rankings_of_other_architectures_are_refused(made):
+    with pytest.raises(UserError, match=r"architectures\.parquet: no such file.*ftd architect"):
+        agreement.weigh(made)
+    accuracies(made)
+    longer = made.config.genotypes.model_copy(update={"count": 99})
+    config = made.config.model_copy(update={"genotypes": longer})
+    with pytest.raises(UserError, match=r"genotypes settings \(count\)"):
+        agreement.weigh(dataclasses.replace(made, config=config))
+
+
 def test_a_list_that_was_fixed_before(made):
     agreement.run(made, truth="weights", measures=["leep"])
     found = read(made, LAYOUT.agreement)
@@ -199,5 +267,21 @@ def test_its_place_in_the_workflow(tmp_path):
     found = jobs(workflow.run("agreement", "-n"))
     assert found["finetuning"] == 3 and found["agreement_tables"] == 1 and "genotypes" not in found
     other = jobs(workflow.run("agreement_of_architectures", "-n"))
-    assert other["genotypes"] == 6 and "finetuning" not in other
+    assert other["genotypes"] == 6 and other["weighted"] == 1 and "finetuning" not in other
     assert "agreement_tables" not in jobs(workflow.run("-n"))
+
+
+def test_weighted_rankings_in_the_workflow(tmp_path):
+    """From images to both tables; a change of the measures makes them again, and no genotype."""
+    space = {"nodes": [1], "channels": [2]}
+    few = {"count": 3, "repeats": 2, "samples": 40, "epochs": 1, "space": space}
+    config = TINY | {"genotypes": few, "measures": ["classes"]}
+    workflow = Workflow(tmp_path, config | {"tasks": dict([*TINY["tasks"].items()][:2])})
+    found = jobs(workflow.run("weighted"))
+    assert found["genotypes"] == 4 and found["weighted"] == found["architectures"] == 1
+    folder = workflow.results / "agreement" / "architectures"
+    table = store.read_table(folder / "weighted.parquet").to_pandas()
+    assert {*table["measure"]} == {"classes", "random", "uniform", "truly-nearest", "own"}
+    workflow.configure(config | {"tasks": config["tasks"], "measures": ["classes", "fisher"]})
+    again = jobs(workflow.run("weighted", "-n"))
+    assert again["weighted"] == 1 and again["genotypes"] == 2

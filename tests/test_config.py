@@ -70,18 +70,31 @@ def test_every_paper_overlay_is_valid(name):
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "overlays").glob("*.yaml")))
 def test_every_overlay_is_valid_over_its_experiment(path):
     """Over the file that its name begins with; ``compare`` over every one with its task."""
-    names = [file.stem for file in CONFIG.glob("*.yaml") if path.stem.startswith(f"{file.stem}-")]
+    folder = CONFIG / "transfer" if path.stem.endswith("-architectures") else CONFIG
+    names = [file.stem for file in folder.glob("*.yaml") if path.stem.startswith(f"{file.stem}-")]
     if path.stem == "compare":
         names = ["config", "mnist"]
     assert names
     for name in names:
-        base = [CONFIG / f"{name}.yaml"]
+        base = [folder / f"{name}.yaml"]
         if path.stem.endswith("-compare"):
             base.append(CONFIG / "overlays" / "compare.yaml")
         found = config.load(*base, path)
         assert found.tasks == config.load(base[0]).tasks
         own = yaml.safe_load(path.read_text()).get("experiment", name)
         assert found.experiment == ("digits" if own == "config" else own)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "grey"])
+def test_overlays_for_architectures_make_images_and_measures_small(name):
+    files = CONFIG / "transfer" / f"{name}.yaml", CONFIG / "overlays" / f"{name}-architectures.yaml"
+    whole, small = config.load(files[0]), config.load(*files)
+    assert small.image.size <= whole.image.size / 2 and small.image.channels == whole.image.channels
+    assert {data.fit for data in small.datasets.values()} == {"resize"}
+    parts = [{key: data.parts for key, data in each.datasets.items()} for each in (whole, small)]
+    assert parts[0] == parts[1] and small.trials == whole.trials and small.seed == whole.seed
+    assert small.experiment == f"{name}-architectures" and len(small.measures) < 9
+    assert small.genotypes.count >= 60 and small.genotypes.repeats >= 2
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "parquet").glob("*.yaml")))

@@ -175,7 +175,11 @@ def test_what_the_workflow_is_started_with(monkeypatch):
     assert wanted[-1] == (Path("results/mnist-compare"), "mnist")
 
 
-OVERLAYS = sorted(path.stem for path in (ROOT / "config" / "overlays").glob("*-*.yaml"))
+OVERLAYS = sorted(
+    path.stem
+    for path in (ROOT / "config" / "overlays").glob("*-*.yaml")
+    if not path.stem.endswith("-architectures")  # over those of config/transfer
+)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -217,6 +217,14 @@ def agreement(experiment: "Experiment", truth: Truth = "weights") -> None:
 
 
 @verb
+def weighted(experiment: "Experiment") -> None:
+    """Say what rankings of architectures are worth that the measures weigh, as tables."""
+    from ftd.stages import agreement as stage
+
+    stage.weigh(experiment)
+
+
+@verb
 def figure(
     experiment: "Experiment",
     figure: Annotated[

@@ -3,10 +3,11 @@
 The truth ``weights`` is what fine-tuned probes gain (the stage *transfer*), ``architectures`` how
 alike tasks are in the architectures that suit them, and what a source's best ones gain (the stage
 *genotypes*). Of the former, measures may also be those of targets that they see through the
-fine-tuning's images alone (the stage *few*).
+fine-tuning's images alone (the stage *few*); of the latter, it also says what rankings are worth
+that a measure weighs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from ftd.transfer.agreement import Classes
 
 VERSION = 3
-_COMPARED = ("rank_correlation", "gain", "affinity")
-"""What the tables of architectures have that a source may be judged by; the last one is drawn."""
 _PAIR = ["source", "target"]
 
 
@@ -57,21 +56,13 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
         UserError: no such truth; missing or unreadable tables, or such that were made otherwise
             than the configuration asks for; a measure without distances.
     """
-    # Tables and pictures: what reading this module does not cost.
-    import pyarrow as pa
-
-    from ftd.measures.ranking import NEEDED
-    from ftd.transfer import agreement
+    from ftd.transfer import agreement  # tables and pictures: what reading this module saves
 
     if truth not in TRUTHS:
         raise UserError(f"no truth {truth!r}{did_you_mean(truth, TRUTHS)}")
-    decided, path = decides(experiment, truth=truth), experiment.input(LAYOUT.distances)
-    read = store.read_table(path, NEEDED, stage="distance")
+    decided = decides(experiment, truth=truth)
     wanted = decided["measures"] if measures is None else list(measures)
-    distances = read.to_pandas()
-    distances = distances[distances["measure"].isin(wanted)]
-    if missing := [name for name in wanted if name not in set(distances["measure"])]:
-        raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
+    near, digest = distances(experiment, wanted)
     truths, digests = _truths(experiment, truth)
     seen = None
     if decided["settings"]["few"]:
@@ -79,17 +70,36 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
         seen = seen[seen["measure"].isin(wanted)]
         digests |= _digests(experiment, LAYOUT.few)
     classes = classes_of(experiment)
-    cells = agreement.cells(distances, truths, decided["higher"], classes, seen)
+    cells = agreement.cells(near, truths, decided["higher"], classes, seen)
     facts = {key: decided[key] for key in ("truth", "networks", "higher")} | {"measures": wanted}
-    facts |= {"distances": store.table_facts(read)["sha256"], "truths": digests}
+    facts |= {"distances": digest, "truths": digests}
     facts |= record("agreement", VERSION, decided["settings"])
-    for artifact, table in (
-        (LAYOUT.agreement_cells, cells),
-        (LAYOUT.agreement, agreement.summary(cells)),
-    ):
-        written = pa.Table.from_pandas(table, preserve_index=False)
-        store.write_table(experiment.output(artifact, truth=truth), written, facts)
-    _draw(experiment, truth, distances, truths, decided["higher"])
+    _write(experiment.output(LAYOUT.agreement_cells, truth=truth), cells, facts)
+    _write(experiment.output(LAYOUT.agreement, truth=truth), agreement.summary(cells), facts)
+    _draw(experiment, truth, near, truths, decided["higher"])
+
+
+def distances(experiment: Experiment, wanted: Sequence[str]) -> tuple["pd.DataFrame", str]:
+    """Those by some measures (``ftd.measures.ranking.NEEDED``), and the checksum of the table.
+
+    Raises:
+        UserError: a missing or unreadable table, or a measure without distances.
+    """
+    from ftd.measures.ranking import NEEDED  # as in run
+
+    path = experiment.input(LAYOUT.distances)
+    read = store.read_table(path, NEEDED, stage="distance")
+    table = read.to_pandas()
+    table = table[table["measure"].isin(wanted)]
+    if missing := [name for name in wanted if name not in {*table["measure"]}]:
+        raise UserError(f"{path}: no distances by {missing[0]!r}; run distances")
+    return table, store.table_facts(read)["sha256"]
+
+
+def _write(out: Path, table: "pd.DataFrame", facts: dict[str, Any]) -> None:
+    import pyarrow as pa  # as in run
+
+    store.write_table(out, pa.Table.from_pandas(table, preserve_index=False), facts)
 
 
 def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[str, str]]:
@@ -97,7 +107,7 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
 
     As ``ftd.transfer.agreement.cells`` takes it.
     """
-    import pandas as pd  # as in run
+    from ftd.transfer.agreement import of_architectures  # as in run
 
     config = experiment.config
     if truth == "weights":
@@ -105,13 +115,7 @@ def _truths(experiment: Experiment, truth: str) -> tuple["pd.DataFrame", dict[st
     path = experiment.input(LAYOUT.affinities)
     read = store.read_table(path, stage="genotypes")
     expect_asked(path, store.table_facts(read), genotypes.combines(experiment))
-    own = read.to_pandas().assign(gain=lambda table: table["gain"] / 100)
-    parts = [own[_PAIR].assign(scope=key, gain=own[key]) for key in _COMPARED]
-    every = pd.DataFrame(
-        [(network, trial) for network in config.networks for trial in range(config.trials)],
-        columns=["network", "trial"],
-    )
-    table = pd.concat(parts, ignore_index=True).merge(every, how="cross").assign(shots=None)
+    table = of_architectures(read.to_pandas(), config.networks, range(config.trials))
     digest = store.table_facts(read)["sha256"]
     return table, {LAYOUT.affinities.path(Path()).as_posix(): digest}
 
@@ -209,6 +213,41 @@ def _pairs(numbers: "pd.DataFrame", worth: Mapping[str, "pd.DataFrame"]) -> "pd.
     return pd.concat(parts, ignore_index=True)
 
 
+# Weighted rankings of architectures --------------------------------------------------------------
+
+
+def weighs(experiment: Experiment) -> dict[str, Any]:
+    """All that decides the tables of ``weigh``, besides the distances and the architectures."""
+    decided = decides(experiment, truth="architectures")
+    kept = {key: decided[key] for key in ("measures", "networks", "higher", "version")}
+    return {"settings": {}} | kept
+
+
+def weigh(experiment: Experiment) -> None:
+    """Write ``agreement/architectures/weighted.parquet``, and that of each target below it.
+
+    The columns are those of ``ftd.transfer.weighting.summary`` and ``cells``.
+
+    Raises:
+        UserError: missing or unreadable tables, or such that were made otherwise than the
+            configuration asks for; a measure without distances, or less than two tasks.
+    """
+    # As in run.
+    from ftd.measures.ranking import ranked
+    from ftd.transfer import architectures, weighting
+
+    decided = weighs(experiment)
+    near, digest = distances(experiment, decided["measures"])
+    read = genotypes.gather(experiment)
+    own = architectures.by_task(read)
+    cells = weighting.cells(near.assign(number=ranked(near)), own, decided["higher"])
+    facts = {key: decided[key] for key in ("measures", "networks", "higher")}
+    facts |= {"distances": digest, "architectures": store.table_facts(read)["sha256"]}
+    facts |= {"best": architectures.BEST} | record("agreement", VERSION, decided["settings"])
+    _write(experiment.output(LAYOUT.weighted_cells), cells, facts)
+    _write(experiment.output(LAYOUT.weighted), weighting.summary(cells), facts)
+
+
 # Checks -----------------------------------------------------------------------------------------
 
 
@@ -222,15 +261,33 @@ def _check_cells(path: Path, names: Mapping[str, str], library: Library) -> Iter
 
 
 def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    from ftd.transfer.agreement import summary  # a check's alone
+
+    facts = store.table_facts(store.read_table(path, stage="agreement"))
+    yield from library.made_by(facts, VERSION, decides, **names)
+    yield from _follows(path, library.path(LAYOUT.agreement_cells, **names), summary)
+
+
+def _check_weighted_cells(path: Path, _: Mapping[str, str], library: Library) -> Iterator[str]:
+    facts = store.table_facts(store.read_table(path, stage="agreement"))
+    yield from library.made_by(facts, VERSION, weighs)
+    for name in ("distances", "architectures"):
+        yield from library.same(library.path(getattr(LAYOUT, name)), facts[name], "table")
+
+
+def _check_weighted(path: Path, _: Mapping[str, str], library: Library) -> Iterator[str]:
+    from ftd.transfer.weighting import summary  # a check's alone
+
+    facts = store.table_facts(store.read_table(path, stage="agreement"))
+    yield from library.made_by(facts, VERSION, weighs)
+    yield from _follows(path, library.path(LAYOUT.weighted_cells), summary)
+
+
+def _follows(path: Path, source: Path, summary: "Callable[..., pd.DataFrame]") -> Iterator[str]:
     # A check's alone.
     import pandas as pd
     import pyarrow as pa
 
-    from ftd.transfer.agreement import summary
-
-    read = store.read_table(path, stage="agreement")
-    yield from library.made_by(store.table_facts(read), VERSION, decides, **names)
-    source = library.path(LAYOUT.agreement_cells, **names)
     if not source.exists():
         yield f"made from {source}, which is not there; run again"
         return
@@ -238,9 +295,14 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     wanted = pa.Table.from_pandas(summary(cells), preserve_index=False)
     wanted = wanted.replace_schema_metadata(None)  # as it is written
     try:  # of another machine, the last digits may differ
-        pd.testing.assert_frame_equal(read.to_pandas(), wanted.to_pandas())
+        pd.testing.assert_frame_equal(store.read_table(path).to_pandas(), wanted.to_pandas())
     except AssertionError:
         yield from must(False, f"does not follow from {source}")
 
 
-CHECKS = [(LAYOUT.agreement_cells, _check_cells), (LAYOUT.agreement, _check)]
+CHECKS = [
+    (LAYOUT.agreement_cells, _check_cells),
+    (LAYOUT.agreement, _check),
+    (LAYOUT.weighted_cells, _check_weighted_cells),
+    (LAYOUT.weighted, _check_weighted),
+]

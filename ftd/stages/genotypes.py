@@ -228,6 +228,18 @@ def assemble(experiment: Experiment) -> list[str]:
     return loud
 
 
+def gather(experiment: Experiment) -> "pa.Table":
+    """The joined table, ``architectures.parquet``, with its facts.
+
+    Raises:
+        UserError: missing, damaged, or made otherwise than the configuration asks for.
+    """
+    path = experiment.input(LAYOUT.architectures)
+    table = store.read_table(path, stage="genotypes")
+    expect_asked(path, store.table_facts(table), combines(experiment))
+    return table
+
+
 def _affinities(joined: "pa.Table") -> "pa.Table":
     import pyarrow as pa  # as in assemble
 

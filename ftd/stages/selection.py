@@ -1,6 +1,5 @@
 """Stage *selection*: rank the other tasks of each task, and choose its nearest learned ones."""
 
-import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.measures.softmax import softmax
 from ftd.runtime.seeds import seed_of
 from ftd.stages.checking import Library, must
 from ftd.stages.experiment import Experiment
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 5
-EQUAL = 1e-7
-"""Of the numbers, float32: a smaller spread is rounding."""
 
 
 def decides(experiment: Experiment) -> dict[str, Any]:
@@ -103,19 +101,12 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
 def weights_of(
     sources: Iterable[str], numbers: Iterable[float], temperature: float
 ) -> dict[str, float]:
-    """A softmax of −z/temperature, z the numbers (smaller is nearer) in standard deviations.
+    """What ``softmax`` gives each source.
 
     Six decimals: the last digits of an exponential are a machine's own.
     """
-    sources, numbers = list(sources), [float(number) for number in numbers]
-    mean = math.fsum(numbers) / len(numbers)
-    spread = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
-    if spread <= EQUAL * max(map(abs, numbers)):
-        return dict.fromkeys(sources, round(1 / len(sources), 6))
-    least = min(numbers)
-    shares = [math.exp((least - number) / spread / temperature) for number in numbers]
-    total = math.fsum(shares)
-    return {name: round(share / total, 6) for name, share in zip(sources, shares, strict=True)}
+    shares = softmax([*numbers], temperature)
+    return {name: round(share, 6) for name, share in zip(sources, shares, strict=True)}
 
 
 def choose(

@@ -9,7 +9,8 @@ trial's common start is one for all targets. Of made-up data with three trials t
 resampled.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ ALL, FEW = "all", "few"
 """Arms: what measures see of a target, all of its data or a truth's few images of it alone."""
 EVERY = "every"
 """The scope of cells that are means over truths of several shots and scopes."""
+COMPARED = ("rank_correlation", "gain", "affinity")
+"""What the tables of architectures have that a source may be judged by; the last one is drawn."""
 DRAWS = 2000
 CELL = ["measure", "network", "trial", "target", "shots", "scope", "arm", "disjoint"]
 _GROUP = ["network", "shots", "scope", "arm", "disjoint"]
@@ -153,13 +156,32 @@ def cells(
     return joined.astype({"shots": "Int64"})
 
 
+def of_architectures(
+    affinities: pd.DataFrame, networks: Iterable[str], trials: Iterable[int]
+) -> pd.DataFrame:
+    """Truths that ``cells`` takes: what architectures say of pairs, the same in every trial.
+
+    Args:
+        affinities: as of the rows of ``ftd.transfer.architectures.pairs``.
+
+    Returns:
+        One truth for each of ``COMPARED``, as scope. As ``gain``, what is in points is a share,
+        so that regrets are points again, and those of the others hundredths.
+    """
+    own = affinities.assign(gain=affinities["gain"] / 100)
+    pair = own[["source", "target"]]
+    parts = [pair.assign(scope=key, gain=own[key]) for key in COMPARED]
+    every = pd.DataFrame(itertools.product(networks, trials), columns=["network", "trial"])
+    return pd.concat(parts, ignore_index=True).merge(every, how="cross").assign(shots=None)
+
+
 def _arm(
     numbers: pd.DataFrame, truth: pd.DataFrame, higher: Collection[str], classes: Classes | None
 ) -> Iterator[dict]:
     """Columns of one truth's rows by one arm's numbers, a part for each measure."""
     trials = sorted({*truth["trial"]} & {*numbers["trial"]})
     tasks = sorted({*truth["source"], *truth["target"]})
-    gain = _cube(truth, "gain", trials, tasks)
+    gain = cube(truth, "gain", trials, tasks)
     near = dict(_nearness(numbers, gain, higher, trials, tasks))
     for disjoint, seen in _views(gain, classes, tasks):
         for name, values in near.items():
@@ -175,13 +197,13 @@ def _nearness(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """By name: what is larger for nearer sources [trials, sources, targets]."""
     for name in dict.fromkeys(numbers["measure"]):
-        own = _cube(numbers[numbers["measure"] == name], "distance", trials, tasks)
+        own = cube(numbers[numbers["measure"] == name], "distance", trials, tasks)
         yield name, own if name in higher else -own
     yield RANDOM, np.zeros_like(gain)
     yield AVERAGE, np.broadcast_to(best_on_average(gain), gain.shape)
 
 
-def _cube(
+def cube(
     table: pd.DataFrame, column: str, trials: Sequence[int], tasks: Sequence[str]
 ) -> np.ndarray:
     """A column as float64 [trials, sources, targets], NaN where there is no row."""
