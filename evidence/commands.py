@@ -245,7 +245,9 @@ def seeds(
 
 @app.command("keep-transfer")
 def keep_transfer(
-    results: Annotated[Path, typer.Option(help="A finished experiment's folder.")],
+    results: Annotated[
+        list[Path], typer.Option(help="A finished experiment's folder; again: another seed's.")
+    ],
     name: Annotated[str, typer.Option(help="What the set of tasks is called, e.g. mnist.")],
 ) -> None:
     """Keep measures and gains of a set of tasks in docs/transfer/."""

@@ -5,7 +5,7 @@ Two tables a set: ``<name>-numbers.parquet``, what every measure says of every p
 computed from these alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,31 +57,65 @@ class Kept:
 # Keeping ----------------------------------------------------------------------------------------
 
 
-def keep(results: Path, name: str) -> list[Path]:
-    """Write both tables of a finished experiment; returns their paths.
+def keep(results: Sequence[Path], name: str) -> list[Path]:
+    """Write both tables of a finished experiment, or of one for several seeds; returns their paths.
 
-    Accuracies are float32, in which equal ones stay equal; so are the measures' numbers, of which
-    those that differ by less than 1e-7 of their size become ties.
+    With another seed, images are cut and balanced anew too: trials of one experiment share these.
+    Trials are numbered on from one folder to the next. Accuracies are float32, in which equal ones
+    stay equal; so are the measures' numbers, of which those that differ by less than 1e-7 of their
+    size become ties.
 
     Args:
-        results: its folder, with ``config.json``, distances, gains and slices.
+        results: its folder or folders, with ``config.json``, distances, gains and slices.
         name: of the set of tasks, such as ``mnist``.
 
     Raises:
         UserError: a name that no file can have; tables that are missing, damaged, or were made
-            otherwise than the configuration asks for; a measure that lacks pairs, or has others.
+            otherwise than the configuration asks for; a measure that lacks pairs, or has others;
+            folders whose configurations differ in more than their seeds.
     """
-    experiment, raw = experiment_of(results, name)
-    gains = transfer.gather(experiment)
-    about = {"set": name, "config": raw, "packages": packages()}
-    about |= {"seconds": _seconds(experiment), "devices": sorted({*_facts(experiment, "device")})}
-    classes = agreement.classes_of(experiment)
+    found = [experiment_of(folder, name) for folder in results]
+    experiments = [experiment for experiment, _ in found]
+    _expect_seeds(results, experiments)
+    gains = _numbered(experiments, [transfer.gather(each) for each in experiments])
+    numbers = _numbered(experiments, [_numbers(each) for each in experiments])
+    first, raw = found[0]
+    devices = {device for each in experiments for device in _facts(each, "device")}
+    about = {"set": name, "config": raw, "packages": packages(), "devices": sorted(devices)}
+    about |= {"seeds": [each.config.seed for each in experiments]}
+    about |= {"seconds": pd.DataFrame(map(_seconds, experiments)).sum().to_dict()}
+    classes = agreement.classes_of(first)
     listed = classes and {task: sorted(map(list, own)) for task, own in classes.items()}
-    measured = {"classes": listed, "higher": experiment.higher()}
+    measured = {"classes": listed, "higher": first.higher()}
     paths = [TABLES / f"{name}{kind}" for kind in (NUMBERS, GAINS)]
-    _write(paths[0], _numbers(experiment), ["measure", "shots", *_PAIR], {"set": name} | measured)
+    _write(paths[0], numbers, ["measure", "shots", *_PAIR], {"set": name} | measured)
     _write(paths[1], gains, ["shots", "scope", *_PAIR], about)
     return paths
+
+
+def _expect_seeds(results: Sequence[Path], experiments: Sequence[Experiment]) -> None:
+    """Raises a ``UserError`` unless configurations are alike but for seeds, which differ."""
+    apart = {"seed", "experiment"}
+    first, *others = [each.config.model_dump(mode="json", exclude=apart) for each in experiments]
+    for folder, other in zip(results[1:], others, strict=True):
+        if different := [key for key in first if other[key] != first[key]]:
+            raise UserError(
+                f"{folder}: its {different[0]!r} is not that of {results[0]}; several folders are "
+                "one set if they differ in their seeds alone"
+            )
+    if len({each.config.seed for each in experiments}) < len(experiments):
+        raise UserError("--results: two folders of one seed; give each experiment its own")
+
+
+def _numbered(experiments: Sequence[Experiment], tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table, each experiment's trials behind those before it."""
+    counts = [each.config.trials for each in experiments]
+    before = [sum(counts[:place]) for place in range(len(counts))]
+    moved = [
+        table.assign(trial=table["trial"] + count)
+        for table, count in zip(tables, before, strict=True)
+    ]
+    return pd.concat(moved, ignore_index=True)
 
 
 def experiment_of(results: Path, name: str) -> tuple[Experiment, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Sets of tasks that are kept: what is written, what is computed from it, the frozen list."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -177,7 +178,7 @@ def test_combinations_are_made_of_what_is_kept(finished_set, registered):
         ("fisher", "leep"), lambda given: given["fisher"] + given["leep"], -9, 9, "higher"
     )
     registered(MEASURES, "both", both)
-    kept_transfer.keep(finished_set.root, "set")
+    kept_transfer.keep([finished_set.root], "set")
     kept = kept_transfer.load("set")
     assert "both" in kept.higher and "leep-logme" not in kept.higher
     rows = kept.numbers[kept.numbers["measure"] == "both"]
@@ -200,33 +201,66 @@ def test_numbers_by_few_images_are_kept_beside(finished_set):
         facts = record("few", decided["version"], decided["settings"], decided["parts"])
         own = rows[(rows["trial"] == names["trial"]) & (rows["target"] == names["task"])]
         write(experiment.output(LAYOUT.few, **names), own, facts)
-    kept_transfer.keep(finished_set.root, "set")  # not asked for
+    kept_transfer.keep([finished_set.root], "set")  # not asked for
     assert kept_transfer.load("set").numbers["shots"].isna().all()
     report.record(experiment)
-    kept_transfer.keep(finished_set.root, "set")
+    kept_transfer.keep([finished_set.root], "set")
     found = kept_transfer.load("set").numbers.query("shots == 5")
     assert set(found["measure"]) == {"leep"} and len(found) == TRIALS * len(PAIRS)
     write(experiment.output(LAYOUT.few, **experiment.places()[0]), rows, facts | {"settings": {}})
     with pytest.raises(UserError, match="made with other few settings"):
-        kept_transfer.keep(finished_set.root, "set")
+        kept_transfer.keep([finished_set.root], "set")
+
+
+def test_seeds_of_one_set_are_its_trials(finished_set, tmp_path):
+    """One folder a seed: trials are numbered on; other differences than the seed are refused."""
+    first, second = finished_set.root, tmp_path / "second"
+    shutil.copytree(first, second, symlinks=True)
+    asked = finished_set.config.model_dump(mode="json")
+
+    def recorded(**keys):
+        report.record(Experiment(config.parse(asked | keys), second))
+
+    recorded(seed=0, experiment="second")
+    with pytest.raises(UserError, match="two folders of one seed"):
+        kept_transfer.keep([first, second], "set")
+    recorded(seed=1, networks=["vgg16"])
+    with pytest.raises(UserError, match="second: its 'networks' is not that of"):
+        kept_transfer.keep([first, second], "set")
+    recorded(seed=1, experiment="second")
+    for path, _ in LAYOUT.transfer.find(second):
+        table = store.read_table(path)
+        facts = store.table_facts(table) | {"experiment_seed": 1}
+        write(path, table.to_pandas(), facts)
+    kept_transfer.keep([first, second], "set")
+    kept = kept_transfer.load("set")
+    assert kept.facts["seeds"] == [0, 1] and kept.facts["seconds"]["head"] == 24.0
+    for table in (kept.numbers, kept.gains):
+        assert set(table["trial"]) == set(range(2 * TRIALS))
+        old, new = table["trial"] < TRIALS, table["trial"] >= TRIALS
+        moved = table[new].assign(trial=table["trial"] - TRIALS)
+        columns = ["trial", "source", "target", "shots"]
+        columns += ["measure"] if "measure" in table else ["scope"]
+        one, other = (t.sort_values(columns, ignore_index=True) for t in (table[old], moved))
+        pd.testing.assert_frame_equal(one, other, check_dtype=False)
 
 
 def test_what_cannot_be_kept_is_named(finished_set):
     folder = finished_set.root
     with pytest.raises(UserError, match=r"--name: expected a name .* got '\.\./x'"):
-        kept_transfer.keep(folder, "../x")
+        kept_transfer.keep([folder], "../x")
     distances = finished_set.output(LAYOUT.distances)
     table = store.read_table(distances)
     for rest, count in (("measure != 'leep'", 0), ("measure != 'leep' or trial > 0", 24)):
         write(distances, table.to_pandas().query(rest), store.table_facts(table))
         with pytest.raises(UserError, match=f"{count} pairs by 'leep', the configuration has 36"):
-            kept_transfer.keep(folder, "set")
+            kept_transfer.keep([folder], "set")
     finished_set.output(LAYOUT.transfer, network="small-cnn", trial=0, task="b").unlink()
     with pytest.raises(UserError, match=r"0/b\.parquet: no such file"):
-        kept_transfer.keep(folder, "set")
+        kept_transfer.keep([folder], "set")
     LAYOUT.config.path(folder).unlink()
     with pytest.raises(UserError, match=r"config\.json: no such file; make it by: ftd record"):
-        kept_transfer.keep(folder, "set")
+        kept_transfer.keep([folder], "set")
     assert not kept_transfer.TABLES.exists()
 
 
