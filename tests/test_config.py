@@ -93,7 +93,8 @@ def test_overlays_for_architectures_make_images_and_measures_small(name):
     assert {data.fit for data in small.datasets.values()} == {"resize"}
     parts = [{key: data.parts for key, data in each.datasets.items()} for each in (whole, small)]
     assert parts[0] == parts[1] and small.trials == whole.trials and small.seed == whole.seed
-    assert small.experiment == f"{name}-architectures" and len(small.measures) < 9
+    assert small.experiment == f"{name}-architectures"
+    assert not {"fisher-refit", "task-affinity", "fisher-matching"} & {*small.measures}  # slow
     assert small.genotypes.count >= 60 and small.genotypes.repeats >= 2
 
 

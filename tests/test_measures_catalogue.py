@@ -20,9 +20,10 @@ HIGHER = {
 }
 LOWER = {
     *("fisher", "fisher-matching", "fisher-body", "fisher-layers", "fisher-own", "fisher-refit"),
-    *("task-affinity", "task2vec", "leep-logme"),
+    *("task-affinity", "task2vec"),
 }
-ONES = sorted(HIGHER | LOWER - {"leep-logme"})
+RANKS = {"leep-logme", "cka-logme", "cka-logme-displacement", "cka-logme-displacement-fisher"}
+ONES = sorted(HIGHER | LOWER)
 SYMMETRIC = ("fisher-own", "task2vec", "displacement", "displacement-fisher")
 
 
@@ -37,9 +38,8 @@ def trial(tmp_path_factory, digits):
 
 
 def test_all_have_a_direction_a_range_and_a_source():
-    named = {name for name in MEASURES.names() if name in HIGHER | LOWER}
-    assert named == HIGHER | LOWER
-    for name in named:
+    assert {*MEASURES.names()} >= HIGHER | LOWER | RANKS
+    for name in HIGHER | LOWER | RANKS:
         measure = MEASURES.get(name)
         assert measure.nearer == ("higher" if name in HIGHER else "lower"), name
         assert measure.reference and measure.bounds[0] < measure.bounds[1], name
@@ -96,11 +96,14 @@ def test_measures_of_what_is_seen_stand_in_one_group(tmp_path):
     }
 
 
-def test_combinations_by_rank_keep_to_directions():
+@pytest.mark.parametrize("name", sorted(RANKS))
+def test_combinations_by_rank_keep_to_directions(name):
     numbers = np.array([[-1.0, -2, -3], [-4, -1, -2], [-2, -3, -1]])
-    found = MEASURES.get("leep-logme").combine({"leep": numbers, "logme": numbers})
+    measure = MEASURES.get(name)
+    found = measure.combine(dict.fromkeys(measure.of, numbers))
     assert found.tolist() == [[1, 1, 2], [2, 1, 1], [1, 2, 1]]  # the highest is the first
-    assert MEASURES.get("leep-logme").bounds == (1, math.inf)
+    assert measure.bounds == (1, math.inf)
+    assert [of.partition("-")[0] for of in measure.of][:2] == name.split("-")[:2]
 
 
 def test_the_catalogue_imports_no_torch_and_no_numpy():

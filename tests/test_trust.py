@@ -67,18 +67,20 @@ def parts_of(kind):
 def test_the_page_that_says_which_measure_to_use_says_what_measures_declare():
     page = (ROOT / "docs" / "transfer.md").read_text()
     table = page.partition("## Which measure should I use?")[2].split("| you have |")[1]
-    rows = [line.split(" | ")[1] for line in table.splitlines()[2:8]]
+    rows = [line.split(" | ")[1] for line in table.splitlines()[2:9]]
     named = [[MEASURES.get(name) for name in re.findall("`(.*?)`", row)] for row in rows]
-    unprobed, embedded, probed, anywhere, any_kind, paper = [
+    both, unprobed, embedded, probed, anywhere, any_kind, paper = [
         [part for kind in row for part in parts_of(kind)] for row in named
     ]
     own = {"weights", "fisher", "features", "facts", "start"}
+    assert {kind.group for kind in both} == {"seen", None}
     assert all(kind.target == ("data",) and kind.group == "seen" for kind in unprobed)
     assert all({*kind.source, *kind.target} == {"embedding"} for kind in embedded)
     assert all(own & {*kind.target} and kind.common_start for kind in probed)
     assert not any(own & {*kind.target} or kind.common_start for kind in [*unprobed, *anywhere])
     assert all(kind.kinds is None for kind in any_kind)
     assert all(kind.kinds == ("classes",) for kind in [*unprobed, *embedded, *anywhere])
+    assert {*both} <= {*unprobed, *probed}
     assert paper == [MEASURES.get("fisher")] and len(unprobed) > 3
 
 

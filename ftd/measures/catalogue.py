@@ -269,9 +269,20 @@ def _mean_rank(numbers: dict[str, Any]) -> Any:
     return mean_rank(numbers, {name: MEASURES.get(name).nearer for name in numbers})
 
 
-register_measure(
-    "leep-logme",
-    Combination(
-        ("leep", "logme"), _mean_rank, 1.0, math.inf, reference="mean rank of LEEP and LogME"
+for _name, _of, _said in (
+    ("leep-logme", ("leep", "logme"), "LEEP and LogME"),
+    ("cka-logme", ("cka-labels", "logme"), "CKA with labels and LogME"),
+    (
+        "cka-logme-displacement",
+        ("cka-labels", "logme", "displacement"),
+        "CKA with labels, LogME and the cosine of displacements",
     ),
-)
+    (
+        "cka-logme-displacement-fisher",
+        ("cka-labels", "logme", "displacement-fisher"),
+        "CKA with labels, LogME and displacements in the metric F_aa + F_bb",
+    ),
+):
+    register_measure(
+        _name, Combination(_of, _mean_rank, 1.0, math.inf, reference=f"mean rank of {_said}")
+    )
