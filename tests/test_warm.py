@@ -125,6 +125,14 @@ def waits(process: subprocess.Popen) -> bool:
     return bool(found.net_connections("unix")) and found.status() == psutil.STATUS_SLEEPING
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _interruptible():
+    """Of what a shell starts in the background, SIGINT is ignored, and so of all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """For tests that leave the warm process as it was."""

@@ -42,7 +42,10 @@ _TENSORS = (
     # torch imports them when optimisers and vmap are first used: a second
     *("torch._dynamo", "torch.fx.experimental.symbolic_shapes"),
 )
-_DRAWING = ("ftd.drawing.heatmaps", "ftd.drawing.searches", "matplotlib.backends.backend_svg")
+_DRAWING = (
+    *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.searches"),
+    "matplotlib.backends.backend_svg",
+)
 _COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")
 IMPORTED = dict.fromkeys(_COMPUTING, _TENSORS)
 IMPORTED |= {"embedding": (*_TENSORS, "ftd.measures.task2vec"), "figure": _DRAWING}
