@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evidence import architecture_page, frozen, kept_architectures, transfer_page
-from evidence.frozen import CHOOSING, HELD_OUT, Frozen
+from evidence.frozen import HELD_OUT, Frozen
 from evidence.kept_architectures import KeptArchitectures
 from evidence.transfer_tables import ALL, REFERENCES, Pool
 from ftd import store
@@ -21,6 +21,7 @@ from ftd.errors import UserError
 from ftd.runtime.progress import log
 from ftd.transfer import agreement, architectures, weighting
 from ftd.transfer.agreement import AVERAGE, DRAWS, RANDOM, interval, resampled, weights
+from ftd.transfer.trust import CHOOSING
 
 OUT = Path("docs/transfer/architectures-agreement.parquet")
 ALIKE = ("rank_correlation", "affinity")

@@ -11,7 +11,7 @@ from ftd.names import did_you_mean
 from ftd.parts import MEASURES
 
 PLACE = Path("docs/transfer/frozen.yaml")
-CHOOSING, HELD_OUT = "sets for choosing", "sets held out"
+HELD_OUT = "sets held out"
 """What sets are, once measures were fixed."""
 MOST = 10
 """A longer list would be a choice on the sets that are held out."""

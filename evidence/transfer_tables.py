@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evidence import frozen, kept_transfer, transfer_page, transfer_trust
-from evidence.frozen import CHOOSING, HELD_OUT, Frozen
+from evidence.frozen import HELD_OUT, Frozen
 from evidence.kept_transfer import Kept
 from evidence.transfer_trust import ALL
 from ftd import store
@@ -22,6 +22,7 @@ from ftd.errors import UserError
 from ftd.runtime.progress import log
 from ftd.transfer import agreement, gains
 from ftd.transfer.agreement import AVERAGE, DRAWS, RANDOM
+from ftd.transfer.trust import CHOOSING
 
 OUT = Path("docs/transfer/agreement.parquet")
 REFERENCES = ("fisher", "task2vec", "classes", "source-accuracy")

@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 
 from evidence import transfer_page
-from evidence.frozen import CHOOSING, HELD_OUT
+from evidence.frozen import HELD_OUT
 from evidence.transfer_page import line
 from ftd import store
 from ftd.parts import MEASURES
 from ftd.transfer import trust
 from ftd.transfer.agreement import EVERY
+from ftd.transfer.trust import CHOOSING
 
 OUT = Path("ftd/transfer/trust.json")
 BEGIN = "<!-- begin: trust, written by python -m evidence transfer-tables -->"

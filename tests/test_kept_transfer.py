@@ -367,7 +367,7 @@ def test_sets_that_are_held_out_show_the_frozen_list_alone():
     freeze()
     lines, table = tables()
     roles = table.groupby("set")["role"].unique().map(list).to_dict()
-    choosing, held = [frozen.CHOOSING], [frozen.HELD_OUT]
+    choosing, held = [trust.CHOOSING], [frozen.HELD_OUT]
     assert roles == {"one": choosing, choosing[0]: choosing} | dict.fromkeys(
         ["two", "three", *held], held
     )

@@ -3,6 +3,7 @@
 import fnmatch
 import re
 import tomllib
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -29,6 +30,10 @@ def test_what_is_said_of_a_measure():
     )
     assert trust.sentence("mine", KNOWN) == "how far to trust mine: not measured"
     assert trust.sentence("leep", {}).endswith("not measured")
+    chosen = KNOWN | {"leep": replace(KNOWN["leep"], chosen=True)}
+    assert "3 task set(s), on which measures were chosen, it named" in trust.sentence(
+        "leep", chosen
+    )
 
 
 def test_what_was_written_is_read(tmp_path, monkeypatch):
@@ -38,6 +43,8 @@ def test_what_was_written_is_read(tmp_path, monkeypatch):
     found = trust.measured(["leep", "mine"])
     assert list(found) == ["leep", trust.RANDOM]
     assert found["leep"] == Trust((0.5, 0.25, 1), (0, -1, 1), (2, 1, 3), 2)
+    store.write_json(trust.PLACE, {"leep": own, trust.RANDOM: own}, {"set": trust.CHOOSING})
+    assert trust.measured(["leep"])["leep"] == replace(found["leep"], chosen=True)
     trust.PLACE.write_text(trust.PLACE.read_text().replace("0.25", "0.45"))
     with pytest.raises(UserError, match=r"trust\.json"):
         trust.measured(["leep"])

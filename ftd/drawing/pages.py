@@ -70,7 +70,7 @@ def _trusted(measures: list[str], known: Mapping[str, Trust]) -> pd.DataFrame:
                 "best source named": percent(own.top1) if own else "not measured",
                 "Spearman": number(own.spearman, 2) if own else "",
                 "regret, points": number(own.regret, 1) if own else "",
-                "task sets": str(own.sets) if own else "",
+                "task sets": f"{own.sets}{' (chosen on)' * own.chosen}" if own else "",
             }
         )
     return pd.DataFrame(rows)

@@ -15,6 +15,8 @@ from ftd import store
 PLACE = Path(__file__).with_name("trust.json")
 RANDOM = "random"
 """Any source, the baseline of ``ftd.transfer.agreement``, which imports numpy."""
+CHOOSING = "sets for choosing"
+"""What task sets are called on which measures were chosen."""
 Interval = tuple[float, float, float]
 
 
@@ -28,12 +30,14 @@ class Trust:
         spearman: its rank correlation with the gains of a target's sources, in [−1, 1].
         regret: what the source that it names gains less than the best one, in points of accuracy.
         sets: over how many task sets.
+        chosen: whether on these sets measures were chosen, which flatters some of them.
     """
 
     top1: Interval
     spearman: Interval
     regret: Interval
     sets: int
+    chosen: bool = False
 
 
 def measured(measures: Iterable[str]) -> dict[str, Trust]:
@@ -42,12 +46,14 @@ def measured(measures: Iterable[str]) -> dict[str, Trust]:
     Raises:
         UserError: the installed file is missing or damaged.
     """
-    found = store.read_json(PLACE)
-    return {name: _trust(**found[name]) for name in (*measures, RANDOM) if name in found}
+    found, facts = store.read_document(PLACE)
+    chosen = facts.get("set") == CHOOSING
+    return {name: _trust(chosen, **found[name]) for name in (*measures, RANDOM) if name in found}
 
 
-def _trust(sets: int, **intervals: list[float]) -> Trust:
-    return Trust(**{name: tuple(values) for name, values in intervals.items()}, sets=sets)
+def _trust(chosen: bool, sets: int, **intervals: list[float]) -> Trust:
+    values = {name: tuple(values) for name, values in intervals.items()}
+    return Trust(**values, sets=sets, chosen=chosen)
 
 
 def sentence(measure: str, known: Mapping[str, Trust]) -> str:
@@ -59,8 +65,9 @@ def sentence(measure: str, known: Mapping[str, Trust]) -> str:
     own, other = known.get(measure), known.get(RANDOM)
     if own is None or other is None:
         return f"how far to trust {measure}: not measured"
+    where = ", on which measures were chosen," if own.chosen else ""
     return (
-        f"how far to trust {measure}: on {own.sets} task set(s) it named the best source of "
+        f"how far to trust {measure}: on {own.sets} task set(s){where} it named the best source of "
         f"{percent(own.top1)} of the targets, a random choice that of {other.top1[0]:.0%}; its "
         f"choice gains {number(own.regret, 1)} points less than the best, a random one "
         f"{other.regret[0]:.1f}; Spearman {number(own.spearman, 2)}"
