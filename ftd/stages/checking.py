@@ -146,6 +146,12 @@ def must(holds: bool, what: str) -> list[str]:
     return [] if holds else [f"{what}; {AGAIN}"]
 
 
+def is_of(facts: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
+    """The names that an artifact records, beside those in its path."""
+    found = {name: str(facts[name]) for name in names}
+    yield from must(found == names, f"is of {tuple(found.values())}")
+
+
 def finite(path: Path) -> Iterator[str]:
     """Tensors with values that are not finite; one after another, so that memory holds one."""
     import numpy as np  # a check's alone: rules and the command line read this module too

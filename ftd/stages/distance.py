@@ -11,7 +11,7 @@ from ftd.layout import LAYOUT
 from ftd.measures import ROUNDING, comparison_of, numbers_of
 from ftd.parts import MEASURES
 from ftd.runtime.progress import log, progress
-from ftd.stages.checking import Library, must
+from ftd.stages.checking import Library, is_of, must
 from ftd.stages.column import WHOLE, Column
 from ftd.stages.experiment import Experiment
 from ftd.stages.sides import Entry, Passes, Things, expect_made
@@ -280,8 +280,7 @@ def _check_column(path: Path, names: Mapping[str, str], library: Library) -> Ite
         return
     facts = store.table_facts(table)
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     kind = MEASURES.get(names["measure"])
     same = facts["measure_version"] == kind.version
     yield from must(same, f"made by another version of the measure {names['measure']}")

@@ -11,7 +11,7 @@ from ftd import store
 from ftd.layout import LAYOUT
 from ftd.stages import probe
 from ftd.stages import task as slices
-from ftd.stages.checking import Library, finite, must, not_negative
+from ftd.stages.checking import Library, finite, is_of, must, not_negative
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
@@ -69,8 +69,7 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
 def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
     facts = store.read_tensor_facts(path, stage="embedding")
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     yield from must(facts["samples"] >= 1, "no samples")
     yield from finite(path)

@@ -16,7 +16,7 @@ from ftd.measures import ROUNDING, comparison_of, numbers_of
 from ftd.parts import MEASURES
 from ftd.runtime.progress import log, progress
 from ftd.stages import probe
-from ftd.stages.checking import Library, gathered, must
+from ftd.stages.checking import Library, gathered, is_of, must
 from ftd.stages.column import sources_of
 from ftd.stages.experiment import Experiment
 from ftd.stages.shots import Shots, Target
@@ -308,8 +308,7 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     table = store.read_table(path, stage="few")
     facts, frame = store.table_facts(table), table.to_pandas()
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     for measure, recorded in facts["indexes"].items():
         index = library.path(LAYOUT.index, measure=measure, **names)

@@ -19,7 +19,7 @@ from ftd.parts import OPERATIONS
 from ftd.runtime.progress import log, progress
 from ftd.runtime.seeds import seed_of
 from ftd.stages import task as slices
-from ftd.stages.checking import Library, expect_asked, must
+from ftd.stages.checking import Library, expect_asked, is_of, must
 from ftd.stages.experiment import Experiment
 from ftd.store.pairs import open_store, pair_key
 from ftd.store.provenance import record
@@ -258,8 +258,7 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     table = store.read_table(path, stage="genotypes")
     facts, columns = store.table_facts(table), table.to_pydict()
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     settings = facts["settings"]
     space = SpaceSettings.model_validate(settings["space"])

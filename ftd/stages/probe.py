@@ -12,7 +12,7 @@ from ftd.layout import LAYOUT
 from ftd.runtime.progress import log
 from ftd.runtime.seeds import seed_of
 from ftd.stages import task as slices
-from ftd.stages.checking import Library, finite, must
+from ftd.stages.checking import Library, finite, is_of, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
@@ -297,8 +297,7 @@ def _check_facts(path: Path, names: Mapping[str, str], library: Library) -> Iter
 
 def _check_identity(facts: dict, names: Mapping[str, str], library: Library) -> Iterator[str]:
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
 
 

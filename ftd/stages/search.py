@@ -12,7 +12,7 @@ from ftd.parts import OPERATIONS, SEARCHERS, Searcher, resolve
 from ftd.runtime.seeds import seed_of
 from ftd.stages import selection
 from ftd.stages import task as slices
-from ftd.stages.checking import AGAIN, Library, must
+from ftd.stages.checking import AGAIN, Library, is_of, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
@@ -223,8 +223,7 @@ def _check_genotype(path: Path, names: Mapping[str, str], library: Library) -> I
 
     facts = read_architecture(path)
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     if facts["network"] is None:
         Genotype.from_json(facts["genotype"])

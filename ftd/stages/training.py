@@ -14,7 +14,7 @@ from ftd.runtime.progress import log
 from ftd.runtime.seeds import seed_of
 from ftd.stages import search
 from ftd.stages import task as slices
-from ftd.stages.checking import Library, expect_asked, finite, must
+from ftd.stages.checking import Library, expect_asked, finite, is_of, must
 from ftd.stages.experiment import Experiment
 from ftd.stages.search import read_architecture, same_genotype
 from ftd.store.provenance import record
@@ -204,8 +204,7 @@ def _check_weights(path: Path, names: Mapping[str, str], library: Library) -> It
 
 def _check_identity(facts: dict, names: Mapping[str, str], library: Library) -> Iterator[str]:
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     source = library.path(LAYOUT.genotype, **names)
     yield from same_genotype(source, facts["genotype"])

@@ -14,7 +14,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.runtime.progress import log, progress
 from ftd.stages import probe
-from ftd.stages.checking import Library, expect_asked, gathered, must
+from ftd.stages.checking import Library, expect_asked, gathered, is_of, must
 from ftd.stages.experiment import Experiment
 from ftd.stages.shots import Shots
 from ftd.store.pairs import PairStore, open_store, pair_key
@@ -242,8 +242,7 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     table = store.read_table(path, stage="transfer")
     facts, frame = store.table_facts(table), table.to_pandas()
     yield from library.made_by(facts, VERSION, decides, **names)
-    found = {name: str(facts[name]) for name in names}
-    yield from must(found == names, f"is of {tuple(found.values())}")
+    yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     for source, recorded in facts["probes"].items():
         place = {"network": names["network"], "trial": names["trial"], "task": source}
