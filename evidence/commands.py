@@ -265,6 +265,17 @@ def transfer_tables() -> None:
     print("\n".join(transfer_tables.run()))
 
 
+@app.command("mean-ranks")
+def mean_ranks(
+    first: Annotated[int, typer.Option(min=1, help="How many rows of each arm are printed.")] = 12,
+) -> None:
+    """Mean ranks of up to four measures on the sets for choosing, in docs/transfer/."""
+    from evidence import mean_ranks
+
+    table = mean_ranks.run().groupby(["arm", "network"]).head(first)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
 @app.command("keep-architectures")
 def keep_architectures(
     results: Annotated[Path, typer.Option(help="A finished experiment's folder.")],
