@@ -151,13 +151,16 @@ def test_the_stages_run_one_after_another_in_an_empty_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_run_is_split_into_work_and_the_rest(tmp_path):
+def test_a_real_run_is_split_into_work_and_the_rest(tmp_path, monkeypatch):
+    """The stages alone have a job's one thread, whatever the surroundings say."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     table = scale.real(tmp_path / "b.parquet", sizes=[2], cores=2).set_index("rule")
     names = ["dataset", "task", "probe", "index", "fisher", "distance", "distances", "selection"]
     assert list(table.index) == [*names, "starts and Snakemake", "total"]
     assert list(table.loc[names, "jobs"]) == [1, 2, 2, 1, 2, 2, 1, 1]
     cpu = table["cpu_seconds"]
     assert (cpu > 0).all() and cpu.drop("total").sum() == pytest.approx(cpu["total"])
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are measured on Linux only")
