@@ -319,9 +319,7 @@ def real(out: Path, *, sizes: list[int], cores: int) -> pd.DataFrame:
         UserError: a run failed, or the two did not give equal distances.
     """
     rows = []
-    with patch.dict(
-        os.environ, OMP_NUM_THREADS="1"
-    ):  # as jobs: sums differ between counts
+    with patch.dict(os.environ, OMP_NUM_THREADS="1"):  # as jobs: sums differ between counts
         setup()
         with tempfile.TemporaryDirectory() as folder:  # what is imported at first use is no work
             small = Library(Path(folder), 2).experiment
