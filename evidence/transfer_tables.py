@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from evidence import frozen, kept_transfer, transfer_page, transfer_trust
+from evidence import frozen, kept_transfer, transfer_figures, transfer_page, transfer_trust
 from evidence.frozen import HELD_OUT, Frozen
 from evidence.kept_transfer import Kept
 from evidence.transfer_trust import ALL
@@ -71,7 +71,7 @@ def run(draws: int = DRAWS) -> list[str]:
         raise UserError(
             f"{kept_transfer.TABLES}: no set is kept; add one by: python -m evidence keep-transfer"
         )
-    transfer_page.expect_marks(transfer_page.BEGIN, transfer_trust.BEGIN)
+    transfer_page.expect_marks(transfer_page.BEGIN, transfer_trust.BEGIN, transfer_figures.BEGIN)
     fixed, sets = frozen.load(frozen.PLACE), {}
     for name in names:
         log(f"set {name}")
@@ -90,7 +90,14 @@ def run(draws: int = DRAWS) -> list[str]:
     }
     store.write_table(OUT, pa.Table.from_pandas(table, preserve_index=False), facts)
     transfer_trust.write(table, store.checksum(OUT))
+    _draw(sets, fixed)
     return transfer_page.write(table, facts["gate"])
+
+
+def _draw(sets: Mapping[str, Kept], fixed: Frozen | None) -> None:
+    """Figures of the frozen measures and ``REFERENCES``; points of the first and the paper's."""
+    mapped = list(dict.fromkeys([*(fixed.measures if fixed else []), *REFERENCES]))
+    transfer_figures.write(sets.values(), mapped, list(dict.fromkeys([mapped[0], REFERENCES[0]])))
 
 
 def cells_of(kept: Kept, signal: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from evidence import (
     frozen,
     kept_transfer,
     measure_cost,
+    transfer_figures,
     transfer_page,
     transfer_tables,
     transfer_trust,
@@ -38,7 +39,7 @@ WORTH = {pair: ((7 * number) % 12) / 64 for number, pair in enumerate(PAIRS)}
 CLASSES = {"a": [["x", 0]], "b": [["x", 1]], "c": [["x", 0], ["x", 1]], "d": [["x", 2]]}
 MARKS = "Before.\n" + "".join(
     f"{begin}\nold\n{transfer_page.END}\nAfter.\n"
-    for begin in (transfer_page.BEGIN, transfer_trust.BEGIN)
+    for begin in (transfer_page.BEGIN, transfer_trust.BEGIN, transfer_figures.BEGIN)
 )
 
 
@@ -404,9 +405,30 @@ def test_trust_is_of_the_sets_that_are_held_out_and_of_truths_with_signal():
     assert found["leep"]["top1"] == [1, 1, 1] and found["fisher"]["top1"][0] == 0.5
     assert facts["agreement"] == store.checksum(transfer_tables.OUT)
     assert facts["set"] == frozen.HELD_OUT and facts["network"] == "n"
-    between = transfer_page.PAGE.read_text().partition(transfer_trust.BEGIN)[2].splitlines()
+    after = transfer_page.PAGE.read_text().partition(transfer_trust.BEGIN)[2]
+    between = after.partition(transfer_page.END)[0].splitlines()
     rows = [line.split(" | ")[:3] for line in between if line.startswith("| ")]
     assert rows[1] == ["| leep", "no", "100% [100%, 100%]"] and len(rows) == 4
+
+
+def test_figures_of_the_first_frozen_measure_and_the_papers():
+    put("one", numbers({"leep": 1, "nce": 1, "fisher": -1}))
+    put("two", numbers({"leep": 1, "nce": 1}))
+    freeze(measures=["leep", "nce"])
+    tables()
+    folder = kept_transfer.TABLES
+    drawn = {path.name for path in folder.glob("*.svg")}
+    assert drawn == {"one-n-ranks.svg", "one-n-leep.svg", "one-n-fisher.svg"} | {
+        *("two-n-ranks.svg", "two-n-leep.svg")
+    }
+    ranks, points = ((folder / f"one-n-{what}.svg").read_text() for what in ("ranks", "leep"))
+    titles = [f"gain, {scope}" for scope in SCOPES] + ["leep", "nce", "fisher"]
+    assert all(f">{title}<" in ranks for title in titles) and ">classes<" not in ranks
+    assert "leep (larger: nearer)" in points
+    assert all(f">to {task}<" in points for task in TASKS)
+    between = transfer_page.PAGE.read_text().partition(transfer_figures.BEGIN)[2]
+    assert "| two | n | [figure](transfer/two-n-ranks.svg) | [figure](" in between
+    assert between.count("[figure]") == 5
 
 
 def test_trust_before_anything_has_signal():

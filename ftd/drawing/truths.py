@@ -72,6 +72,31 @@ def ranks(numbers: Mapping[str, pd.DataFrame], out: Path) -> None:
             figure.colorbar(picture, ax=panels, shrink=0.6, label="rank among the sources")
 
 
+def matrix(table: pd.DataFrame, column: str, order: list[str]) -> pd.DataFrame:
+    """Means of a column over trials, [source, target]; NaN for a task to itself.
+
+    Args:
+        table: ``source``, ``target`` and the column.
+        order: all tasks.
+    """
+    rows = table[table["source"] != table["target"]]
+    means = rows.groupby(["source", "target"])[column].mean().unstack()
+    return pd.DataFrame(means).reindex(index=order, columns=order)
+
+
+def points(numbers: pd.DataFrame, worth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What ``scatter`` takes, of matrices [source, target]; worth in hundredths, by truth."""
+    parts = [
+        pd.DataFrame({"number": numbers.unstack(), "worth": 100 * values.unstack()})
+        .rename_axis(["target", "source"])
+        .reset_index()
+        .assign(truth=name)
+        .dropna()
+        for name, values in worth.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def _grid(count: int) -> tuple[int, int]:
     """Rows and columns of so many panels."""
     columns = max(1, min(_ACROSS, count))

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ftd.transfer.agreement import Classes
 
 VERSION = 3
-_PAIR = ["source", "target"]
 
 
 def decides(experiment: Experiment, *, truth: str) -> dict[str, Any]:
@@ -166,18 +165,19 @@ def _draw(
             truth=[_title(*names) for names in zip(shown["scope"], shown["shots"], strict=True)]
         )
         worth = {
-            name: _matrix(own, "gain", order) for name, own in shown.groupby("truth", sort=False)
+            name: pictures.matrix(own, "gain", order)
+            for name, own in shown.groupby("truth", sort=False)
         }
         last = list(dict.fromkeys(shown.loc[shown["scope"] == shown["scope"].iloc[-1], "truth"]))
         near = {}
         for measure in dict.fromkeys(distances["measure"]):
             rows = (distances["measure"] == measure) & (distances["network"] == network)
-            numbers = _matrix(distances[rows], "number", order)
+            numbers = pictures.matrix(distances[rows], "number", order)
             near[measure] = numbers if measure in higher else -numbers
             names = {"truth": truth, "measure": measure, "network": network}
             out = experiment.output(LAYOUT.agreement_scatter, **names)
             nearer = "larger" if measure in higher else "smaller"
-            pairs = _pairs(numbers, {name: worth[name] for name in last})
+            pairs = pictures.points(numbers, {name: worth[name] for name in last})
             unit = "gain, points" if truth == "weights" else "×100"
             pictures.scatter(pairs, out, measure=f"{measure} ({nearer}: nearer)", worth=unit)
         out = experiment.output(LAYOUT.agreement_map, truth=truth, network=network)
@@ -187,30 +187,6 @@ def _draw(
 def _title(scope: str, shots: float | None) -> str:
     """What a truth is called; shots that are not known are null or NaN."""
     return f"{scope}, {int(shots)} shots" if shots and shots > 0 else scope
-
-
-def _matrix(table: "pd.DataFrame", column: str, order: list[str]) -> "pd.DataFrame":
-    """Means over trials [source, target]; NaN for a task to itself."""
-    import pandas as pd  # as in run
-
-    rows = table[table["source"] != table["target"]]
-    means = rows.groupby(_PAIR)[column].mean().unstack()
-    return pd.DataFrame(means).reindex(index=order, columns=order)
-
-
-def _pairs(numbers: "pd.DataFrame", worth: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
-    """The columns that ``scatter`` takes."""
-    import pandas as pd  # as in run
-
-    parts = [
-        pd.DataFrame({"number": numbers.unstack(), "worth": 100 * values.unstack()})
-        .rename_axis(["target", "source"])
-        .reset_index()
-        .assign(truth=name)
-        .dropna()
-        for name, values in worth.items()
-    ]
-    return pd.concat(parts, ignore_index=True)
 
 
 # Weighted rankings of architectures --------------------------------------------------------------
