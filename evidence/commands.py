@@ -180,6 +180,10 @@ def distances(
     seed: Annotated[
         list[int] | None, typer.Option(min=0, help="Base seed; again: more. If none: 0.")
     ] = None,
+    epochs: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Epochs of the probes, and the released Fisher too; again: more."),
+    ] = None,
     config_file: MoreConfig = None,
     setting: Setting = None,
     note: Annotated[
@@ -194,6 +198,7 @@ def distances(
         dataset,
         overlay=overlay,
         seeds=seed or [0],
+        epochs=epochs or [],
         configs=config_file or [],
         settings=setting or [],
         cores=cores,

@@ -11,16 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from scipy.stats import spearmanr
 
-from evidence import kept, published, running
+from evidence import kept, kept_distances, lengths, published, running
 from ftd import store
 from ftd.drawing import heatmaps, pages
 from ftd.errors import UserError
-from ftd.layout import LAYOUT
 
-TABLES = Path("docs/distances")
 PAGE = Path("docs/distances.md")
 CONSISTENCY_PAGE = Path("docs/consistency.md")
 CONSISTENCY = {
@@ -40,6 +36,7 @@ def distances(
     *,
     overlay: str | None,
     seeds: list[int],
+    epochs: list[int],
     configs: list[Path],
     settings: list[str],
     cores: int,
@@ -53,6 +50,8 @@ def distances(
         overlay: what lies over that file, ``config/overlays/<dataset>-<overlay>.yaml``; ``None``:
             nothing, and the results are called ``small``.
         seeds: base seeds, an experiment each.
+        epochs: numbers of epochs of the probes, an experiment each, of which the page shows the
+            most accurate one whole; none: the configuration's.
         configs: further configuration files, e.g. with another loader.
         settings: ``key=value`` for Snakemake's ``--config``, e.g. ``data_root=…``.
         note: a sentence for the page, e.g. how this copy of the images differs.
@@ -64,9 +63,12 @@ def distances(
     files += [Path("config/overlays") / f"{dataset}-{overlay}.yaml"] if overlay else []
     for seed in seeds:
         name = f"{dataset}-{overlay or 'small'}-{seed}"
-        own = [f"experiment={name}", f"seed={seed}"]
-        running.run("selection", [*files, *configs], [*settings, *own], cores)
-        _keep(Path("results") / name, name, note)
+        own = [*settings, f"seed={seed}"]
+        if epochs:
+            lengths.run(name, epochs, [*files, *configs], own, cores, note)
+            continue
+        running.run("selection", [*files, *configs], [*own, f"experiment={name}"], cores)
+        kept_distances.keep(Path("results") / name, name, note)
     write_distances_page()
 
 
@@ -92,7 +94,7 @@ def consistency(
         own = [f"experiment={experiment}", *(f"{k}={json.dumps(v)}" for k, v in changed.items())]
         files = [Path("config") / f"{config}.yaml", *configs]
         running.run("selection", files, [*settings, *own], cores)
-        _keep(Path("results") / experiment, experiment, "")
+        kept_distances.keep(Path("results") / experiment, experiment, "")
     write_consistency_page()
 
 
@@ -100,69 +102,36 @@ def _experiment_name(config: str, name: str) -> str:
     return f"consistency-{config}-{re.sub('[^a-z0-9]+', '-', name.lower())}"
 
 
-def _keep(results: Path, name: str, note: str) -> None:
-    """Copy an experiment's tables, and what made them: probes' facts and sizes of parts by task."""
-    for artifact in (LAYOUT.distances, LAYOUT.nearest, LAYOUT.layers):
-        source = artifact.path(results)
-        store.write_bytes(TABLES / f"{name}-{source.name}", source.read_bytes())
-    order = _order(name)
-    parts = {task: _part_sizes(LAYOUT.slice.path(results, task=task)) for task in order}
-    pairs = store.read_table(LAYOUT.distances.path(results), ["network", "trial"]).to_pandas()
-    facts = [
-        store.read_json(LAYOUT.probe_facts.path(results, network=network, trial=trial, task=task))
-        for network, trial in pairs.drop_duplicates().itertuples(index=False)
-        for task in order
-    ]
-    rows = [{key: fact[key] for key in _OF_PROBES} | parts[fact["task"]] for fact in facts]
-    same = {key: facts[0][key] for key in ("settings", "packages", "image")}
-    datasets = {
-        names["dataset"]: store.table_facts(store.read_table(path, columns=[]))["settings"]
-        for path, names in LAYOUT.cut.find(results)
-    }
-    made = {**same, "datasets": datasets, "note": note}
-    store.write_table(TABLES / f"{name}-probes.parquet", pa.Table.from_pylist(rows), made)
-
-
-_OF_PROBES = (
-    *("network", "trial", "task", "seed", "val_accuracy", "val_most_frequent", "reached"),
-    *("epochs", "seconds"),
-)
-
-
-def _part_sizes(task: Path) -> dict[str, int]:
-    parts = store.read_table(task, ["part"]).to_pandas()["part"]
-    return {part: int((parts == part).sum()) for part in ("train", "val", "fisher")}
-
-
 def write_distances_page() -> None:
     """``docs/distances.md`` and a heat map of each matrix, from the tables that are kept."""
     names = [
-        (dataset, path.name.removesuffix("-distances.parquet"))
-        for dataset in published.MATRICES
-        for path in sorted(TABLES.glob(f"{dataset}-*-distances.parquet"))
+        (dataset, name) for dataset in published.MATRICES for name in kept_distances.names(dataset)
     ]
     text = [
         "# Distances of the published task sets",
         "",
-        *kept.unbalanced(any(_made_before(name) for _, name in names)),
+        *kept.unbalanced(any(kept_distances.made_before(name) for _, name in names)),
         "Made by `python -m evidence distances`, from the tables in `docs/distances/`. Squared",
         "distances, mean ± standard deviation over trials; rows: source, columns: target. The",
         "published matrices are those of Le et al. 2022 (10 trials, full networks and data). The",
         "rank correlation is Spearman's, of the 12 entries off the diagonal.",
         "",
     ]
-    for dataset, name in names:
-        text += _experiment(dataset, name)
+    for dataset in published.MATRICES:
+        text += lengths.section(dataset)
+        for name in kept_distances.names(dataset):
+            text += _experiment(dataset, name)
     store.write_bytes(PAGE, "\n".join(text).encode())
 
 
 def _experiment(dataset: str, name: str) -> list[str]:
-    """One experiment's sections, a network each."""
-    distances, nearest, probes = _tables(name)
-    facts = store.table_facts(store.read_table(TABLES / f"{name}-probes.parquet"))
+    """One experiment's sections, of each network for which it is chosen."""
+    distances, nearest, probes = kept_distances.tables(name)
+    facts = store.table_facts(store.read_table(kept_distances.TABLES / f"{name}-probes.parquet"))
     lines = []
-    for network, rows in distances.groupby("network"):
-        mean, std = heatmaps.matrices(rows, rows["squared_distance"], _order(name))
+    for network in lengths.chosen(name):
+        rows = distances[distances["network"] == network]
+        mean, std = heatmaps.matrices(rows, rows["squared_distance"], kept_distances.order_of(name))
         pictures = _pictures(f"{name}-{network}", network, rows["trial"].nunique(), mean, std)
         own = probes[probes["network"] == network]
         settings = ", ".join(f"{key} {value}" for key, value in facts["settings"].items())
@@ -172,7 +141,7 @@ def _experiment(dataset: str, name: str) -> list[str]:
             f"{rows['trial'].nunique()} trials; images {_image(facts)}; probes: {settings}; torch "
             f"{facts['packages']['torch']}. {facts['note']}".rstrip(),
             "",
-            *_probe_table(own, _order(name)),
+            *_probe_table(own, kept_distances.order_of(name)),
             *pages.markdown_matrix(mean, std, nearest[nearest["network"] == network]),
             *_published(dataset, mean, std),
             "",
@@ -194,10 +163,10 @@ def _published(dataset: str, mean: pd.DataFrame, std: pd.DataFrame) -> list[str]
         "|---|---|---|",
     ]
     for other, matrix in matrices.items():
-        found = _rank_correlation(mean.to_numpy(), matrix)
+        found = kept_distances.rank_correlation(mean.to_numpy(), matrix)
         lines.append(f"| {other} | {_listed(published.nearest(matrix))} | {found:.2f} |")
     pairs = itertools.combinations(matrices.values(), 2)
-    agreements = ", ".join(f"{_rank_correlation(*pair):.2f}" for pair in pairs)
+    agreements = ", ".join(f"{kept_distances.rank_correlation(*pair):.2f}" for pair in pairs)
     lines += ["", f"Rank correlations of the published matrices with each other: {agreements}."]
     for other, matrix in matrices.items():
         values = pd.DataFrame(matrix, order, order)
@@ -215,7 +184,7 @@ def _pictures(
         ("mean", "mean", mean, ".2f"),
         ("std", "standard deviation", std, ".3f"),
     ):
-        out = TABLES / f"{name}-{statistic}.svg"
+        out = kept_distances.TABLES / f"{name}-{statistic}.svg"
         title = f"Squared distance, {what}\n{network}, {trials} trial(s)"
         heatmaps.matrix(values, out, title=title, digits=digits)
         lines.append(f"![{statistic} of the squared distances](distances/{out.name})")
@@ -260,36 +229,8 @@ def _share(probes: pd.DataFrame) -> str:
     return f" ({probes['val_most_frequent'].mean():.3f})"
 
 
-def _tables(name: str) -> tuple[pd.DataFrame, ...]:
-    """Distances, rankings and probes; of several measures the first one's."""
-    found = [
-        store.read_table(TABLES / f"{name}-{kind}.parquet").to_pandas()
-        for kind in ("distances", "nearest", "probes")
-    ]
-    return tuple(
-        table[table["measure"] == table["measure"].iloc[0]] if "measure" in table else table
-        for table in found
-    )
-
-
-def _made_before(name: str) -> bool:
-    """Whether tables were made before tasks of several classes and a rest were balanced."""
-    return "measure" not in _tables(name)[0]
-
-
-def _order(name: str) -> list[str]:
-    """Task names of an experiment that is kept, as they arrive."""
-    return store.table_facts(store.read_table(TABLES / f"{name}-nearest.parquet"))["order"]
-
-
 def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's, of the entries off the diagonal."""
-    off = ~np.eye(len(first), dtype=bool)
-    return float(spearmanr(first[off], second[off]).statistic)
 
 
 def write_consistency_page() -> None:
@@ -298,9 +239,13 @@ def write_consistency_page() -> None:
     for config, variants in CONSISTENCY.items():
         names = {name: _experiment_name(config, name) for name in variants}
         names |= {"nothing": f"{config}-small-0"}
-        there = {n: e for n, e in names.items() if (TABLES / f"{e}-probes.parquet").exists()}
+        there = {
+            n: e
+            for n, e in names.items()
+            if (kept_distances.TABLES / f"{e}-probes.parquet").exists()
+        }
         found |= {config: there} if there else {}
-    before = any(_made_before(e) for names in found.values() for e in names.values())
+    before = any(kept_distances.made_before(e) for names in found.values() for e in names.values())
     text = [
         "# Consistency of the distance",
         "",
@@ -311,7 +256,7 @@ def write_consistency_page() -> None:
         "",
     ]
     for config, names in found.items():
-        probes = pd.concat(_tables(experiment)[2] for experiment in names.values())
+        probes = pd.concat(kept_distances.tables(experiment)[2] for experiment in names.values())
         text += [
             f"## config/{config}.yaml",
             "",
@@ -325,8 +270,8 @@ def write_consistency_page() -> None:
 
 
 def _consistency_row(name: str, experiment: str) -> str:
-    distances, _, probes = _tables(experiment)
-    order = _order(experiment)
+    distances, _, probes = kept_distances.tables(experiment)
+    order = kept_distances.order_of(experiment)
     tables = heatmaps.matrices(distances, distances["squared_distance"], order)
     mean, std = (table.to_numpy() for table in tables)
     off = ~np.eye(len(mean), dtype=bool)

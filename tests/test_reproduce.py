@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from typer.testing import CliRunner
 
-from evidence import commands, kept, published, running
+from evidence import commands, kept, kept_distances, lengths, published, running
 from evidence import comparison_page as comparison
 from evidence import distance_pages as reproduce
 from ftd import config, store
@@ -32,7 +32,7 @@ def test_published_nearest_sources_are_those_the_paper_names():
             assert published.nearest(matrices[network]) == expected, (dataset, network)
 
 
-def keep(name, matrix, trials=2, before=False):
+def keep(name, matrix, trials=2, before=False, epochs=3, accuracy=0.9):
     """Tables as an experiment leaves them, with a spread of 0.01 between two trials.
 
     ``before``: as they were kept before there were several measures, and shares of labels.
@@ -51,19 +51,19 @@ def keep(name, matrix, trials=2, before=False):
     distances = pd.DataFrame(rows)
     ranks = nearest(distances, TASKS)
     fact = {"network": "small-cnn", "reached": True, "train": 90, "val": 20, "fisher": 10}
-    fact |= {"val_accuracy": 0.9, "val_most_frequent": 0.6}
+    fact |= {"val_accuracy": accuracy, "val_most_frequent": 0.6}
     probes = pd.DataFrame([{**fact, "task": t} for t in TASKS for _ in range(trials)])
     if before:
         distances = distances[distances["measure"] == "fisher"].drop(columns="measure")
         ranks = ranks[ranks["measure"] == "fisher"].drop(columns="measure")
         probes = probes.drop(columns="val_most_frequent")
     facts = {
-        **{"settings": {"epochs": 3}, "packages": {"torch": "9.9"}, "order": TASKS},
+        **{"settings": {"epochs": epochs}, "packages": {"torch": "9.9"}, "order": TASKS},
         **{"image": {"size": 28, "channels": 1}, "datasets": {"mnist": {"loader": "parquet"}}},
         "note": "Copies.",
     }
     for kind, table in (("distances", distances), ("nearest", ranks), ("probes", probes)):
-        path = reproduce.TABLES / f"{name}-{kind}.parquet"
+        path = kept_distances.TABLES / f"{name}-{kind}.parquet"
         store.write_table(path, pa.Table.from_pandas(table, preserve_index=False), facts)
 
 
@@ -90,8 +90,8 @@ def test_the_distances_page(before):
     assert "published matrices with each other: 0.71, 0.85, 0.94." in text
     assert f"{published_matrix[0, 1] + 0.005:.4f} ± 0.0071" in text
     assert "Published, vgg16:" in text and "| b | 0.1366 | 0.0000 | 0.7222 | 0.7993 |" in text
-    assert (reproduce.TABLES / "mnist-small-0-small-cnn-mean.svg").exists()
-    assert (reproduce.TABLES / "mnist-small-0-small-cnn-std.svg").exists()
+    assert (kept_distances.TABLES / "mnist-small-0-small-cnn-mean.svg").exists()
+    assert (kept_distances.TABLES / "mnist-small-0-small-cnn-std.svg").exists()
 
 
 def test_the_consistency_page_shows_what_is_kept():
@@ -139,7 +139,8 @@ def test_bad_arguments_are_the_users(command, message):
 def test_an_overlay_that_is_not_there_is_named(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=r"overlays/mnist-x\.yaml: not found"):
-        reproduce.distances("mnist", overlay="x", seeds=[0], configs=[], settings=[], cores=1)
+        arguments = {"configs": [], "settings": [], "cores": 1}
+        reproduce.distances("mnist", overlay="x", seeds=[0], epochs=[], **arguments)
 
 
 def test_seeds_are_numbers():
@@ -150,8 +151,8 @@ def test_seeds_are_numbers():
 def test_what_the_workflow_is_started_with(monkeypatch):
     started, wanted = [], []
     monkeypatch.setattr(running, "run", lambda *arguments: started.append(arguments))
-    for module in (reproduce, comparison):
-        monkeypatch.setattr(module, "_keep", lambda *arguments: wanted.append(arguments))
+    for module, name in ((kept_distances, "keep"), (comparison, "_keep")):
+        monkeypatch.setattr(module, name, lambda *arguments: wanted.append(arguments))
     command = "distances --dataset mnist --seed 1 --seed 2 --config-file more.yaml"
     command += " --setting data_root=/data --note Copies."
     CliRunner().invoke(commands.app, command.split(), catch_exceptions=False)
@@ -165,7 +166,7 @@ def test_what_the_workflow_is_started_with(monkeypatch):
     given = ["data_root=/data"]
     assert started == [
         *(
-            ("selection", [*files, more], [*given, f"experiment={name}-{seed}", f"seed={seed}"], 2)
+            ("selection", [*files, more], [*given, f"seed={seed}", f"experiment={name}-{seed}"], 2)
             for files, name in (([mnist], "mnist-small"), ([mnist, narrow], "mnist-narrow"))
             for seed in (1, 2)
         ),
@@ -173,6 +174,67 @@ def test_what_the_workflow_is_started_with(monkeypatch):
     ]
     assert wanted[0] == (Path("results/mnist-small-1"), "mnist-small-1", "Copies.")
     assert wanted[-1] == (Path("results/mnist-compare"), "mnist")
+
+
+def test_each_training_length_is_run_with_both_fishers(monkeypatch):
+    started, wanted = [], []
+    monkeypatch.setattr(running, "run", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(kept_distances, "keep", lambda *arguments: wanted.append(arguments[1:]))
+    command = "distances --dataset mnist --epochs 1 --epochs 9 --note Copies."
+    CliRunner().invoke(commands.app, command.split(), catch_exceptions=False)
+    names = ["mnist-small-0-1-epochs", "mnist-small-0-9-epochs"]
+    released = 'fisher={"microbatch": 10, "pool_first_dimension": true}'
+    own = [
+        ["seed=0", f"experiment={name}", f'probe={{"epochs": {length}}}']
+        for name, length in zip(names, (1, 9), strict=True)
+    ]
+    assert started == [
+        ("selection", [Path("config/mnist.yaml")], [*of, *more], 2)
+        for of in own
+        for more in ([], [released])
+    ]
+    endings = ("", "-released")
+    assert wanted == [(name + ending, "Copies.") for name in names for ending in endings]
+
+
+def test_the_page_of_training_lengths_chooses_by_the_probes_alone():
+    exact, other = (published.MATRICES["mnist"][name] for name in ("resnet18", "vgg16"))
+    for number, (epochs, accuracy, matrix) in enumerate([(2, 0.9, exact), (10, 0.8, other)]):
+        name = f"mnist-narrow-0-{epochs}-epochs"
+        keep(name, matrix, trials=3, epochs=epochs, accuracy=accuracy)
+        keep(f"{name}-released", matrix / (2 + number), epochs=epochs, accuracy=accuracy)
+    keep("mnist-small-0", other)
+    reproduce.write_distances_page()
+    text = reproduce.PAGE.read_text()
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles == [
+        "## mnist-narrow-0, small-cnn: training length",
+        "## mnist-narrow-0-2-epochs, small-cnn",  # the most accurate, not the longest
+        "## mnist-small-0, small-cnn",
+    ]
+    rows = [line.split(" | ") for line in text.splitlines() if " | exact | " in line]
+    rows += [line.split(" | ") for line in text.splitlines() if " | as released | " in line]
+    assert [row[0] for row in rows] == ["| 2", "| 10"] * 2
+    assert rows[0][2] == " ".join(["0.900"] * 4) and rows[1][2] == " ".join(["0.800"] * 4)
+    assert rows[0][5] == "1.00 [1.00, 1.00]" and rows[1][4] == "1.00 [1.00, 1.00]"
+    assert rows[0][4].startswith("0.71 [") and rows[1][5].startswith("0.71 [")
+    assert rows[0][8] == "0.010"  # what three trials lie over the published matrix
+    off = ~np.eye(4, dtype=bool)
+    assert rows[2][8] == f"{abs(exact / 2 + 0.005 - exact)[off].mean():.3f}"
+    assert rows[0][10:] == ["1, 0, 3, 2", "3, 3, 3, 3 |"]
+
+
+def test_intervals_of_rank_correlations_hold_those_of_trials():
+    generator = np.random.default_rng(0)
+    matrix = published.MATRICES["cifar10"]["vgg16"]
+    trials = matrix + generator.normal(scale=0.1, size=(5, 4, 4))
+    value, low, high = (
+        float(part.strip(",[] ")) for part in lengths._correlation(trials, matrix).split()
+    )
+    assert value == round(kept_distances.rank_correlation(trials.mean(axis=0), matrix), 2)
+    assert low < value <= high <= 1
+    one = lengths._correlation(trials[:1], matrix).replace("[", "").replace("]", "").split()
+    assert len({part.strip(",") for part in one}) == 1  # a trial has no interval
 
 
 OVERLAYS = sorted(
@@ -283,9 +345,9 @@ def test_the_comparison_keeps_what_finding_the_nearest_task_costs(finished):
 
 
 def test_the_distances_that_are_kept_make_a_page(finished):
-    (reproduce.TABLES).mkdir(parents=True)
-    reproduce._keep(finished.results, "tiny", "Tiny.")
-    read = store.read_table(reproduce.TABLES / "tiny-probes.parquet")
+    kept_distances.TABLES.mkdir(parents=True)
+    kept_distances.keep(finished.results, "tiny", "Tiny.")
+    read = store.read_table(kept_distances.TABLES / "tiny-probes.parquet")
     facts, probes = store.table_facts(read), read.to_pandas()
     assert list(probes["task"]) == ["zero", "six", "three"] and (probes["epochs"] == 1).all()
     assert facts["datasets"]["digits"]["loader"] == "sklearn-digits" and facts["note"] == "Tiny."
@@ -293,7 +355,7 @@ def test_the_distances_that_are_kept_make_a_page(finished):
     for part in ("train", "val", "fisher"):
         assert probes.set_index("task").loc["three", part] == (sliced.part == part).sum()
     assert (probes["val_most_frequent"] < probes["val_accuracy"].max()).all()
-    assert not reproduce._made_before("tiny")
+    assert not kept_distances.made_before("tiny")
 
 
 def test_the_page_of_several_seeds(finished, tmp_path):
