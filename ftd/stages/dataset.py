@@ -1,6 +1,7 @@
 """Stage *dataset*: decode a data set once and cut it into the parts that all its tasks share."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +41,13 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     """Decode a data set and write its images and its cut.
 
     Images: safetensors, ``images`` uint8 [N, channels, size, size], official test last, and
-    ``annotations`` [N, …], where they are no class numbers. Cut: Parquet with ``index`` (row of
+    ``annotations`` [N, …], where they are no class numbers; of frames, their modalities by name,
+    as ``ftd.tasks.frames.Values`` has them. Cut: Parquet with ``index`` (row of
     ``images``), ``class`` (the data set's own number, if images have one) and ``part`` (null:
     unused); facts: class names, mean and standard deviation of the train part per channel in
     [0, 1], settings, seed, versions; ``read``: by official split, ``images``, their number, and
     ``left out``, numbers by reason; ``noted``: to how many images something was done; ``equal
-    images``: see ``tasks.twins``.
+    images``: see ``tasks.twins``; ``modalities``: the kind of each, if there are any.
 
     Raises:
         UserError: missing, damaged or unfitting data; images that are all equal; a cut that
@@ -71,20 +73,27 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     made = decides(experiment, dataset=dataset)
     decided = record("dataset", VERSION, settings, made["parts"])
     about = {"dataset": dataset, "image": image.model_dump(), "seed": made["seed"]}
-    with store.scratch_array(out.parent, shape) as images:
+    with ExitStack() as arrays:
+
+        def new(shape: tuple[int, ...], kind: str = "uint8") -> np.ndarray:
+            return arrays.enter_context(store.scratch_array(out.parent, shape, kind))
+
+        images = new(shape)
         pairs = (pair for split in splits.values() for pair in split)
-        decoded = decode(dataset, pairs, images, settings)
-        labels = decoded.annotations if decoded.annotations.ndim == 1 else None
+        decoded = decode(dataset, pairs, images, settings, new)
+        labels = decoded.labels
         if labels is not None:
             check_classes(dataset, labels, len(train), names)
         trained = None if test is None else len(train)
-        parts = parts_of(dataset, settings.parts, decoded.annotations, trained, made["seed"])
+        of_parts = settings.parts, decoded.strata, trained, made["seed"], decoded.groups
+        parts = parts_of(dataset, *of_parts)
         check_different(dataset, decoded.prints, settings.background)
         read = _what_was_read(dataset, splits, decoded, parts)
         mean, std = moments(images, np.flatnonzero(parts == "train"))
-        tensors = {"images": torch.from_numpy(images)}
-        if labels is None:
-            tensors["annotations"] = torch.from_numpy(decoded.annotations)
+        tensors = {"images": images, **decoded.modalities}
+        if labels is None and decoded.annotations is not None:
+            tensors["annotations"] = decoded.annotations
+        tensors = {key: torch.from_numpy(array) for key, array in tensors.items()}
         store.write_tensors(out, tensors, about | decided)
     numbers = () if labels is None else np.unique(labels)
     facts = {
@@ -93,6 +102,8 @@ def run(experiment: Experiment, *, dataset: str) -> None:
         "mean": mean,
         "std": std,
     }
+    if decoded.kinds:
+        facts["modalities"] = decoded.kinds
     facts |= about | read
     _say(dataset, facts)
     _write_cut(experiment.output(LAYOUT.cut, dataset=dataset), labels, parts, facts | decided)
@@ -105,7 +116,6 @@ def _what_was_read(
     from ftd.tasks.loaders import counts  # as in run
     from ftd.tasks.twins import twins
 
-    labels = decoded.annotations if decoded.annotations.ndim == 1 else None
     read = {
         split: {"images": len(images), "left out": counts(name, [images.left_out])}
         for split, images in splits.items()
@@ -113,7 +123,7 @@ def _what_was_read(
     return {
         "read": read,
         "noted": counts(name, [decoded.noted, *(images.noted for images in splits.values())]),
-        "equal images": twins(decoded.prints, parts, labels),
+        "equal images": twins(decoded.prints, parts, decoded.labels),
     }
 
 

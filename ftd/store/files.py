@@ -105,15 +105,20 @@ def _remove_leftovers(path: Path) -> None:
 
 
 @contextmanager
-def scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator["np.ndarray"]:
-    """A uint8 array on disk, gone afterwards: memory holds only what is being used of it.
+def scratch_array(
+    folder: Path, shape: tuple[int, ...], kind: str = "uint8"
+) -> Iterator["np.ndarray"]:
+    """An array on disk, gone afterwards: memory holds only what is being used of it.
+
+    Args:
+        kind: of its numbers, as numpy calls it.
 
     Raises:
         UserError: no space below ``folder``.
     """
     import numpy as np  # it would be most of the time that reading a JSON file takes
 
-    size = math.prod(shape)
+    size = math.prod(shape) * np.dtype(kind).itemsize
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed below
@@ -126,7 +131,7 @@ def scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator["np.ndarray"
             f"({error.strerror or error}); free space, then run again"
         ) from error
     with file:
-        yield np.memmap(file, np.uint8, "r+", shape=shape)
+        yield np.memmap(file, kind, "r+", shape=shape)
 
 
 def _umask() -> int:

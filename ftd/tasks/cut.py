@@ -12,28 +12,73 @@ CHUNK = 4096  # images held in memory at once
 PARTS = ("train", "fisher", "val", "test")
 
 
-def cut(classes: np.ndarray, is_test: np.ndarray | None, parts: Parts, seed: int) -> np.ndarray:
+def cut(
+    classes: np.ndarray,
+    is_test: np.ndarray | None,
+    parts: Parts,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
     """Assign every image a part, stratified by class; ``""`` where an image stays unused.
 
     Within a class images are shuffled and spread evenly over [0, 1); sorted by that position,
     any block of consecutive images has each class in proportion (to one image), so parts are
     blocks. With an official test split (``is_test``), ``test`` is cut from it alone. Parts that
     ask for more than there is are a ``ValueError``.
+
+    With ``groups`` (int64 [N]), these are what is shuffled, spread and cut: a part ends with the
+    group that brings it nearest to what it asks for. None may be on both sides of an official
+    split.
     """
+    if groups is not None:
+        return _cut_groups(classes, is_test, parts, seed, groups)
     rng = np.random.default_rng(seed)
     result = np.full(len(classes), "", dtype="<U6")
     pool = np.arange(len(classes)) if is_test is None else np.flatnonzero(~is_test)
     order = stratified(classes, pool, rng)
-    test = parts.test
+    wanted, of_test = _wanted(parts, is_test is not None)
     if is_test is not None:
-        official = stratified(classes, np.flatnonzero(is_test), rng)
-        _assign(result, official, {"test": 1.0 if test is None else test})
-        wanted = {}
-    else:
-        wanted = {"test": 0.2 if test is None else test}
-    wanted |= {"val": parts.val, "fisher": parts.fisher, "train": parts.train}
+        _assign(result, stratified(classes, np.flatnonzero(is_test), rng), of_test)
     _assign(result, order, wanted)
     return result
+
+
+def _cut_groups(
+    classes: np.ndarray,
+    is_test: np.ndarray | None,
+    parts: Parts,
+    seed: int,
+    groups: np.ndarray,
+) -> np.ndarray:
+    """``cut``, of whole groups: of the most frequent class of each."""
+    rng = np.random.default_rng(seed)
+    official = np.zeros(len(groups), bool) if is_test is None else is_test
+    both = np.intersect1d(groups[official], groups[~official])
+    if len(both):
+        raise ValueError(
+            f"{len(both)} groups have images in train and in test; take them out of one of them"
+        )
+    result = np.full(len(classes), "", dtype="<U6")
+    wanted = _wanted(parts, is_test is not None)
+    for side, amounts in zip((~official, official), wanted, strict=True):
+        numbers, of = np.unique(groups[side], return_inverse=True)
+        usual = np.array(
+            [np.bincount(classes[side][of == n]).argmax() for n in range(len(numbers))]
+        )
+        order = stratified(usual, np.arange(len(numbers)), rng)
+        place = np.empty(len(numbers), np.int64)
+        place[order] = np.arange(len(numbers))
+        rows = np.flatnonzero(side)[np.argsort(place[of], kind="stable")]
+        ends = np.flatnonzero(np.diff(np.sort(place[of]), append=-1)) + 1
+        _assign(result, rows, amounts, np.r_[0, ends])
+    return result
+
+
+def _wanted(parts: Parts, official: bool) -> tuple[dict, dict]:
+    """What the parts ask for, of the images that are trained on and of an official test split."""
+    test = {"test": (1.0 if official else 0.2) if parts.test is None else parts.test}
+    others = {"val": parts.val, "fisher": parts.fisher, "train": parts.train}
+    return (others, test) if official else (test | others, {})
 
 
 def stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -45,8 +90,16 @@ def stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator) 
     return pool[np.lexsort((rng.random(len(pool)), position))]
 
 
-def _assign(result: np.ndarray, order: np.ndarray, wanted: dict[str, float | int | None]) -> None:
-    """Give consecutive blocks of ``order`` to the parts; ``None`` takes what is left."""
+def _assign(
+    result: np.ndarray,
+    order: np.ndarray,
+    wanted: dict[str, float | int | None],
+    ends: np.ndarray | None = None,
+) -> None:
+    """Give consecutive blocks of ``order`` to the parts; ``None`` takes what is left.
+
+    ``ends``: where blocks may end, beginning with 0; else anywhere.
+    """
     total = len(order)
     start, exact = 0, 0.0  # shares are rounded at their ends, so that a sum of 1 fits
     for part, amount in wanted.items():
@@ -57,6 +110,8 @@ def _assign(result: np.ndarray, order: np.ndarray, wanted: dict[str, float | int
                 f"part {part!r} wants {end - start} images but only {total - start} of {total} "
                 "are left; lower the parts"
             )
+        if ends is not None:
+            end = int(ends[np.abs(ends - end).argmin()])
         result[order[start:end]] = part
         start = end
 
@@ -90,27 +145,33 @@ def moments(images: np.ndarray, rows: np.ndarray) -> tuple[list[float], list[flo
 
 
 def parts_of(
-    name: str, settings: Parts, annotations: np.ndarray, trained: int | None, seed: int
+    name: str,
+    settings: Parts,
+    strata: np.ndarray,
+    trained: int | None,
+    seed: int,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """The part of every image of data set ``name``, ``""`` where it stays unused.
 
     Args:
-        annotations: [N, …], those of the official test split last.
+        strata: int64 [N], those of the official test split last.
         trained: how many come before that split; ``None``: there is none.
         seed: the experiment's.
+        groups: int64 [N], of which none is in two parts; ``None``: there are none.
 
     Raises:
         UserError: parts that do not fit, or one without an image.
     """
-    is_test = None if trained is None else np.arange(len(annotations)) >= trained
+    is_test = None if trained is None else np.arange(len(strata)) >= trained
     try:
-        parts = cut(strata_of(annotations), is_test, settings, seed_of("cut", seed))
+        parts = cut(strata, is_test, settings, seed_of("cut", seed), groups)
     except ValueError as error:
         raise UserError(f"datasets.{name}.parts: {error}") from error
     for part in PARTS:
         if not (parts == part).any():
             raise UserError(
-                f"data set {name}: part {part!r} gets no image of {len(annotations)}; "
+                f"data set {name}: part {part!r} gets no image of {len(strata)}; "
                 f"change datasets.{name}.parts"
             )
     return parts

@@ -14,6 +14,8 @@ from PIL.Image import new as new_image
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.runtime.progress import progress
+from ftd.tasks.annotations import Annotations, New
+from ftd.tasks.cut import strata_of
 from ftd.tasks.foreign import named
 from ftd.tasks.loaders import DEEP, Annotation, remember_depth
 
@@ -27,6 +29,7 @@ _TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_TURNED = "turned upright"
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -36,14 +39,34 @@ class Decoded:
 
     Attributes:
         annotations: class numbers, int64 [N], or arrays of numbers of one shape, [N, …], of the
-            first one's type.
+            first one's type; ``None``: frames without class numbers.
         prints: int64 [N], equal where images are; other ones in every process.
         noted: what was done to how many images, such as turning them upright.
+        modalities: of frames, [N, …] by name, as of ``ftd.tasks.frames.Values``.
+        kinds: of these, by name.
+        groups: of frames, int64 [N], equal where two may not be in two parts; ``None``: no frames
+            have groups.
     """
 
-    annotations: np.ndarray
+    annotations: np.ndarray | None
     prints: np.ndarray
     noted: Counter[str]
+    modalities: dict[str, np.ndarray]
+    kinds: dict[str, str]
+    groups: np.ndarray | None
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class numbers, if there are any."""
+        plain = self.annotations
+        return plain if plain is not None and plain.ndim == 1 else None
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What a cut keeps in proportion, int64 [N]."""
+        if self.annotations is None:
+            return np.zeros(len(self.prints), np.int64)
+        return strata_of(self.annotations)
 
 
 def decode(
@@ -51,42 +74,41 @@ def decode(
     pairs: Iterable[tuple[Picture | np.ndarray, Annotation]],
     images: np.ndarray,
     settings: Dataset,
+    new: New = np.empty,
 ) -> Decoded:
     """Fill ``images`` uint8 [N, C, H, W] with decoded pictures of data set ``name``.
 
     There are as many pairs as ``images`` has rows.
 
+    Args:
+        new: makes the arrays of modalities.
+
     Raises:
         UserError: an image that does not fit or is none, annotations that are no numbers or of
-            different shapes or types, or 16-bit images that use a small part of their range.
+            different shapes or types, frames that differ in what they have, or 16-bit images that
+            use a small part of their range.
     """
-    annotations: np.ndarray | None = None
     prints = np.empty(len(images), np.int64)
+    found = Annotations(len(images), images.shape[-1], settings.fit, new)
     upright = Upright(settings.background)
-    for row, (picture, found) in enumerate(progress(pairs, f"decoding {name}", len(images))):
+    for row, (picture, annotation) in enumerate(progress(pairs, f"decoding {name}", len(images))):
         where = f"data set {name}, image {row}"
         with named(f"{where}: cannot be read"):
             seen = _of_mode(_picture(picture, where), upright, len(images[row]), where)
             images[row] = _pixels(seen, images.shape[1:], settings.fit, where)
-            value = np.asarray(found)
+            found.add(row, annotation, seen.size, where)
         prints[row] = hash(images[row].tobytes())
-        if annotations is None:
-            kind = value.dtype if value.shape and value.dtype.kind in "biuf" else np.int64
-            annotations = np.empty((len(images), *value.shape), kind)
-        if value.shape != annotations.shape[1:]:
-            raise UserError(
-                f"{where}: an annotation of shape {value.shape}, those before it have "
-                f"{annotations.shape[1:]}; a data set's annotations have one shape"
-            )
-        if not np.can_cast(value.dtype, annotations.dtype, "safe"):
-            raise UserError(
-                f"{where}: an annotation of type {value.dtype}, expected {annotations.dtype}; "
-                "give a class number, or arrays of numbers that are all of one type"
-            )
-        annotations[row] = value
     upright.check_range(name)
-    annotations = np.empty(0, np.int64) if annotations is None else annotations
-    return Decoded(annotations, prints, upright.noted)
+    if found.modalities and upright.noted[_TURNED]:
+        raise UserError(
+            f"data set {name}: {upright.noted[_TURNED]} pictures lie on their side, by their EXIF, "
+            "and their modalities do not; write the pictures upright"
+        )
+    plain = found.plain
+    if plain is None and not found.modalities:
+        plain = np.empty(0, np.int64)
+    groups = np.unique(found.groups, return_inverse=True)[1] if found.groups else None
+    return Decoded(plain, prints, upright.noted, found.modalities, found.kinds, groups)
 
 
 class Upright:
@@ -112,7 +134,7 @@ class Upright:
         """The picture itself where there is nothing to do; else RGB, or L."""
         if (turn := _turn(picture)) is not None:
             picture = picture.transpose(turn)
-            self.noted["turned upright"] += 1
+            self.noted[_TURNED] += 1
         if picture.mode.startswith("I;16"):
             picture = self._of_8_bits(picture)
         elif DEEP in picture.info:

@@ -21,13 +21,14 @@ from ftd.names import alike, one_form
 from ftd.parts import resolve
 from ftd.runtime.progress import log
 from ftd.tasks.foreign import named
+from ftd.tasks.frames import Frame
 
 # What PIL raises, and what a label raises that is no number of 64 bits.
 DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError, OverflowError)
 
 DEEP = "\0raw mode"  # no file's own key can have this name
 
-Annotation = int | np.ndarray
+Annotation = int | np.ndarray | Frame
 _STAND_INS = {
     b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself, git lfs pull",
     b"/annex/objects/": "it is a pointer of git-annex: fetch the file itself, git annex get",

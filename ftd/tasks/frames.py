@@ -1,0 +1,151 @@
+"""Frames: pictures with modalities, maps of the same pixels such as depths and normals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL.Image import Resampling, fromarray
+
+from ftd.errors import UserError
+from ftd.tasks.modality_keys import Modality
+
+IGNORED = -1
+"""The label of a pixel that has none."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a modality says of one frame.
+
+    Attributes:
+        kind: as of ``ftd.tasks.modality_keys.Modality``.
+        array: ``map``: float32 [C, H, W], NaN where nothing was measured; ``vectors``: the same
+            of three channels, of length 1; ``labels``: int64 [H, W], ``IGNORED`` where there is
+            none; ``intrinsics``: float32 [4], fx, fy, cx, cy in pixels.
+    """
+
+    kind: str
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An annotation of several parts.
+
+    Attributes:
+        label: the picture's class number, if it has one.
+        modalities: by name; every frame of a data set has the same ones.
+        group: what no two parts of the data set share, such as a scene.
+    """
+
+    label: int | None = None
+    modalities: Mapping[str, Values] = field(default_factory=dict)
+    group: int | str | None = None
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def values_of(found: np.ndarray, settings: Modality, size: tuple[int, int]) -> Values:
+    """A modality as it is meant, of what a file holds.
+
+    Args:
+        found: [H, W] or [H, W, C] of codes; of intrinsics, four numbers.
+        size: (width, height) of the frame's picture.
+
+    Raises:
+        ValueError: another size or number of channels than the kind has.
+    """
+    if settings.kind == "intrinsics":
+        numbers = np.asarray(found, np.float32)
+        if numbers.shape != (4,) or not np.isfinite(numbers).all():
+            raise ValueError(f"expected fx, fy, cx, cy, got {found}")
+        return Values("intrinsics", numbers)
+    height, width = found.shape[:2]
+    if (width, height) != size:
+        raise ValueError(f"{width}×{height} pixels, but the picture has {size[0]}×{size[1]}")
+    if settings.kind == "labels":
+        if found.ndim != 2 or found.dtype.kind not in "iu":
+            raise ValueError("expected one channel of whole numbers, the pixels' classes")
+        labels = found.astype(np.int64)
+        silent = [*settings.ignore, *([] if settings.invalid is None else [settings.invalid])]
+        return Values("labels", np.where(np.isin(labels, silent), IGNORED, labels))
+    codes = found.astype(np.float32)[None] if found.ndim == 2 else found.transpose(2, 0, 1)
+    values = ((codes - settings.offset) * settings.scale).astype(np.float32)
+    if settings.invalid is not None:
+        values[:, (codes == settings.invalid).any(0)] = np.nan
+    if settings.kind == "vectors":
+        if len(values) != 3:
+            raise ValueError(f"expected three channels of vectors, got {len(values)}")
+        values = _unit(values)
+    return Values(settings.kind, values)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [3, …] at length 1; NaN where they have none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lengths = np.sqrt((vectors**2).sum(0))
+        return np.where(lengths > 0, vectors / lengths, np.nan).astype(np.float32)
+
+
+# Fitting ----------------------------------------------------------------------------------------
+
+
+def fitted(values: Values, side: int, fit: str, size: tuple[int, int]) -> Values:
+    """A modality of a picture of a size (width, height), fitted as that picture is.
+
+    ``resize`` crops to the centre and takes means over areas: of what was measured, or the most
+    frequent label; ``pad`` surrounds it by what is invalid. Intrinsics follow.
+
+    Raises:
+        UserError: what ``exact`` or ``pad`` does not fit.
+    """
+    if size == (side, side):
+        return values
+    width, height = size
+    if fit == "resize":
+        square = min(width, height)
+        left, top = (width - square) // 2, (height - square) // 2
+        if values.kind == "intrinsics":
+            return Values("intrinsics", _moved(values.array, -left, -top, side / square))
+        box = np.s_[..., top : top + square, left : left + square]
+        return Values(values.kind, _averaged(values.kind, values.array[box], side))
+    if fit != "pad" or max(size) > side:
+        raise UserError(f"{width}×{height} pixels do not fit into {side}×{side} by fit: {fit}")
+    left, top = (side - width) // 2, (side - height) // 2
+    if values.kind == "intrinsics":
+        return Values("intrinsics", _moved(values.array, left, top, 1.0))
+    around = [(0, 0)] * (values.array.ndim - 2)
+    around += [(top, side - height - top), (left, side - width - left)]
+    silent = IGNORED if values.kind == "labels" else np.nan
+    return Values(values.kind, np.pad(values.array, around, constant_values=silent))
+
+
+def _moved(intrinsics: np.ndarray, left: float, top: float, scale: float) -> np.ndarray:
+    """Intrinsics behind a shift, then a scale: pixels' centres lie at whole numbers."""
+    fx, fy, cx, cy = intrinsics
+    centre = [(c + shift + 0.5) * scale - 0.5 for c, shift in ((cx, left), (cy, top))]
+    return np.array([fx * scale, fy * scale, *centre], np.float32)
+
+
+def _averaged(kind: str, array: np.ndarray, side: int) -> np.ndarray:
+    """Means over areas of what there is; NaN, or ``IGNORED``, where less than half is."""
+    if kind == "labels":
+        seen = array != IGNORED
+        numbers = np.unique(array[seen])
+        if not len(numbers):
+            return np.full((side, side), IGNORED, np.int64)
+        shares = _areas(np.stack([array == number for number in numbers]).astype(np.float32), side)
+        found = numbers[shares.argmax(0)]
+        return np.where(shares.sum(0) >= 0.5, found, IGNORED)
+    valid = np.isfinite(array)
+    shares = _areas(valid.astype(np.float32), side)
+    sums = _areas(np.where(valid, array, 0).astype(np.float32), side)
+    means = np.where(shares >= 0.5, sums / np.maximum(shares, 1e-6), np.nan).astype(np.float32)
+    return _unit(means) if kind == "vectors" else means
+
+
+def _areas(array: np.ndarray, side: int) -> np.ndarray:
+    """Means of float32 [C, S, S] over the areas of [C, side, side]."""
+    resized = (fromarray(channel).resize((side, side), Resampling.BOX) for channel in array)
+    return np.stack([np.asarray(channel) for channel in resized])
