@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from ftd.config.base import Expanded, PathText, Section
 from ftd.parts import register_loader, register_target
 from ftd.tasks.labels import ClassLabels
+from ftd.tasks.modality_keys import FrameFolders, Modal, TaskonomyFiles
 
 
 class Folders(Section):
@@ -23,13 +24,16 @@ class Folders(Section):
         return value
 
 
-class ParquetFiles(Section):
-    """Files, below ``data_root``, and their columns; ``names``: a metadata key with a list."""
+class ParquetFiles(Modal):
+    """Files, below ``data_root``, and their columns; ``names``: a metadata key with a list.
+
+    ``label``: ``None`` where frames have no class, but modalities alone.
+    """
 
     train: Annotated[str | list[str], Expanded]
     test: Annotated[str | list[str], Expanded] | None = None
     image: str = "image"
-    label: str = "label"
+    label: str | None = "label"
     names: str | None = None
 
     @field_validator("train", "test")
@@ -39,11 +43,21 @@ class ParquetFiles(Section):
             raise ValueError("expected a file, or a list of at least one, got []")
         return value
 
+    @model_validator(mode="after")
+    def _something(self) -> "ParquetFiles":
+        if self.label is None and not self.modalities:
+            raise ValueError("label: none, and no modalities: the images mean nothing")
+        return self
+
 
 register_loader("sklearn-digits", "ftd.tasks.loaders.digits:open_digits")
 register_loader("torchvision", "ftd.tasks.loaders.torchvision_sets:open_torchvision")
 register_loader("imagefolder", "ftd.tasks.loaders.folders:open_folders", settings=Folders)
 register_loader("parquet", "ftd.tasks.loaders.parquet_files:open_parquet", settings=ParquetFiles)
+register_loader(
+    "frame-folders", "ftd.tasks.loaders.frame_folders:open_frame_folders", settings=FrameFolders
+)
+register_loader("taskonomy", "ftd.tasks.loaders.taskonomy:open_taskonomy", settings=TaskonomyFiles)
 register_target(
     "classes",
     "ftd.tasks.targets.classes:of_slice",

@@ -11,6 +11,7 @@ from ftd.tasks.modality_keys import Modality
 
 IGNORED = -1
 """The label of a pixel that has none."""
+_MOST = 2**15 - 1
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Values:
     Attributes:
         kind: as of ``ftd.tasks.modality_keys.Modality``.
         array: ``map``: float32 [C, H, W], NaN where nothing was measured; ``vectors``: the same
-            of three channels, of length 1; ``labels``: int64 [H, W], ``IGNORED`` where there is
+            of three channels, of length 1; ``labels``: int16 [H, W], ``IGNORED`` where there is
             none; ``intrinsics``: float32 [4], fx, fy, cx, cy in pixels.
     """
 
@@ -67,10 +68,16 @@ def values_of(found: np.ndarray, settings: Modality, size: tuple[int, int]) -> V
     if settings.kind == "labels":
         if found.ndim != 2 or found.dtype.kind not in "iu":
             raise ValueError("expected one channel of whole numbers, the pixels' classes")
-        labels = found.astype(np.int64)
         silent = [*settings.ignore, *([] if settings.invalid is None else [settings.invalid])]
-        return Values("labels", np.where(np.isin(labels, silent), IGNORED, labels))
+        known = ~np.isin(found, silent)
+        if (found[known] > _MOST).any():
+            raise ValueError(f"a class of number {found[known].max()}; expected at most {_MOST}")
+        return Values("labels", np.where(known, found.astype(np.int64), IGNORED).astype(np.int16))
     codes = found.astype(np.float32)[None] if found.ndim == 2 else found.transpose(2, 0, 1)
+    if settings.channels is not None:
+        if len(codes) < settings.channels:
+            raise ValueError(f"{len(codes)} channels, expected at least {settings.channels}")
+        codes = codes[: settings.channels]
     values = ((codes - settings.offset) * settings.scale).astype(np.float32)
     if settings.invalid is not None:
         values[:, (codes == settings.invalid).any(0)] = np.nan
@@ -134,10 +141,10 @@ def _averaged(kind: str, array: np.ndarray, side: int) -> np.ndarray:
         seen = array != IGNORED
         numbers = np.unique(array[seen])
         if not len(numbers):
-            return np.full((side, side), IGNORED, np.int64)
+            return np.full((side, side), IGNORED, np.int16)
         shares = _areas(np.stack([array == number for number in numbers]).astype(np.float32), side)
         found = numbers[shares.argmax(0)]
-        return np.where(shares.sum(0) >= 0.5, found, IGNORED)
+        return np.where(shares.sum(0) >= 0.5, found, IGNORED).astype(np.int16)
     valid = np.isfinite(array)
     shares = _areas(valid.astype(np.float32), side)
     sums = _areas(np.where(valid, array, 0).astype(np.float32), side)

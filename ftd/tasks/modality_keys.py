@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from ftd.config.base import Section, by_name, no_duplicates
+from ftd.config.base import PathText, Section, by_name, no_duplicates
 from ftd.names import did_you_mean, safe_name
 
 Kind = Literal["map", "vectors", "labels", "intrinsics"]
@@ -31,7 +31,8 @@ class Modality(Section):
     ``map``: numbers, such as a depth; ``vectors``: three channels of unit vectors; ``labels``:
     numbers of classes, of which those in ``ignore`` say nothing; ``intrinsics``: four numbers a
     frame, fx, fy, cx, cy in its pixels. ``source``: the column, domain or folder, if it has
-    another name. ``invalid``: the code of pixels at which nothing was measured.
+    another name. ``invalid``: the code of pixels at which nothing was measured. ``channels``: of
+    a map, how many of its first ones are taken; all, if not given.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Modality(Section):
     offset: float = 0.0
     invalid: int | None = Field(None, ge=0)
     ignore: list[int] = Field([])
+    channels: int | None = Field(None, ge=1)
 
 
 class Modal(Section):
@@ -54,14 +56,18 @@ class Modal(Section):
     group: str | None = None
     derive: list[str] = Field([])
 
+    def described(self) -> dict[str, Modality]:
+        """All modalities that files hold."""
+        return self.modalities
+
     @field_validator("modalities", mode="before")
     @classmethod
-    def _names(cls, value: object) -> object:
+    def _modality_names(cls, value: object) -> object:
         return {safe_name(name): item for name, item in by_name(value).items()}
 
     @field_validator("derive")
     @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
+    def _derivable(cls, value: list[str]) -> list[str]:
         for name in value:
             if name not in DERIVED:
                 raise ValueError(f"unknown {name!r}{did_you_mean(name, DERIVED)}")
@@ -69,11 +75,12 @@ class Modal(Section):
 
     @model_validator(mode="after")
     def _derived(self) -> "Modal":
+        there = self.described()
         for name in self.derive:
-            if name in self.modalities:
+            if name in there:
                 raise ValueError(f"derive: {name!r} is a modality already")
             for needed in DERIVED[name]:
-                if getattr(self.modalities.get(needed), "kind", None) != _OF[needed]:
+                if getattr(there.get(needed), "kind", None) != _OF[needed]:
                     raise ValueError(
                         f"derive: {name!r} is made of a modality {needed!r} of the kind "
                         f"{_OF[needed]!r}"
@@ -84,6 +91,70 @@ class Modal(Section):
     def _without_what_is_not_asked_for(self, handler) -> dict:
         """Data sets without modalities are what they were before there were any."""
         return {name: value for name, value in handler(self).items() if value or name not in _MODAL}
+
+
+class FrameFolders(Modal):
+    """Folders, below ``data_root``, with a folder of pictures and one for each modality.
+
+    Files belong together by their path in these folders, without suffix. ``image``: the folder of
+    the pictures. ``group: folder``: pictures in one folder are one scene.
+    """
+
+    train: PathText
+    test: PathText | None = None
+    image: str = "rgb"
+    group: Literal["folder"] | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> "FrameFolders":
+        if not self.modalities:
+            raise ValueError("modalities: expected at least one")
+        return self
+
+
+_DEPTH_MAP = Modality(kind="map", scale=1 / 512, invalid=2**16 - 1)
+_OF_16_BITS = Modality(kind="map", scale=1 / (2**16 - 1))
+_SEGMENTS = Modality(kind="labels")
+DOMAINS = {
+    "depth_euclidean": _DEPTH_MAP,
+    "depth_zbuffer": _DEPTH_MAP,
+    "edge_occlusion": _OF_16_BITS,
+    "edge_texture": _OF_16_BITS,
+    "keypoints2d": _OF_16_BITS,
+    "keypoints3d": _OF_16_BITS,
+    "normal": Modality(kind="vectors", offset=127.5, scale=1 / 127.5),
+    "principal_curvature": Modality(kind="map", offset=127, scale=1 / 127, channels=2),
+    "reshading": Modality(kind="map", scale=1 / 255, channels=1),
+    "segment_semantic": _SEGMENTS,
+    "segment_unsup2d": _SEGMENTS,
+    "segment_unsup25d": _SEGMENTS,
+}
+"""Of Taskonomy, how its files are encoded (README of its sample models); depths become metres."""
+
+
+class TaskonomyFiles(Modal):
+    """``folder``: below ``data_root``, with Taskonomy's ``<domain>/<building>/point_….png``.
+
+    ``split``: the file of buildings (id, train, val, test), of which those of train and val are
+    trained on and those of test are the official test split; if there is none, all are trained
+    on. ``domains``: those that are read besides ``rgb``, each a modality. Buildings are groups.
+    """
+
+    folder: PathText
+    split: PathText | None = None
+    domains: list[str] = Field(min_length=1)
+
+    def described(self) -> dict[str, Modality]:
+        """The domains, and what is described otherwise."""
+        return {name: DOMAINS[name] for name in self.domains} | self.modalities
+
+    @field_validator("domains")
+    @classmethod
+    def _domains(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in DOMAINS:
+                raise ValueError(f"unknown domain {name!r}{did_you_mean(name, DOMAINS)}")
+        return no_duplicates(value)
 
 
 _MODAL = ("modalities", "group", "derive")

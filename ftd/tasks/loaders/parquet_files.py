@@ -4,8 +4,10 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as types
 from PIL.Image import Image
@@ -13,8 +15,18 @@ from PIL.Image import Image
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import did_you_mean
-from ftd.tasks.loaders import DAMAGED, Counted, Splits, check_each_once, read_picture, stand_in
+from ftd.tasks.frames import Frame, values_of
+from ftd.tasks.loaders import (
+    DAMAGED,
+    Annotation,
+    Counted,
+    Splits,
+    check_each_once,
+    read_picture,
+    stand_in,
+)
 from ftd.tasks.loaders.class_names import common_names
+from ftd.tasks.loaders.modalities import about, read_map, source_of
 
 _MAX_GROUP = 1 << 30  # bytes that a row group may unpack to, if that is much more than it takes
 _MAX_RATIO = 20  # encoded images hardly become smaller
@@ -32,7 +44,9 @@ def open_parquet(name: str, settings: Dataset, root: Path) -> Splits:
     test = _ParquetSplit(name, settings, root, settings.test) if settings.test else None
     check_each_once(name, train.paths + (test.paths if test else []))
     metadata = train.metadata() | (test.metadata() if test else {})
-    names = common_names(name, metadata, settings.names, settings.label)
+    names = {}
+    if settings.label is not None:
+        names = common_names(name, metadata, settings.names, settings.label)
     return train.counted(), test.counted() if test else None, names
 
 
@@ -53,17 +67,21 @@ class _ParquetSplit:
             self.readers.append(reader)
         self.count = sum(reader.metadata.num_rows for reader in self.readers)
 
-    def _check_columns(self, path: Path, schema) -> None:
-        for key in ("image", "label"):
-            column = getattr(self.settings, key)
+    def _check_columns(self, path: Path, schema: pa.Schema) -> None:
+        for key, column in self._columns().items():
             if column not in schema.names:
                 hint = did_you_mean(column, schema.names)
                 raise UserError(
                     f"datasets.{self.name}.{key}: {path} has no column {column!r}{hint}"
                 )
-        kind = schema.field(self.settings.image).type
-        if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-            raise UserError(f"{path}: column {self.settings.image!r} is no struct with 'bytes'")
+        modalities = self.settings.described().items()
+        maps = [source_of(*pair) for pair in modalities if pair[1].kind != "intrinsics"]
+        for column in (self.settings.image, *maps):
+            kind = schema.field(column).type
+            if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+                raise UserError(f"{path}: column {column!r} is no struct with 'bytes'")
+        if self.settings.label is None:
+            return
         kind = schema.field(self.settings.label).type
         if not types.is_integer(kind):
             raise UserError(
@@ -71,6 +89,13 @@ class _ParquetSplit:
                 "the classes' numbers there, and their names into the file's metadata (see "
                 f"datasets.{self.name}.names)"
             )
+
+    def _columns(self) -> dict[str, str]:
+        """The columns that are read, by the keys that name them."""
+        found = {key: getattr(self.settings, key) for key in ("image", "label", "group")}
+        modalities = self.settings.described().items()
+        found |= {f"modalities.{name}": source_of(name, each) for name, each in modalities}
+        return {key: column for key, column in found.items() if column is not None}
 
     def _check_sizes(self, path: Path, metadata) -> None:
         """A row group is unpacked in memory: a small file must not become gigabytes there."""
@@ -91,15 +116,12 @@ class _ParquetSplit:
     def counted(self) -> Counted:
         return Counted(self.images(), self.count, noted=self.noted)
 
-    def images(self) -> Iterator[tuple[Image, int]]:
+    def images(self) -> Iterator[tuple[Image, Annotation]]:
         for path, reader in zip(self.paths, self.readers, strict=True):
             row = 0
             try:
-                for image, label in self._rows(reader):
-                    if label is None:
-                        raise ValueError("it has no label: give it one, or take the row out")
-                    content = io.BytesIO(_bytes_of(image))
-                    yield read_picture(content, self.noted), np.int64(label)
+                for values in self._rows(reader):
+                    yield self._read(values)
                     row += 1
             except DAMAGED as error:
                 reason = str(error).partition("\n")[0]
@@ -107,12 +129,41 @@ class _ParquetSplit:
                     f"data set {self.name}: {path}, row {row} cannot be read ({reason})"
                 ) from error
 
-    def _rows(self, reader) -> Iterator[tuple[dict | None, int | None]]:
-        columns = [self.settings.image, self.settings.label]
+    def _read(self, values: dict[str, Any]) -> tuple[Image, Annotation]:
+        """A row's picture, and its label or the whole frame."""
+        settings, label = self.settings, None
+        if settings.label is not None:
+            label = values[settings.label]
+            if label is None:
+                raise ValueError("it has no label: give it one, or take the row out")
+            label = np.int64(label)
+        picture = read_picture(io.BytesIO(_bytes_of(values[settings.image])), self.noted)
+        if not settings.described():
+            return picture, label
+        group = None
+        if settings.group is not None:
+            group = values[settings.group]
+            if group is None:
+                raise ValueError(f"its {settings.group} is missing: give it one")
+        found = {}
+        for name, modality in settings.described().items():
+            value = values[source_of(name, modality)]
+            with about(f"column {source_of(name, modality)}"):
+                if modality.kind == "intrinsics":
+                    found[name] = values_of(np.asarray(value), modality, picture.size)
+                else:
+                    content = io.BytesIO(_bytes_of(value))
+                    found[name] = read_map(content, modality, picture.size)
+        return picture, Frame(label, found, group)
+
+    def _rows(self, reader: pq.ParquetFile) -> Iterator[dict[str, Any]]:
+        columns = list(dict.fromkeys(self._columns().values()))
         for group in range(reader.num_row_groups):
             rows = _rows_at_once(reader.metadata.row_group(group))
             for batch in reader.iter_batches(rows, row_groups=[group], columns=columns):
-                yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+                found = (batch.column(name).to_pylist() for name in columns)
+                for values in zip(*found, strict=True):
+                    yield dict(zip(columns, values, strict=True))
 
 
 def _bytes_of(image: dict | None) -> bytes:

@@ -1,0 +1,111 @@
+"""Taskonomy's files: ``<domain>/<building>/point_<p>_view_<v>_domain_<domain>.png``.
+
+Zamir et al., *Taskonomy: Disentangling Task Transfer Learning*, CVPR 2018.
+"""
+
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+from ftd.config import Dataset
+from ftd.errors import UserError
+from ftd.names import did_you_mean, listed
+from ftd.tasks.loaders import Counted, Splits
+from ftd.tasks.loaders.frame_folders import Files, frames
+from ftd.tasks.loaders.modalities import source_of
+
+_FILE = re.compile(r"point_(?P<point>\d+)_view_(?P<view>\d+)_domain_(?P<domain>\w+)\.png")
+_RGB = "rgb"
+_SPLITS = ("train", "val", "test")
+
+
+def open_taskonomy(name: str, settings: Dataset, root: Path) -> Splits:
+    """The frames of the buildings to be trained on, and of those of the official test split.
+
+    Files belong together by building, point and view.
+
+    Raises:
+        UserError: a folder or file of splits that is missing or none; a building of the splits
+            that no domain has; a picture that lacks a domain; a file of another domain's name.
+    """
+    folder = root / settings.folder
+    pictures, left_out = _files(name, folder, _RGB)
+    modalities = settings.described()
+    files = {key: _files(name, folder, source_of(key, each))[0] for key, each in modalities.items()}
+    buildings = sorted({_building(key) for key in pictures})
+    trained, tested = buildings, []
+    if settings.split:
+        trained, tested = _buildings(name, root / settings.split, buildings)
+
+    def split(of: list[str], unused: Counter[str]) -> Counted:
+        own = {key: path for key, path in pictures.items() if _building(key) in of}
+        theirs = {
+            key: {frame: path for frame, path in found.items() if _building(frame) in of}
+            for key, found in files.items()
+        }
+        groups = {key: _building(key) for key in own}
+        return frames(name, own, theirs, modalities, groups, unused)
+
+    strange = {*buildings} - {*trained, *tested}
+    left_out["in a building of no split"] += sum(_building(key) in strange for key in pictures)
+    return split(trained, left_out), split(tested, Counter()) if tested else None, {}
+
+
+def _building(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _files(name: str, folder: Path, domain: str) -> tuple[Files, Counter[str]]:
+    """A domain's files by building, point and view, sorted by these."""
+    found: dict[tuple[str, int, int], Path] = {}
+    left_out: Counter[str] = Counter()
+    if not (folder / domain).is_dir():
+        raise UserError(
+            f"data set {name}: {folder / domain} is no folder; expected one for each domain, with "
+            "a folder for each building in it"
+        )
+    for path in (folder / domain).glob("*/*"):
+        match = _FILE.fullmatch(path.name)
+        if match is None:
+            left_out[f"in {domain}, of another name"] += 1
+            continue
+        if match["domain"] != domain:
+            raise UserError(
+                f"data set {name}: {path} is of the domain {match['domain']}, in the folder of "
+                f"{domain}; move it"
+            )
+        found[path.parent.name, int(match["point"]), int(match["view"])] = path
+    if not found:
+        there = listed(left_out) or "nothing"
+        raise UserError(
+            f"data set {name}: {folder / domain} has no file <building>/point_…_view_…_domain_"
+            f"{domain}.png (left out there: {there})"
+        )
+    return {"/".join(map(str, of)): found[of] for of in sorted(found)}, left_out
+
+
+def _buildings(name: str, path: Path, there: list[str]) -> tuple[list[str], list[str]]:
+    """The buildings of train and val, and of test, of those that are there."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"datasets.{name}.split: {path} cannot be read ({error})") from error
+    if not rows or not {"id", *_SPLITS} <= rows[0].keys():
+        raise UserError(
+            f"datasets.{name}.split: {path}: expected the columns id, {', '.join(_SPLITS)} and a "
+            "row for each building"
+        )
+    known = {row["id"]: [key for key in _SPLITS if row[key] == "1"] for row in rows}
+    if unknown := [building for building in there if building not in known]:
+        hint = did_you_mean(unknown[0], known)
+        raise UserError(
+            f"datasets.{name}.split: {path} has no building {unknown[0]!r}, which the folder has"
+            f"{hint}"
+        )
+    found = [building for building in there if known[building]]
+    tested = [building for building in found if "test" in known[building]]
+    if not (trained := [building for building in found if building not in tested]):
+        raise UserError(f"datasets.{name}.split: {path}: no building that is there is in train")
+    return trained, tested
