@@ -16,6 +16,7 @@ if not workflow.configfiles and "tasks" not in config:
 
 include: "rules/common.smk"
 include: "rules/dataset.smk"
+include: "rules/derive.smk"
 include: "rules/task.smk"
 include: "rules/probe.smk"
 include: "rules/fisher.smk"

@@ -63,6 +63,9 @@ class Layout:
 
     images: Artifact = Artifact("dataset", "datasets/{dataset}.safetensors", "images")
     cut: Artifact = Artifact("dataset", "datasets/{dataset}.parquet", "cuts")
+    derived: Artifact = Artifact(
+        "derive", "datasets/{dataset}/{modality}.safetensors", "derived modalities"
+    )
     slice: Artifact = Artifact("task", "tasks/{task}.parquet", "slices")
     meant: Artifact = Artifact("task", "meant/{task}.json", "meanings of class numbers")
     probe: Artifact = Artifact("probe", "probes/{network}/{trial}/{task}.safetensors", "probes")
@@ -167,6 +170,7 @@ TRUTHS = ("weights", "architectures")
 
 LOGS = {
     "dataset": ("dataset",),
+    "derive": ("dataset", "modality"),
     "task": ("task",),
     "probe": ("network", "trial", "task"),
     "index": ("measure", "network", "trial"),

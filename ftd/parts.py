@@ -116,12 +116,16 @@ class TargetKind:
         make: (facts of a task's slice) → ``ftd.Target``.
         settings: the keys of a task that are this kind's own; ``None``: it has none.
         slice: (task, settings, cut, seed) → ``ftd.tasks.slices.Sliced``: which images a task has
-            and their labels; ``None``: all that have a part, each with its annotation as target.
+            and their labels; ``None``: all that have a part, each with its annotation as target,
+            or, where the settings have a key ``of``, with that modality of its data set.
+        describe: (settings, values [N, …] of the modality in ``train``) → what ``make`` finds in
+            the facts as ``measured``; ``None``: nothing.
     """
 
     make: Factory
     settings: "type[BaseModel] | None" = None
     slice: Factory | None = None
+    describe: Factory | None = None
 
 
 @dataclass(frozen=True)
@@ -269,11 +273,12 @@ def register_target(
     *,
     settings: "type[BaseModel] | None" = None,
     slice: Factory | None = None,
+    describe: Factory | None = None,
 ) -> None:
     """Add a kind of target; see ``ftd.parts.TargetKind`` and ``ftd.Target``."""
     if settings is not None:
         _expect_section(TARGETS.kind, name, settings)
-    TARGETS.add(name, TargetKind(make, settings, slice))
+    TARGETS.add(name, TargetKind(make, settings, slice, describe))
 
 
 def _expect_section(kind: str, name: str, settings: Any, *, defaults: bool = False) -> None:

@@ -22,6 +22,7 @@ from ftd.parts import MEASURES
 from ftd.stages import agreement as agreement_stage
 from ftd.stages import comparison as comparison_stage
 from ftd.stages import dataset as dataset_stage
+from ftd.stages import derive as derive_stage
 from ftd.stages import distance as distance_stage
 from ftd.stages import embedding as embedding_stage
 from ftd.stages import few as few_stage
@@ -35,7 +36,7 @@ from ftd.stages import selection as selection_stage
 from ftd.stages import task as task_stage
 from ftd.stages import training as training_stage
 from ftd.stages import transfer as transfer_stage
-from ftd.stages.experiment import Experiment
+from ftd.stages.experiment import Experiment, modality_of
 from ftd.stages.sides import artifacts_of
 
 HANDED_ON = "FTD_CONFIG"  # an environment variable: the configurations that this run started with
@@ -123,7 +124,8 @@ onstart:
 
 
 def one_of(names):
-    return "|".join(re.escape(str(name)) for name in names)
+    """What matches these names, and nothing where there are none."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
 
 
 KNOWN = EXPERIMENT.known()
@@ -203,13 +205,21 @@ def of_this_run(wildcards, output):
 
 
 def images_of(wildcards):
-    """The images of a task's data set."""
-    return at.images.format(dataset=EXPERIMENT.config.tasks[wildcards.task].dataset)
+    """The images of a task's data set, and the modality that is derived for it."""
+    dataset = EXPERIMENT.config.tasks[wildcards.task].dataset
+    modality = modality_of(EXPERIMENT.config, wildcards.task)
+    names = {"dataset": dataset, "modality": modality}
+    return [
+        pattern.format(**names)
+        for pattern in ([at.images, at.derived] if modality else [at.images])
+    ]
 
 
 def cut_of(wildcards):
-    """The cut of a task's data set."""
-    return at.cut.format(dataset=EXPERIMENT.config.tasks[wildcards.task].dataset)
+    """The cut of a task's data set, and the file of the modality that the task takes."""
+    task = EXPERIMENT.config.tasks[wildcards.task]
+    files = images_of(wildcards)[-1:] if getattr(task, "of", None) else []
+    return [at.cut.format(dataset=task.dataset), *files]
 
 
 def brought(wildcards):

@@ -39,6 +39,7 @@ Results = Annotated[
     typer.Option(help="Folder of the artifacts. [default: <results>/<experiment>]", **PATH),
 ]
 Dataset = Annotated[str, typer.Option(help="Name of the data set.")]
+Modality = Annotated[str, typer.Option(help="Name of the derived modality.")]
 Task = Annotated[str, typer.Option(help="Name of the task.")]
 Network = Annotated[str | None, typer.Option(help="Network of the probes. [default: the first]")]
 Measure = Annotated[str | None, typer.Option(help="Measure. [default: the first]")]

@@ -19,6 +19,7 @@ from ftd.cli.options import (
     Measure,
     Measures,
     Method,
+    Modality,
     Network,
     Plugins,
     Repeat,
@@ -68,6 +69,14 @@ def dataset(experiment: "Experiment", dataset: Dataset) -> None:
     from ftd.stages import dataset as stage
 
     stage.run(experiment, dataset=dataset)
+
+
+@verb
+def derive(experiment: "Experiment", dataset: Dataset, modality: Modality) -> None:
+    """Derive a modality of a data set's frames out of their colours and depths."""
+    from ftd.stages import derive as stage
+
+    stage.run(experiment, dataset=dataset, modality=modality)
 
 
 @verb

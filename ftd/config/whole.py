@@ -152,6 +152,25 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _modalities(self) -> "Config":
+        for task, settings in self.tasks.items():
+            of, data = getattr(settings, "of", None), self.datasets.get(settings.dataset)
+            if of is None or data is None:
+                continue
+            kinds = data.kinds() if hasattr(data, "kinds") else {}
+            if of not in kinds:
+                hint = did_you_mean(of, kinds) if kinds else "; it has none"
+                raise ValueError(
+                    f"tasks.{task}.of: data set {settings.dataset!r} has no modality {of!r}{hint}"
+                )
+            if kinds[of] != getattr(settings, "takes", kinds[of]):
+                raise ValueError(
+                    f"tasks.{task}.of: the target {settings.target!r} takes a modality of the kind "
+                    f"{settings.takes!r}, {of!r} is of the kind {kinds[of]!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _fitting_measures(self) -> "Config":
         for name in self.measures:
             measure = MEASURES.get(name)

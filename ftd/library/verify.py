@@ -11,6 +11,7 @@ from ftd.stages import (
     agreement,
     comparison,
     dataset,
+    derive,
     distance,
     embedding,
     few,
@@ -27,7 +28,7 @@ from ftd.stages.checking import AGAIN, Check, Library
 from ftd.stages.experiment import Experiment
 
 STAGES = (
-    *(dataset, task, probe, fisher, embedding, distance, selection, search, training),
+    *(dataset, derive, task, probe, fisher, embedding, distance, selection, search, training),
     *(genotypes, transfer, few, agreement, comparison),
 )
 
@@ -121,6 +122,8 @@ def expected(experiment: Experiment) -> Iterator[Path]:
     settings = experiment.config
     for name in sorted({sliced.dataset for sliced in settings.tasks.values()}):
         yield from (experiment.output(a, dataset=name) for a in (LAYOUT.images, LAYOUT.cut))
+    for name, modality in experiment.derived():
+        yield experiment.output(LAYOUT.derived, dataset=name, modality=modality)
     for name in settings.tasks:
         yield experiment.output(LAYOUT.slice, task=name)
     for network in settings.networks:

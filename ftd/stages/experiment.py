@@ -80,6 +80,13 @@ class Experiment:
         """The images of a task's data set."""
         return self.input(LAYOUT.images, dataset=self.config.tasks[task].dataset)
 
+    def annotations_of(self, task: str) -> Path:
+        """The file of a task's modality: one that is derived, or its data set's images."""
+        settings = self.config.tasks[task]
+        if modality_of(self.config, task) is None:
+            return self.images_of(task)
+        return self.input(LAYOUT.derived, dataset=settings.dataset, modality=settings.of)
+
     def expect(self, **names: Any) -> None:
         """Compare names with the configuration's.
 
@@ -97,6 +104,7 @@ class Experiment:
         methods = [*self.config.search.methods]
         return {
             "dataset": list(self.config.datasets),
+            "modality": list(dict.fromkeys(derived for _, derived in self.derived())),
             "task": list(self.config.tasks),
             "network": list(self.config.networks),
             "trial": [str(trial) for trial in range(self.config.trials)],
@@ -107,6 +115,12 @@ class Experiment:
             "statistic": list(STATISTICS),
             "truth": list(TRUTHS),
         }
+
+    def derived(self) -> list[tuple[str, str]]:
+        """The data set and name of every modality that is to be derived for a task."""
+        tasks = self.config.tasks
+        found = ((each.dataset, modality_of(self.config, task)) for task, each in tasks.items())
+        return sorted({(dataset, name) for dataset, name in found if name is not None})
 
     def places(self) -> list[dict[str, Any]]:
         """The network, trial and task of every probe, in the configuration's order."""
@@ -171,6 +185,13 @@ class Experiment:
             for task in self.config.search.tasks or self.config.tasks:
                 for seed in self.config.search.seeds:
                     yield {"method": method, "task": task, "seed": str(seed)}
+
+
+def modality_of(settings: Config, task: str) -> str | None:
+    """The modality that is derived for a task; ``None`` if it takes none that is."""
+    own = settings.tasks[task]
+    derived = getattr(settings.datasets[own.dataset], "derive", ())
+    return own.of if getattr(own, "of", None) in derived else None
 
 
 def _measure(name: str) -> Any:

@@ -33,7 +33,8 @@ def run(experiment: Experiment, *, task: str) -> None:
     """Filter and relabel a data set's cut as a task says; write the slice.
 
     Parquet with ``index`` (row of the data set's images), ``label`` (where the target is no
-    annotation of the data set's) and ``part``; facts: names of the labels, and the cut's.
+    annotation of the data set's) and ``part``; facts: names of the labels, and the cut's; of a
+    modality ``of``, its file's checksum (``annotations``), and what was ``measured`` of it.
     Beside it a file that is no declared output, so that nothing deletes it, keeps what classes the
     numbers in ``labels`` meant.
 
@@ -44,7 +45,7 @@ def run(experiment: Experiment, *, task: str) -> None:
     # Numbers and tables: what reading this module does not cost.
     import pyarrow as pa
 
-    from ftd.tasks.slices import check_parts, slice_cut
+    from ftd.tasks.slices import check_parts, measured, slice_cut, with_values
 
     experiment.expect(task=task)
     settings, made = experiment.config.tasks[task], decides(experiment, task=task)
@@ -54,6 +55,12 @@ def run(experiment: Experiment, *, task: str) -> None:
     kept = experiment.output(LAYOUT.meant, task=task)
     _expect_the_same(task, meant, kept)
     sliced = slice_cut(task, settings, cut, facts, made["seed"])
+    of, found = getattr(settings, "of", None), {}
+    if of is not None:
+        file = store.TensorFile(experiment.annotations_of(task))
+        values = file.tensors()[of].numpy()
+        sliced = with_values(sliced, values)
+        found = {"of": of, "annotations": file.facts["sha256"]}
     check_parts(task, sliced)
     columns = {"index": pa.array(sliced.rows, pa.int64())}
     if sliced.label is not None:
@@ -61,7 +68,9 @@ def run(experiment: Experiment, *, task: str) -> None:
     columns["part"] = pa.array(sliced.part, pa.string()).dictionary_encode()
     about = {key: facts[key] for key in ("dataset", "image", "images", "mean", "std")}
     target = {"kind": settings.target, "labels": sliced.names, "settings": made["settings"]}
-    about |= {"task": task, "target": target, "labels": sliced.names}
+    if of is not None:
+        target["measured"] = measured(task, settings, values[sliced.rows[sliced.part == "train"]])
+    about |= {"task": task, "target": target, "labels": sliced.names} | found
     about |= {"seed": made["seed"], "cut": facts["sha256"]}
     decided = record("task", VERSION, made["settings"], made["parts"])
     out = experiment.output(LAYOUT.slice, task=task)
@@ -125,6 +134,10 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     yield from library.made_by(facts, VERSION, decides, **names)
     yield from library.same(cut, facts["cut"], "cut")
     yield from library.same(images, facts["images"], "images")
+    if "of" in facts:
+        derived = library.path(LAYOUT.derived, dataset=facts["dataset"], modality=facts["of"])
+        file = derived if derived.exists() else images
+        yield from library.same(file, facts["annotations"], "modality")
     yield from must(facts["task"] == names["task"], f"is of task {facts['task']}")
     index, parts = columns["index"], columns["part"]
     yield from must(len(set(index)) == len(index), "an image is listed twice")

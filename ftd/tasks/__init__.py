@@ -6,6 +6,7 @@ from pydantic import field_validator, model_validator
 
 from ftd.config.base import Expanded, PathText, Section
 from ftd.parts import register_loader, register_target
+from ftd.tasks.dense_keys import LabelsOfPixels, Numbers, Vectors, YesOrNo
 from ftd.tasks.labels import ClassLabels
 from ftd.tasks.modality_keys import FrameFolders, Modal, TaskonomyFiles
 
@@ -63,4 +64,28 @@ register_target(
     "ftd.tasks.targets.classes:of_slice",
     settings=ClassLabels,
     slice="ftd.tasks.class_slices:slice_classes",
+)
+register_target(
+    "regression",
+    "ftd.tasks.targets.regression:of_slice",
+    settings=Numbers,
+    describe="ftd.tasks.targets.regression:describe",
+)
+register_target(
+    "unit-vectors",
+    "ftd.tasks.targets.unit_vectors:of_slice",
+    settings=Vectors,
+    describe="ftd.tasks.targets.unit_vectors:describe",
+)
+register_target(
+    "binary-maps",
+    "ftd.tasks.targets.binary_maps:of_slice",
+    settings=YesOrNo,
+    describe="ftd.tasks.targets.binary_maps:describe",
+)
+register_target(
+    "pixel-classes",
+    "ftd.tasks.targets.pixel_classes:of_slice",
+    settings=LabelsOfPixels,
+    describe="ftd.tasks.targets.pixel_classes:describe",
 )

@@ -140,13 +140,32 @@ def _read(task: Slice, images: Path | store.TensorFile) -> tuple[torch.Tensor, n
         )
     if rows >= len(pixels):
         raise UserError(f"{images}: {len(pixels)} images, but the slice names number {rows}")
-    annotations = tensors.get("annotations")
-    if task.label is None and annotations is None:
-        raise UserError(
-            f"{images}: no annotations, but task {task.name} takes them for targets of the kind "
-            f"{task.facts['target']['kind']}; its data set has class numbers alone"
-        )
+    annotations = None if task.label is not None else _annotations(task, file)
     return pixels, None if annotations is None else annotations.numpy()
+
+
+def _annotations(task: Slice, images: store.TensorFile) -> torch.Tensor:
+    """The annotations [N, …] that a task takes for targets: its data set's, or a modality.
+
+    Raises:
+        UserError: there are none, or not those that the slice was made of.
+    """
+    of = task.facts.get("of")
+    if of is None or of in images.tensors():
+        found = images.tensors().get(of or "annotations")
+        if found is None:
+            raise UserError(
+                f"{images.path}: no annotations, but task {task.name} takes them for targets of "
+                f"the kind {task.facts['target']['kind']}; its data set has class numbers alone"
+            )
+        return found
+    folder = images.path.parent / task.facts["dataset"]
+    file = store.TensorFile(folder / f"{of}.safetensors", stage="derive")
+    if file.facts["sha256"] != task.facts["annotations"]:
+        raise UserError(
+            f"{file.path}: not the values that {task.path} was made of; run the stage task again"
+        )
+    return file.tensors()[of]
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,11 @@ def values_of(found: np.ndarray, settings: Modality, size: tuple[int, int]) -> V
     return Values(settings.kind, values)
 
 
+def seen(values: np.ndarray) -> np.ndarray:
+    """Where something was measured, or has a label."""
+    return np.isfinite(values) if values.dtype.kind == "f" else values != IGNORED
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors [3, …] at length 1; NaN where they have none."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -138,14 +143,13 @@ def _moved(intrinsics: np.ndarray, left: float, top: float, scale: float) -> np.
 def _averaged(kind: str, array: np.ndarray, side: int) -> np.ndarray:
     """Means over areas of what there is; NaN, or ``IGNORED``, where less than half is."""
     if kind == "labels":
-        seen = array != IGNORED
-        numbers = np.unique(array[seen])
+        numbers = np.unique(array[seen(array)])
         if not len(numbers):
             return np.full((side, side), IGNORED, np.int16)
         shares = _areas(np.stack([array == number for number in numbers]).astype(np.float32), side)
         found = numbers[shares.argmax(0)]
         return np.where(shares.sum(0) >= 0.5, found, IGNORED).astype(np.int16)
-    valid = np.isfinite(array)
+    valid = seen(array)
     shares = _areas(valid.astype(np.float32), side)
     sums = _areas(np.where(valid, array, 0).astype(np.float32), side)
     means = np.where(shares >= 0.5, sums / np.maximum(shares, 1e-6), np.nan).astype(np.float32)

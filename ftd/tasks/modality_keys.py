@@ -22,6 +22,7 @@ DERIVED = {
     "autoencoding": (),
 }
 """What can be derived of a frame, and of which modalities besides its colours."""
+_MADE = {"normals": "vectors"}
 _OF = {"depth": "map", "intrinsics": "intrinsics"}
 
 
@@ -59,6 +60,11 @@ class Modal(Section):
     def described(self) -> dict[str, Modality]:
         """All modalities that files hold."""
         return self.modalities
+
+    def kinds(self) -> dict[str, str]:
+        """The kind of every modality, derived ones too."""
+        found = {name: modality.kind for name, modality in self.described().items()}
+        return found | {name: _MADE.get(name, "map") for name in self.derive}
 
     @field_validator("modalities", mode="before")
     @classmethod

@@ -1,6 +1,6 @@
 """Slices: a task is a data set's cut, filtered and, where it has labels, relabelled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from ftd.parts import TARGETS, resolve
 from ftd.tasks.class_slices import Sliced
 from ftd.tasks.cut import PARTS
 from ftd.tasks.foreign import named
+from ftd.tasks.frames import seen
 from ftd.tasks.targets import Target
 
 if TYPE_CHECKING:
@@ -112,6 +113,30 @@ def slice_cut(task: str, settings: Task, cut: "pa.Table", facts: dict, seed: int
     rows = np.flatnonzero(part != "")
     has_classes = "class" in cut.column_names
     return Sliced(rows, part[rows], cut["class"].to_numpy()[rows] if has_classes else None, [])
+
+
+def with_values(sliced: Sliced, values: np.ndarray) -> Sliced:
+    """A slice without the images of which nothing was measured.
+
+    Args:
+        values: a modality of all images of the data set, as ``ftd.tasks.frames.Values`` has it.
+    """
+    silent = [not seen(values[row]).any() for row in sliced.rows]
+    kept = ~np.array(silent, bool)
+    return replace(sliced, rows=sliced.rows[kept], part=sliced.part[kept])
+
+
+def measured(task: str, settings: Task, values: np.ndarray) -> dict:
+    """What a kind of target is to know of a modality's values in ``train`` [N, …].
+
+    Raises:
+        UserError: what the kind says is wrong with them.
+    """
+    kind = TARGETS.get(settings.target)
+    if kind.describe is None:
+        return {}
+    with named(f"tasks.{task}: target {settings.target!r} failed"):
+        return dict(resolve(kind.describe)(settings, values))
 
 
 def read_slice(path: Path) -> Slice:

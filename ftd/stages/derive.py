@@ -1,0 +1,60 @@
+"""Stage *derive*: a modality of frames out of their colours and depths, once for all tasks."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftd import store
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.stages.checking import Library, must
+from ftd.stages.experiment import Experiment
+from ftd.store.provenance import record
+
+VERSION = 1
+
+
+def decides(experiment: Experiment, *, dataset: str, modality: str) -> dict[str, Any]:
+    """All that decides a modality, besides its data set's images."""
+    return {"settings": {"modality": modality}, "version": VERSION}
+
+
+def run(experiment: Experiment, *, dataset: str, modality: str) -> None:
+    """Derive a modality of all frames of a data set.
+
+    Safetensors with one tensor of the modality's name, float32 [N, C, H, W], NaN where it is not
+    defined; rows are those of the data set's images.
+
+    Raises:
+        UserError: missing or damaged images, or a modality that the configuration does not derive.
+    """
+    # Numbers and pictures: what reading this module does not cost.
+    import torch
+
+    from ftd.tasks.derived import derived
+
+    experiment.expect(dataset=dataset)
+    if modality not in getattr(experiment.config.datasets[dataset], "derive", ()):
+        raise UserError(f"datasets.{dataset}.derive: does not name {modality!r}")
+    made = decides(experiment, dataset=dataset, modality=modality)
+    file = store.TensorFile(experiment.input(LAYOUT.images, dataset=dataset), stage="dataset")
+    arrays = {name: tensor.numpy() for name, tensor in file.tensors().items()}
+    values = derived(modality, arrays, f"deriving {modality} of {dataset}")
+    about = {"dataset": dataset, "modality": modality, "images": file.facts["sha256"]}
+    out = experiment.output(LAYOUT.derived, dataset=dataset, modality=modality)
+    decided = record("derive", VERSION, made["settings"])
+    store.write_tensors(out, {modality: torch.from_numpy(values)}, about | decided)
+
+
+def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    from safetensors import safe_open  # a check's alone
+
+    facts = store.read_tensor_facts(path, stage="derive")
+    yield from library.made_by(facts, VERSION, decides, **names)
+    yield from library.same(library.path(LAYOUT.images, **names), facts["images"], "images")
+    with safe_open(path, framework="numpy") as file:
+        found = set(file.keys())
+    yield from must(found == {names["modality"]}, f"holds {', '.join(sorted(found))}")
+
+
+CHECKS = [(LAYOUT.derived, _check)]
