@@ -207,7 +207,6 @@ register_measure(
         "ftd.measures.fisher_refit:Refit",
         **_FISHER,
         **_SHARE,
-        kinds=_CLASSES,
         cost="two forward passes and a backward one, a head fitted" + _OWN,
         reference=_OF_LE + ", over the body, the source's head fitted to the target",
     ),

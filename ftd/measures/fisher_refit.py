@@ -2,7 +2,8 @@
 
 Le, Soltani, Dong and Tarokh 2022, section III, with F_ab taken of a's body under a head of b's
 labels in place of a's own, whose outputs mean other labels: logistic regression on what the body
-makes of b's ``fisher`` images (see ``logistic``), the ones that F_ab is taken on. Both F_ab and
+makes of b's ``fisher`` images (see ``logistic``), the ones that F_ab is taken on. Where the head is
+no linear layer, as of dense targets, it is trained on them (see ``fitted_head``). Both F_ab and
 F_bb are those of the body alone, of unit trace over it.
 
 Range: d in [0, 1]. Lower is nearer. Cost: two forward passes and a backward one, a head fitted, and
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ftd.measures.fisher_parts import of_body
 from ftd.measures.fisher_task import Prepared, compared
+from ftd.measures.fitted_head import with_fitted_head
 from ftd.measures.logistic import with_head
 
 if TYPE_CHECKING:  # what this room only hands on
@@ -39,8 +41,12 @@ class Refit:
         """d², as one whole.
 
         Raises:
-            UserError: a zero or non-finite trace, a network or a target without classes.
+            UserError: a zero or non-finite trace.
         """
         prepared, target = given
-        model = with_head(source.weights, source.seen(target), target.data.target.outputs)
+        model, data = source.weights, target.data
+        if hasattr(model.head, "linear") and data.task.label is not None:
+            model = with_head(model, source.seen(target), data.target.outputs)
+        else:
+            model = with_fitted_head(model, data)
         return compared(source, prepared, model, prepared.align, of_body)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.config import Fisher
-from ftd.errors import UserError
 from ftd.runtime.progress import log
 from ftd.runtime.seeds import seed_of
 from ftd.stages import probe
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 class Shots:
     """A task's images for each of ``transfer.shots``, the same for all that look at them.
 
+    Shots are images a class; of targets that are no classes, images.
+
     They are images of ``train``, drawn once a trial. Networks on them start from the trial's common
     start, with the task's own head. Shots that a class has not are left out, and the log says so.
 
@@ -42,8 +43,7 @@ class Shots:
         device: where networks and images are.
 
     Raises:
-        UserError: a slice that is missing, damaged or made otherwise, or a target that is no
-            classes.
+        UserError: a slice that is missing, damaged or made otherwise.
     """
 
     def __init__(self, experiment: Experiment, what: str, names: dict[str, Any]):
@@ -52,10 +52,6 @@ class Shots:
         self.experiment, self.what, self.names = experiment, what, names
         self.settings = experiment.config.transfer
         self.sliced = slices.read(experiment, task=names["task"])
-        if self.sliced.label is None or self.sliced.facts["target"]["kind"] != "classes":
-            raise UserError(
-                f"tasks.{names['task']}: transfer takes targets of the kind classes alone"
-            )
         self.seed = seed_of("transfer", experiment.config.seed, names["trial"], names["task"])
         self.device = default_device()
         self.rows, self.left_out = self._drawn()
@@ -66,12 +62,14 @@ class Shots:
         from ftd.transfer.finetuning import drawn
 
         train = np.flatnonzero(self.sliced.part == "train")
-        labels = self.sliced.label[train]
+        whole = self.sliced.label is None
+        labels = np.zeros(len(train), int) if whole else self.sliced.label[train]
         found = {shots: drawn(labels, shots, self.seed) for shots in self.settings.shots}
         supply = int(np.bincount(labels).min())
         left_out = [shots for shots, rows in found.items() if rows is None]
         for shots in left_out:
-            log(f"{self.what}: {shots} shots left out, a class has {supply} images in train")
+            has = "there are" if whole else "a class has"
+            log(f"{self.what}: {shots} shots left out, {has} {supply} images in train")
         return {s: train[rows] for s, rows in found.items() if rows is not None}, left_out
 
     @cached_property
@@ -88,7 +86,8 @@ class Shots:
         few, beside = self.rows[shots], np.flatnonzero(np.isin(self.sliced.part, others))
         parts = np.concatenate([np.full(len(few), part), self.sliced.part[beside]])
         rows = np.concatenate([few, beside])
-        arrays = {"index": self.sliced.index[rows], "label": self.sliced.label[rows]}
+        label = None if self.sliced.label is None else self.sliced.label[rows]
+        arrays = {"index": self.sliced.index[rows], "label": label}
         seen = dataclasses.replace(self.sliced, part=parts, **arrays)
         return TaskData(seen, self.images, dict.fromkeys((part, *others)), kept=KEPT)
 
@@ -111,26 +110,38 @@ class Shots:
         seed = seed_of("order", self.seed, shots)
         return order_of(count, self.settings.batch_size, steps, seed)
 
-    def tune(self, model: "nn.Module", shots: int, data: "TaskData", part: str, what: str) -> None:
-        """Train a whole network on the images, in place; it ends in evaluation mode.
+    def tune(
+        self,
+        model: "nn.Module",
+        shots: int,
+        data: "TaskData",
+        part: str,
+        what: str,
+        scope: str = "whole",
+    ) -> None:
+        """Train a network on the images, in place; it ends in evaluation mode.
 
         Args:
             data: what has the images as this part.
             what: for messages.
+            scope: ``whole``, or ``head``, behind a body that stays as it is.
 
         Raises:
             UserError: weights that do not stay finite.
         """
         import torch  # as above
 
-        from ftd.transfer.finetuning import expect_finite, tune_whole
+        from ftd.transfer.finetuning import body_features, expect_finite, tune_whole
 
-        images, labels = next(data.batches(part, len(self.rows[shots])))
-        order = self.order(shots, len(labels), "whole")
+        inputs, targets = next(data.batches(part, len(self.rows[shots])))
+        order, tuned = self.order(shots, len(targets), scope), model
+        if scope == "head":
+            inputs, tuned = body_features(model.eval(), inputs), model.head
+        settings = getattr(self.settings, scope)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_of("whole", self.seed, shots))  # of dropout and the like
-            tune_whole(model, images, labels, order, self.settings.whole, data.target.loss)
-        expect_finite(what, "whole", *model.state_dict().values())
+            tune_whole(tuned, inputs, targets, order, settings, data.target.loss)
+        expect_finite(what, scope, *model.state_dict().values())
 
 
 class Target:

@@ -56,12 +56,13 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> int:
     a store beside the table.
 
     Columns (Parquet): ``network``, ``trial``, ``source`` (null: the common start), ``target``,
-    ``shots`` a class, ``scope``, ``accuracy`` on ``val`` in [0, 1], ``gain`` over the start's
+    ``shots`` a class (of other targets: shots in all), ``scope``, ``accuracy`` on ``val`` in
+    [0, 1] (of other targets their mean score), ``gain`` over the start's
     (float32), ``steps``. Returns the number of fine-tunings made.
 
     Raises:
         UserError: unreadable input, or such that was made otherwise than the configuration asks
-            for; a target that is no classes, or weights that do not stay finite.
+            for; weights that do not stay finite.
     """
     # torch: seconds that rules and --help would pay.
     from ftd.runtime.threads import setup
@@ -137,11 +138,12 @@ class _Job:
             if wanted:
                 data = self.few.data(shots, "train", "val")
                 heads = [source for source, _, scope in wanted if scope == "head"]
-                if heads:
+                linear = hasattr(self.start(None).head, "linear")
+                if heads and linear:
                     self._heads(heads, shots, data, kept)
                 for source, _, scope in progress(wanted, f"{self.what}, {shots} shots"):
-                    if scope == "whole":
-                        self._whole(source, shots, data, kept)
+                    if scope == "whole" or not linear:
+                        self._one(source, shots, scope, data, kept)
 
     def _heads(self, sources: list[Source], shots: int, data: "TaskData", kept: PairStore) -> None:
         """Train the heads of all sources at once, on features that are made once."""
@@ -177,15 +179,17 @@ class _Job:
             model.head.linear.bias.copy_(bias[number])
         return accuracy(model, data, "val")
 
-    def _whole(self, source: Source, shots: int, data: "TaskData", kept: PairStore) -> None:
-        """Train a whole network."""
+    def _one(
+        self, source: Source, shots: int, scope: str, data: "TaskData", kept: PairStore
+    ) -> None:
+        """Train a whole network, or its head that is no linear layer."""
         from ftd.models.fitting import accuracy  # torch, as in run
 
         began, model = time.monotonic(), self.start(source)
         what = f"{self.what}, {shots} shots, source {source or 'the start'}"
-        self.few.tune(model, shots, data, "train", what)
+        self.few.tune(model, shots, data, "train", what, scope)
         found = accuracy(model, data, "val"), time.monotonic() - began
-        kept.add(zip(self.keys(source, shots, "whole"), found, strict=True))
+        kept.add(zip(self.keys(source, shots, scope), found, strict=True))
 
 
 def _write(out: Path, job: _Job, rows: Mapping[Tuned, list[float]]) -> None:

@@ -67,25 +67,24 @@ register_target(
 )
 register_target(
     "regression",
-    "ftd.tasks.targets.regression:of_slice",
+    "ftd.tasks.dense_slices:regression",
     settings=Numbers,
-    describe="ftd.tasks.targets.regression:describe",
+    describe="ftd.tasks.dense_slices:moments",
 )
 register_target(
     "unit-vectors",
-    "ftd.tasks.targets.unit_vectors:of_slice",
+    "ftd.tasks.dense_slices:unit_vectors",
     settings=Vectors,
-    describe="ftd.tasks.targets.unit_vectors:describe",
 )
 register_target(
     "binary-maps",
-    "ftd.tasks.targets.binary_maps:of_slice",
+    "ftd.tasks.dense_slices:binary_maps",
     settings=YesOrNo,
-    describe="ftd.tasks.targets.binary_maps:describe",
+    describe="ftd.tasks.dense_slices:channels",
 )
 register_target(
     "pixel-classes",
-    "ftd.tasks.targets.pixel_classes:of_slice",
+    "ftd.tasks.dense_slices:pixel_classes",
     settings=LabelsOfPixels,
-    describe="ftd.tasks.targets.pixel_classes:describe",
+    describe="ftd.tasks.dense_slices:classes",
 )

@@ -59,6 +59,12 @@ def features_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.cat(found)
 
 
+@torch.no_grad()
+def body_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a network's head gets [N, …] of images, ``EVAL_BATCH`` at a time."""
+    return torch.cat([model.body(batch) for batch in images.split(EVAL_BATCH)])
+
+
 def tune_heads(
     features: torch.Tensor,
     labels: torch.Tensor,
@@ -98,13 +104,13 @@ def tune_whole(
     settings: Tuning,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> None:
-    """Train a whole network, in place; it ends in evaluation mode.
+    """Train all of a network, in place; it ends in evaluation mode.
 
     Args:
-        images: [N, C, H, W], normalised, on the network's device.
-        labels: of them.
+        images: its inputs [N, C, H, W], on its device.
+        labels: their targets [N, …].
         order: see ``order_of``.
-        loss: of outputs and labels.
+        loss: of outputs and targets.
     """
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
