@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_serializer, model_validator
 
 from ftd.config.base import Section
 from ftd.errors import UserError
@@ -20,6 +20,13 @@ class Probe(Section):
     on_miss: Literal["record", "error"] = "record"
     stop_early: bool = False
     average: bool = False
+    augment: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, handler) -> dict:
+        """Probes without ``augment`` are what they were before there was any."""
+        found = handler(self)
+        return found if self.augment else {k: v for k, v in found.items() if k != "augment"}
 
     @model_validator(mode="after")
     def _one_end(self) -> "Probe":

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from ftd.config.base import Expanded, Section
 from ftd.config.datasets import union
@@ -16,12 +16,14 @@ class Task(Section):
     """A data set, and what its images are to be mapped to.
 
     ``weights``: a trained network (safetensors, named as the experiment's network) that stands in
-    place of the task's probes; by network, where the experiment has several.
+    place of the task's probes; by network, where the experiment has several. ``epsilon``: in
+    place of ``probe.epsilon``.
     """
 
     dataset: str
     target: str = CLASSES
     weights: Annotated[str | dict[str, str], Expanded] | None = None
+    epsilon: float | None = Field(None, gt=0, lt=1)
 
     @field_validator("target")
     @classmethod

@@ -12,6 +12,7 @@ from ftd.errors import UserError
 from ftd.runtime.precision import mixed
 from ftd.runtime.progress import progress
 from ftd.store.resume import Resume
+from ftd.tasks.augment import augmented
 from ftd.tasks.data import TaskData
 
 EVAL_BATCH = 512
@@ -64,6 +65,7 @@ def fit(
     anneal: bool = False,
     stop_at: float | None = None,
     average: bool = False,
+    augment: bool = False,
 ) -> list[float]:
     """Train with Adam by the target's loss (bf16 on a GPU); returns each epoch's mean loss.
 
@@ -75,6 +77,7 @@ def fit(
         stop_at: stop after the first epoch with this accuracy on ``val``.
         average: end with the mean of the weights over all steps of the second half of the epochs
             (and batch norms measured anew), as the consistency theorem of Le et al. assumes.
+        augment: mirror and shift images at random, see ``ftd.tasks.augment``.
 
     Raises:
         UserError: a loss, a final weight or a batch norm's statistic is not finite, or the network
@@ -90,6 +93,8 @@ def fit(
             _join_second_half(mean, model, optimizer, losses, epochs)
 
         def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            if augment:
+                images, targets = augmented(images, targets, data.target, generator)
             with mixed(data.device):
                 return data.target.loss(model(images), targets)
 

@@ -31,7 +31,7 @@ def run(experiment: Experiment, *, dataset: str, modality: str) -> None:
     # Numbers and pictures: what reading this module does not cost.
     import torch
 
-    from ftd.tasks.derived import derived
+    from ftd.tasks.deriving import derive
 
     experiment.expect(dataset=dataset)
     if modality not in getattr(experiment.config.datasets[dataset], "derive", ()):
@@ -39,7 +39,7 @@ def run(experiment: Experiment, *, dataset: str, modality: str) -> None:
     made = decides(experiment, dataset=dataset, modality=modality)
     file = store.TensorFile(experiment.input(LAYOUT.images, dataset=dataset), stage="dataset")
     arrays = {name: tensor.numpy() for name, tensor in file.tensors().items()}
-    values = derived(modality, arrays, f"deriving {modality} of {dataset}")
+    values = derive(modality, arrays, f"deriving {modality} of {dataset}")
     about = {"dataset": dataset, "modality": modality, "images": file.facts["sha256"]}
     out = experiment.output(LAYOUT.derived, dataset=dataset, modality=modality)
     decided = record("derive", VERSION, made["settings"])

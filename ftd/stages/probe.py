@@ -30,11 +30,17 @@ VERSION = 4
 def decides(experiment: Experiment, *, network: str, trial: int | str, task: str) -> dict[str, Any]:
     """All that decides a probe, besides its slice, its images and files of weights."""
     return {
-        "settings": experiment.config.probe.model_dump(mode="json"),
+        "settings": settings_of(experiment, task).model_dump(mode="json"),
         "seed": experiment.config.seed,
         "version": VERSION,
         "parts": experiment.digests(task=task, network=network),
     }
+
+
+def settings_of(experiment: Experiment, task: str) -> Probe:
+    """Those of a task's probes, with its own ε if it has one."""
+    own, common = experiment.config.tasks[task].epsilon, experiment.config.probe
+    return common if own is None else common.model_copy(update={"epsilon": own})
 
 
 def files_of(experiment: Experiment, *, network: str, task: str) -> dict[str, str]:
@@ -55,7 +61,9 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> dict:
     """Train one probe; write its weights (safetensors) and its facts (JSON), return the facts.
 
     ``val_accuracy`` is in [0, 1]; ``reached`` says whether it is at least 1 − ε;
-    ``val_most_frequent`` is what always giving the most frequent label would score. A network in
+    ``val_most_frequent`` is what always giving the most frequent label, or the best map that is
+    the same for all, would score. Of targets other than classes, ``val_metric`` and
+    ``val_metric_constant`` are the same two in the terms of ``metric``. A network in
     ``pretrained`` starts from that body; a task's ``weights`` stand in place of a training. A
     training that was stopped goes on where it was. A probe that another experiment trained on an
     equal slice of equal images under equal settings is taken from the configuration's ``cache``.
@@ -105,7 +113,8 @@ def _make(
     from ftd.store.resume import Resume  # torch, as in run
     from ftd.tasks.data import TaskData
 
-    settings, task = experiment.config.probe, identity["task"]
+    task = identity["task"]
+    settings = settings_of(experiment, task)
     files = files_of(experiment, network=identity["network"], task=task)
     data = TaskData(sliced, experiment.images_of(task), {"train": None, "val": None})
     model = started(sliced, identity, files).to(data.device)
@@ -141,6 +150,7 @@ def _train(
         resume=resume,
         stop_at=1 - settings.epsilon if settings.stop_early else None,
         average=settings.average,
+        augment=settings.augment,
     )
     seconds = time.monotonic() - began
     return {"train_loss": losses[-1], "epochs": len(losses), "seconds": seconds}
@@ -150,14 +160,27 @@ def _measured(model: "nn.Module", data: "TaskData", settings: Probe, identity: d
     from ftd.models.fitting import accuracy  # torch, as in run
 
     val, wanted = accuracy(model, data, "val"), 1 - settings.epsilon
-    constant = data.most_frequent("val")
-    text = f"{name_of(identity)}: val accuracy {val:.4f}, wanted {wanted:.4f}"
+    constant, target = data.most_frequent("val"), data.target
+    found = {"val_accuracy": val, "val_most_frequent": constant, "reached": val >= wanted}
+    of_classes = target.metric == "accuracy"
+    score = "accuracy" if of_classes else "score"
+    text = f"{name_of(identity)}: val {score} {val:.4f}, wanted {wanted:.4f}"
     if val < wanted and settings.on_miss == "error":
         raise UserError(
             f"{text}; raise probe.epochs or probe.epsilon, or set probe.on_miss to 'record'"
         )
-    log(f"{text} (always the most frequent label: {constant:.4f})")
-    return {"val_accuracy": val, "val_most_frequent": constant, "reached": val >= wanted}
+    if of_classes:
+        log(f"{text} (always the most frequent label: {constant:.4f})")
+        return found
+    natural = {"metric": target.metric, "val_metric": target.natural(val)}
+    natural["val_metric_constant"] = target.natural(constant)
+    log(
+        f"{text}; {target.metric}: {natural['val_metric']:.4g} (the best constant answer: "
+        f"{natural['val_metric_constant']:.4g})"
+    )
+    if val <= constant:
+        log(f"{name_of(identity)}: NO BETTER THAN A CONSTANT ANSWER: it has learned nothing")
+    return found | natural
 
 
 def started(sliced: "Slice", identity: dict, files: dict[str, str]) -> "nn.Module":

@@ -22,7 +22,7 @@ def decides(experiment: Experiment, *, task: str) -> dict[str, Any]:
     """All that decides a slice, besides its data set's cut."""
     settings = experiment.config.tasks[task]
     return {
-        "settings": settings.model_dump(mode="json", exclude={"weights"}),
+        "settings": settings.model_dump(mode="json", exclude={"weights", "epsilon"}),
         "seed": experiment.config.seed,
         "version": VERSION,
         "parts": experiment.digests(task=task),

@@ -73,8 +73,8 @@ def classes(settings: LabelsOfPixels, values: np.ndarray) -> dict:
     count = settings.classes or highest + 1
     if not count >= 2 or highest >= count:
         raise UserError(
-            f"classes: {count}, and {settings.of!r} has the class {highest}; expected two at least, "
-            "numbered from 0 on"
+            f"classes: {count}, and {settings.of!r} has the class {highest}; expected two "
+            "at least, numbered from 0 on"
         )
     return {"classes": count}
 

@@ -1,7 +1,7 @@
 """Frames: pictures with modalities, maps of the same pixels such as depths and normals."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL.Image import Resampling, fromarray
@@ -23,10 +23,12 @@ class Values:
         array: ``map``: float32 [C, H, W], NaN where nothing was measured; ``vectors``: the same
             of three channels, of length 1; ``labels``: int16 [H, W], ``IGNORED`` where there is
             none; ``intrinsics``: float32 [4], fx, fy, cx, cy in pixels.
+        nearest: of a map, whether a smaller one has some of its values, no means.
     """
 
     kind: str
     array: np.ndarray
+    nearest: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def values_of(found: np.ndarray, settings: Modality, size: tuple[int, int]) -> V
         if len(values) != 3:
             raise ValueError(f"expected three channels of vectors, got {len(values)}")
         values = _unit(values)
-    return Values(settings.kind, values)
+    return Values(settings.kind, values, settings.resize == "nearest")
 
 
 def seen(values: np.ndarray) -> np.ndarray:
@@ -107,7 +109,8 @@ def fitted(values: Values, side: int, fit: str, size: tuple[int, int]) -> Values
     """A modality of a picture of a size (width, height), fitted as that picture is.
 
     ``resize`` crops to the centre and takes means over areas: of what was measured, or the most
-    frequent label; ``pad`` surrounds it by what is invalid. Intrinsics follow.
+    frequent label; or the ``nearest`` pixel. ``pad`` surrounds it by what is invalid. Intrinsics
+    follow.
 
     Raises:
         UserError: what ``exact`` or ``pad`` does not fit.
@@ -121,6 +124,9 @@ def fitted(values: Values, side: int, fit: str, size: tuple[int, int]) -> Values
         if values.kind == "intrinsics":
             return Values("intrinsics", _moved(values.array, -left, -top, side / square))
         box = np.s_[..., top : top + square, left : left + square]
+        if values.nearest:
+            at = ((np.arange(side) + 0.5) * square / side).astype(int)
+            return replace(values, array=values.array[box][..., at[:, None], at])
         return Values(values.kind, _averaged(values.kind, values.array[box], side))
     if fit != "pad" or max(size) > side:
         raise UserError(f"{width}×{height} pixels do not fit into {side}×{side} by fit: {fit}")

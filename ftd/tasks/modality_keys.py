@@ -6,22 +6,9 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 
 from ftd.config.base import PathText, Section, by_name, no_duplicates
 from ftd.names import did_you_mean, safe_name
+from ftd.tasks.derived import DERIVED
 
 Kind = Literal["map", "vectors", "labels", "intrinsics"]
-_DEPTH, _GEOMETRY = ("depth",), ("depth", "intrinsics")
-DERIVED = {
-    "euclidean-distance": _GEOMETRY,
-    "z-depth": _DEPTH,
-    "occlusion-edges": _DEPTH,
-    "texture-edges": (),
-    "keypoints-2d": (),
-    "keypoints-3d": _GEOMETRY,
-    "normals": _GEOMETRY,
-    "curvatures": _GEOMETRY,
-    "reshading": _GEOMETRY,
-    "autoencoding": (),
-}
-"""What can be derived of a frame, and of which modalities besides its colours."""
 _MADE = {"normals": "vectors"}
 _OF = {"depth": "map", "intrinsics": "intrinsics"}
 
@@ -33,7 +20,9 @@ class Modality(Section):
     numbers of classes, of which those in ``ignore`` say nothing; ``intrinsics``: four numbers a
     frame, fx, fy, cx, cy in its pixels. ``source``: the column, domain or folder, if it has
     another name. ``invalid``: the code of pixels at which nothing was measured. ``channels``: of
-    a map, how many of its first ones are taken; all, if not given.
+    a map, how many of its first ones are taken; all, if not given. ``resize``: what a pixel of a
+    smaller frame takes of a map, the ``mean`` of its area, or, as where a mean would be nothing
+    that was measured, the ``nearest`` pixel's.
     """
 
     kind: Kind
@@ -43,6 +32,7 @@ class Modality(Section):
     invalid: int | None = Field(None, ge=0)
     ignore: list[int] = Field([])
     channels: int | None = Field(None, ge=1)
+    resize: Literal["mean", "nearest"] = "mean"
 
 
 class Modal(Section):
@@ -85,7 +75,7 @@ class Modal(Section):
         for name in self.derive:
             if name in there:
                 raise ValueError(f"derive: {name!r} is a modality already")
-            for needed in DERIVED[name]:
+            for needed in _OF.keys() & {*DERIVED[name].inputs}:
                 if getattr(there.get(needed), "kind", None) != _OF[needed]:
                     raise ValueError(
                         f"derive: {name!r} is made of a modality {needed!r} of the kind "
@@ -118,7 +108,7 @@ class FrameFolders(Modal):
         return self
 
 
-_DEPTH_MAP = Modality(kind="map", scale=1 / 512, invalid=2**16 - 1)
+_DEPTH_MAP = Modality(kind="map", scale=1 / 512, invalid=2**16 - 1, resize="nearest")
 _OF_16_BITS = Modality(kind="map", scale=1 / (2**16 - 1))
 _SEGMENTS = Modality(kind="labels")
 DOMAINS = {

@@ -66,6 +66,10 @@ class Classes:
         """Class numbers are labels as they are."""
         return annotations
 
+    def mirrored(self, targets: torch.Tensor) -> torch.Tensor:
+        """A mirrored image has the same label."""
+        return targets
+
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy of outputs [B, labels] for label indices [B]."""
         return F.cross_entropy(outputs, targets)

@@ -95,6 +95,10 @@ class Dense:
         """
         return self.kind.encode(annotations)
 
+    def mirrored(self, targets: torch.Tensor) -> torch.Tensor:
+        """What mirrored targets mean: of vectors, the first component changes its sign."""
+        return self.kind.mirrored(targets) if hasattr(self.kind, "mirrored") else targets
+
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean over samples of the sum over pixels of −log p; 0 where none was measured.
 

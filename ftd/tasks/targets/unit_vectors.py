@@ -33,6 +33,10 @@ class UnitVectors:
         values = maps(annotations, 3)
         return values / values.square().sum(1, keepdim=True).sqrt()
 
+    def mirrored(self, targets: torch.Tensor) -> torch.Tensor:
+        """Vectors [B, 3, …] of mirrored images: x points the other way."""
+        return targets * targets.new_tensor([-1, 1, 1]).view(-1, 1, 1)
+
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """−o·y + log(sinh|o| / |o|) [B, H, W]."""
         valid = _measured(targets)
