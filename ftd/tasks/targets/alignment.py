@@ -127,19 +127,6 @@ class InOrderOf:
         return result
 
 
-@dataclass(frozen=True)
-class AsItIs:
-    """An ``Alignment`` that changes nothing."""
-
-    def adapt(self, model: nn.Module) -> nn.Module:
-        """The network itself."""
-        return model
-
-    def reorder(self, entries: Entries) -> Entries:
-        """The entries themselves."""
-        return entries
-
-
 def without_heads(first: Entries, second: Entries) -> tuple[Entries, Entries]:
     """Both without the entries ``head.…``: of networks whose heads are of different kinds."""
     bodies = [

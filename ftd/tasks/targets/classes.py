@@ -106,7 +106,8 @@ class Classes:
         if linear is None:
             raise UserError(
                 "the network's head has no layer 'linear', as those of classes have, whose outputs "
-                "could be aligned with labels; compare tasks of one kind of target"
+                "could be aligned with labels; compare tasks of one kind, or by a measure of "
+                "bodies alone, such as fisher-refit"
             )
         if how == "matching":
             return InOrderOf(matched_order(model, batches, self.outputs), _ROWS)

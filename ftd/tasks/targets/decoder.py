@@ -47,6 +47,14 @@ def decoder(features: tuple[int, ...], size: tuple[int, int], outputs: int) -> n
     return nn.Sequential(parts)
 
 
+def channels_of(head: nn.Module | None) -> int | None:
+    """The channels that a decoder's maps have; ``None`` of another head."""
+    last = getattr(head, "out", None)
+    if isinstance(last, nn.Conv2d):
+        return last.out_channels
+    return head.maps.unflattened_size[0] if isinstance(last, nn.Linear) else None
+
+
 def _larger(width: int, narrower: int, size: tuple[int, int]) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(

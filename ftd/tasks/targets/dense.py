@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ftd.errors import UserError
-from ftd.tasks.targets.alignment import AsItIs, Entries, without_heads
-from ftd.tasks.targets.decoder import decoder, redraw
+from ftd.tasks.targets.alignment import Entries, InOrderOf, index_order, without_heads
+from ftd.tasks.targets.decoder import channels_of, decoder, redraw
 
 DRAWS = 8
 """Targets drawn of every sample where there are too many to take all (``expected``)."""
@@ -161,9 +161,18 @@ class Dense:
 
     def align(
         self, model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], how: str
-    ) -> AsItIs:
-        """Another task's network as it is: channels have an order of their own."""
-        return AsItIs()
+    ) -> InOrderOf:
+        """Channel *c* is channel *c*; missing ones are 0, surplus ones go last. ``how`` is nothing.
+
+        Raises:
+            UserError: a network that gives no maps.
+        """
+        if (channels := channels_of(getattr(model, "head", None))) is None:
+            raise UserError(
+                "the network's head gives no maps, as those of dense targets do; compare tasks of "
+                "one kind, or by a measure of bodies alone, such as fisher-refit"
+            )
+        return InOrderOf(index_order(channels, self.outputs), ())
 
     def pad(self, first: Entries, second: Entries) -> tuple[Entries, Entries]:
         """Both without their heads, which two tasks do not share."""
