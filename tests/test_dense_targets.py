@@ -227,10 +227,10 @@ def test_explained_variance_by_hand():
 
 def test_delta1_by_hand_in_the_data_s_unit():
     kind = Regression(1, [2.0], [4.0], "delta1")
-    wanted = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0, -1.0, nan, 2.0])
-    given = torch.tensor([2.4, 2.6, 2 / 1.2, 2 / 1.3, -2.0, -1.0, 2.0, 0.0])
-    outputs, targets = (((v - 2) / 4).view(1, 1, 2, 4).tolist() for v in (given, wanted))
-    assert scores(kind, outputs, targets) == pytest.approx([2 / 7])
+    wanted = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0, -1.0, nan, 2.0, -2.0])
+    given = torch.tensor([2.4, 2.6, 2 / 1.2, 2 / 1.3, -2.0, -1.0, 2.0, 0.0, 2.0])
+    outputs, targets = (((v - 2) / 4).view(1, 1, 3, 3).tolist() for v in (given, wanted))
+    assert scores(kind, outputs, targets) == pytest.approx([2 / 8])
     assert kind.metric == "δ1" and kind.natural(0.4) == 0.4
 
 
@@ -342,13 +342,27 @@ def test_no_other_constant_that_is_tried_is_better(kind):
 
 def test_the_best_constant_of_equal_samples_is_right():
     for kind in KINDS:
-        target, _, targets = case(kind, samples=1, size=(3, 3))
+        target, _, targets = case(kind, samples=1, size=(6, 6))
         if kind == "delta1":
             targets = targets.abs()
         same = targets.expand(300, *targets.shape[1:]).clone()
         if kind != "classes":  # each is seen in most samples, and in some not
             same[::3, :, 0] = nan
         assert target.most_frequent(same.numpy()) == pytest.approx(1, abs=1e-6), kind
+
+
+def test_the_best_constant_of_numbers_is_their_mean_or_their_median():
+    skewed = torch.empty(200, 1, 8, 8).exponential_(generator=torch.Generator().manual_seed(0))
+    target = Dense(Regression(1, [0.0], [0.1], "psnr"))
+    of_mean, of_median = (
+        float(target.scores(answer.expand(skewed.shape), skewed).mean())
+        for answer in (skewed.mean(0), skewed.median(0).values)
+    )
+    best = target.most_frequent(skewed.numpy())
+    assert best == pytest.approx(of_mean, rel=1e-6) and best > of_median + 1e-3
+    depths = torch.tensor([2.0] * 60 + [40.0] * 40).view(100, 1, 1, 1)
+    target = Dense(Regression(1, [17.0], [18.0], "delta1"))
+    assert target.most_frequent(target.encode(depths).numpy()) == 0.6
 
 
 def test_of_rare_edges_never_is_not_the_best_constant():

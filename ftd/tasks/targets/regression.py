@@ -97,9 +97,9 @@ class Regression:
         return torch.where(measured(targets), (outputs + noise).to(targets.dtype), torch.nan)
 
     def constants(self, targets: torch.Tensor) -> Iterable[torch.Tensor]:
-        """The mean and the median of each pixel."""
-        for found in (targets.nanmean(0), targets.nanmedian(0).values):
-            yield found.nan_to_num(0)
+        """The mean and the median of each pixel; NaN where none was measured."""
+        yield targets.nanmean(0)
+        yield targets.nanmedian(0).values
 
     def _scale(self, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
         """Mean and standard deviation [C, 1, 1]."""
@@ -109,5 +109,4 @@ class Regression:
 
 def _apart(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """o − t, 0 where nothing was measured."""
-    valid = measured(targets)  # and no NaN in what is subtracted: its gradient would be NaN too
-    return torch.where(valid, outputs - torch.where(valid, targets, 0), 0)
+    return torch.where(measured(targets), outputs - targets, 0)

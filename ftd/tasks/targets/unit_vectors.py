@@ -72,8 +72,8 @@ class UnitVectors:
         return torch.where(_measured(targets)[:, None], drawn.to(targets.dtype), torch.nan)
 
     def constants(self, targets: torch.Tensor) -> Iterable[torch.Tensor]:
-        """The mean direction of each pixel."""
-        yield F.normalize(targets.nanmean(0).nan_to_num(0), dim=0)
+        """The mean direction of each pixel; NaN where none was measured."""
+        yield F.normalize(targets.nanmean(0), dim=0)
 
 
 def log_sinhc(square: torch.Tensor) -> torch.Tensor:
