@@ -136,7 +136,7 @@ def test_a_scene_twice_as_large_is_the_same_but_for_its_lengths(scale, seed):
 # Planes -------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(slants(80), st.floats(0.5, 5))
 def test_a_slanted_plane(normal, distance):
     depth = plane(normal, distance)

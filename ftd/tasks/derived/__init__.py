@@ -63,4 +63,4 @@ DERIVED = {
     "reshading": Derivation(f"{_ROOM}.geometry:reshading", 1, _POSED),
     "autoencoding": Derivation(f"{_ROOM}.edges:autoencoding", 3, ("colour",)),
 }
-"""By name, in the order of the paper's matrix but for the normals."""
+"""By name, in the order of the paper's matrix."""

@@ -47,7 +47,7 @@ def texture_edges(colour: np.ndarray) -> np.ndarray:
 def occlusion_edges(depth: np.ndarray) -> np.ndarray:
     """Where a surface ends before another that is farther: jumps of depth, relative to it.
 
-    Taskonomy's are edges "where an object in the foreground obscures things behind it". Of each
+    As Taskonomy's, which are rendered from its meshes, they depend on geometry alone. Of each
     pixel the largest of the jumps (``windows.jumps``) to its four neighbours, if it is a step
     (``windows.STEP``), in shares of ``OCCLUSION_LIMIT``; then smoothed, as an edge of one pixel is
     more than a small network on small images places.
