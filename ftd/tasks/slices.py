@@ -111,8 +111,8 @@ def slice_cut(task: str, settings: Task, cut: "pa.Table", facts: dict, seed: int
             raise UserError(f"{what}: expected a Sliced, got {type(sliced).__name__}")
         return sliced
     rows = np.flatnonzero(part != "")
-    has_classes = "class" in cut.column_names
-    return Sliced(rows, part[rows], cut["class"].to_numpy()[rows] if has_classes else None, [])
+    labelled = "class" in cut.column_names and not hasattr(settings, "of")
+    return Sliced(rows, part[rows], cut["class"].to_numpy()[rows] if labelled else None, [])
 
 
 def with_values(sliced: Sliced, values: np.ndarray) -> Sliced:

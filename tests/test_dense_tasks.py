@@ -1,0 +1,291 @@
+"""Dense tasks through the stages: derived, sliced, learned, compared, transferred."""
+
+import numpy as np
+import pytest
+import torch
+from test_frames import parquet
+
+from ftd import config, store
+from ftd.errors import UserError
+from ftd.layout import LAYOUT
+from ftd.library import verify
+from ftd.stages import dataset, derive, distance, fisher, probe, report, task, transfer
+from ftd.stages.experiment import Experiment
+from ftd.tasks.augment import augmented
+from ftd.tasks.data import TaskData
+from ftd.tasks.slices import read_slice
+from ftd.tasks.targets.dense import Dense
+from ftd.tasks.targets.pixel_classes import PixelClasses
+from ftd.tasks.targets.unit_vectors import UnitVectors
+
+RAW = {
+    "experiment": "dense",
+    "image": {"size": 8, "channels": 3},
+    "datasets": {
+        "frames": {
+            "loader": "parquet",
+            "train": "frames.parquet",
+            "image": "rgb",
+            "label": "kind",
+            "group": "scene",
+            "modalities": {
+                "depth": {"kind": "map", "scale": 0.001, "invalid": 0},
+                "normal": {"kind": "vectors", "offset": 128, "scale": 1 / 124},
+                "segments": {"kind": "labels", "source": "label", "ignore": [39]},
+                "intrinsics": {"kind": "intrinsics", "source": "camera"},
+            },
+            "derive": ["texture-edges", "euclidean-distance"],
+        }
+    },
+    "tasks": {
+        "depth": {"dataset": "frames", "target": "regression", "of": "depth"},
+        "normal": {"dataset": "frames", "target": "unit-vectors", "of": "normal"},
+        "objects": {"dataset": "frames", "target": "pixel-classes", "of": "segments"},
+        "edges": {"dataset": "frames", "target": "regression", "of": "texture-edges"},
+        "scene": {"dataset": "frames", "labels": "all"},
+    },
+    "trials": 1,
+    "probe": {"epochs": 1, "batch_size": 8},
+    "measures": ["fisher-refit", "fisher-own", "displacement"],
+    "transfer": {"shots": [6], "head": {"steps": 2}, "whole": {"steps": 2}},
+}
+PLACE = {"network": "small-cnn", "trial": 0}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """An experiment with five tasks of one data set, as far as its probes."""
+    folder = tmp_path_factory.mktemp("dense")
+    parquet(folder / "frames.parquet")
+    raw = RAW | {"data_root": str(folder)}
+    experiment = Experiment.of(config.parse(raw), folder / "results")
+    dataset.run(experiment, dataset="frames")
+    for name, modality in experiment.derived():
+        derive.run(experiment, dataset=name, modality=modality)
+    for name in experiment.config.tasks:
+        task.run(experiment, task=name)
+        probe.run(experiment, task=name, **PLACE)
+    return experiment
+
+
+def data_of(made, name, *parts):
+    sliced = read_slice(made.input(LAYOUT.slice, task=name))
+    return TaskData(sliced, made.images_of(name), dict.fromkeys(parts or ("train",)))
+
+
+def changed(made, **sections):
+    """The same results, with other sections of the configuration."""
+    dumped = RAW | {"data_root": made.config.data_root} | sections
+    return Experiment(config.parse(dumped), made.root)
+
+
+# Data -------------------------------------------------------------------------------------------
+
+
+def test_what_is_derived_is_asked_for_alone(made):
+    assert made.derived() == [("frames", "texture-edges")]
+    with pytest.raises(UserError, match="'normals'"):
+        derive.run(made, dataset="frames", modality="normals")
+    tensors, facts = store.read_tensors(
+        made.input(LAYOUT.derived, dataset="frames", modality="texture-edges"), stage="derive"
+    )
+    assert tensors["texture-edges"].shape == (40, 1, 8, 8)
+    assert facts["images"] == store.checksum(made.input(LAYOUT.images, dataset="frames"))
+
+
+def test_targets_are_those_of_their_images(made):
+    data = data_of(made, "depth")
+    sliced = data.task
+    images = store.TensorFile(made.images_of("depth")).tensors()
+    _, targets = next(data.batches("train", 100))
+    measured = sliced.facts["target"]["measured"]
+    rows = sliced.index[sliced.part == "train"]
+    values = images["depth"].numpy()[rows]
+    assert measured["mean"] == pytest.approx([np.nanmean(values, dtype=float)])
+    assert measured["std"] == pytest.approx([np.nanstd(values.astype(float))])
+    wanted = (values - measured["mean"][0]) / measured["std"][0]
+    assert np.allclose(targets.numpy(), wanted, atol=1e-3, equal_nan=True)
+    assert np.isnan(targets[..., 4:]).all()
+    _, labels = next(data_of(made, "objects").batches("train", 100))
+    assert (labels[:, 0] == -1).all() and (labels[:, 1].numpy() == rows[:, None] % 3).all()
+
+
+def test_all_tasks_share_the_cut(made):
+    parts = {
+        name: dict(zip(sliced.index.tolist(), sliced.part.tolist(), strict=True))
+        for name in made.config.tasks
+        for sliced in [read_slice(made.input(LAYOUT.slice, task=name))]
+    }
+    assert all(own == parts["depth"] for own in parts.values())
+
+
+def test_images_without_a_measured_pixel_are_left_out(tmp_path):
+    from test_frames import frame, png
+
+    depths = [{"bytes": png(frame(number)["depth"]), "path": None} for number in range(40)]
+    depths[3] = {"bytes": png(np.zeros((8, 8), np.uint16)), "path": None}
+    parquet(tmp_path / "frames.parquet", depth=depths)
+    raw = RAW | {"data_root": str(tmp_path)}
+    experiment = Experiment.of(config.parse(raw), tmp_path / "results")
+    dataset.run(experiment, dataset="frames")
+    for name in ("depth", "scene"):
+        task.run(experiment, task=name)
+    rows = [read_slice(experiment.input(LAYOUT.slice, task=n)).index for n in ("depth", "scene")]
+    assert 3 not in rows[0] and 3 in rows[1] and len(rows[0]) == 39
+
+
+def test_a_derived_file_of_other_images_is_refused(made, tmp_path):
+    path = made.input(LAYOUT.derived, dataset="frames", modality="texture-edges")
+    tensors, facts = store.read_tensors(path)
+    sliced = read_slice(made.input(LAYOUT.slice, task="edges"))
+    images = tmp_path / "frames.safetensors"
+    images.write_bytes(made.images_of("edges").read_bytes())
+    with pytest.raises(UserError, match="texture-edges.*no such file"):
+        TaskData(sliced, images, {"train": None})
+    other = {name: value + 1 for name, value in tensors.items()}
+    store.write_tensors(tmp_path / "frames" / "texture-edges.safetensors", other, facts)
+    with pytest.raises(UserError, match="not the values that .* was made of"):
+        TaskData(sliced, images, {"train": None})
+
+
+# Probes -----------------------------------------------------------------------------------------
+
+
+def test_probes_say_how_they_score(made):
+    found = {
+        name: store.read_json(made.input(LAYOUT.probe_facts, task=name, **PLACE))
+        for name in made.config.tasks
+    }
+    metrics = {name: facts.get("metric") for name, facts in found.items()}
+    assert metrics == {
+        **{"depth": "explained variance", "edges": "explained variance"},
+        **{"normal": "mean angle, degrees", "objects": "mean IoU", "scene": None},
+    }
+    angle = found["normal"]
+    assert angle["val_metric"] == pytest.approx(180 * (1 - angle["val_accuracy"]))
+    assert angle["val_metric_constant"] == pytest.approx(0, abs=1)  # they are all the same
+
+
+def test_probes_of_one_trial_share_their_body_s_start(made):
+    starts = [
+        probe.common_start(
+            made, read_slice(made.input(LAYOUT.slice, task=name)), **PLACE, task=name
+        )
+        for name in made.config.tasks
+    ]
+    bodies = [dict(model.body.named_parameters()) for model in starts]
+    assert all(
+        torch.equal(value, other[name]) for other in bodies for name, value in bodies[0].items()
+    )
+
+
+def test_a_probe_that_learned_nothing_is_loud(made, tmp_path, capsys):
+    slow = changed(made, probe={"epochs": 1, "learning_rate": 1e-12})
+    own = Experiment(slow.config, tmp_path, made.root)
+    facts = probe.run(own, task="objects", **PLACE)
+    assert facts["val_accuracy"] <= facts["val_most_frequent"]
+    assert "NO BETTER THAN A CONSTANT ANSWER" in capsys.readouterr().err
+
+
+def test_a_task_has_its_own_epsilon(made):
+    tasks = RAW["tasks"] | {"depth": RAW["tasks"]["depth"] | {"epsilon": 0.4}}
+    own = changed(made, tasks=tasks)
+    names = PLACE | {"task": "depth"}
+    assert probe.decides(own, **names)["settings"]["epsilon"] == 0.4
+    assert probe.decides(own, **PLACE, task="edges") == probe.decides(made, **PLACE, task="edges")
+    assert task.decides(own, task="depth") == task.decides(made, task="depth")
+
+
+def test_mirrored_and_shifted_images_keep_their_targets():
+    """Wherever a pixel goes, its target goes too; x of a mirrored vector changes its sign."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 9, (64, 16, 16))
+    images = labels[:, None].float().expand(-1, 3, -1, -1) + 1
+    moved, found = augmented(images, labels, Dense(PixelClasses(9)), generator)
+    seen = found >= 0
+    assert (moved[:, 0].round().long()[seen] - 1 == found[seen]).all() and seen.float().mean() > 0.7
+    assert (moved[:, 0][~seen] == 0).all()
+    flat = torch.arange(16).expand(64, 16, 16)
+    across = augmented(flat[:, None].float(), flat, Dense(PixelClasses(16)), generator)[1]
+    steps = (across[:, 8, 9] - across[:, 8, 8]).tolist()
+    assert {*steps} == {1, -1}
+    vectors = torch.zeros(64, 3, 16, 16)
+    vectors[:, 0], vectors[:, 1] = 1, 2
+    turned = augmented(flat[:, None].float(), vectors, Dense(UnitVectors()), generator)[1]
+    assert {*turned[:, 0, 8, 8].tolist()} == {1, -1} and (turned[:, 1, 8, 8] == 2).all()
+
+
+# Comparing --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared(made):
+    for name in made.config.tasks:
+        fisher.run(made, task=name, **PLACE)
+    for measure in made.measures:
+        distance.index(made, measure=measure, **PLACE)
+        for name in made.config.tasks:
+            distance.run(made, measure=measure, task=name, **PLACE)
+    distance.assemble(made)
+    return store.read_table(made.input(LAYOUT.distances)).to_pandas()
+
+
+def test_tasks_of_all_kinds_stand_in_one_matrix(made, compared):
+    counts = compared.groupby("measure").size()
+    assert counts.to_dict() == dict.fromkeys(made.config.measures, 25)
+    apart = compared[compared["source"] != compared["target"]]
+    assert np.isfinite(apart["distance"]).all()
+    own = apart[apart["measure"] == "fisher-own"].pivot(
+        index="source", columns="target", values="distance"
+    )
+    assert np.allclose(own, own.T, atol=1e-6, equal_nan=True)
+    assert apart["distance"].nunique() > 40
+
+
+def test_dense_tasks_are_fine_tuned(made):
+    transfer.run(made, task="normal", **PLACE)
+    table = store.read_table(made.input(LAYOUT.transfer, task="normal", **PLACE)).to_pandas()
+    assert len(table) == 2 * 5 and {*table["scope"]} == {"head", "whole"}
+    sources = {*table["source"].dropna()}
+    assert sources == {"depth", "objects", "edges", "scene"}
+    assert table["accuracy"].nunique() > 5 and table["accuracy"].between(0, 1).all()
+
+
+def test_the_library_is_sound(made, compared):
+    report.record(made)
+    found = verify.run(made.root)
+    asked = [line for line in found.problems if "not there" not in line]
+    assert not asked and found.checked["derived modalities"] == 1
+
+
+# Configurations ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"target": "regression", "of": "depht"}, "no modality 'depht'; did you mean 'depth'"),
+        ({"target": "regression", "of": "normal"}, "takes a modality of the kind 'map', 'normal'"),
+        ({"target": "unit-vectors"}, "of: missing"),
+        ({"target": "regression", "of": "depth", "score": "x"}, "score"),
+    ],
+)
+def test_tasks_that_cannot_be(tasks, message):
+    with pytest.raises(UserError, match=message):
+        config.parse(RAW | {"tasks": {"one": {"dataset": "frames"} | tasks}})
+
+
+def test_measures_of_classes_say_that_they_do_not_fit():
+    with pytest.raises(UserError, match="'leep' takes targets of the kind classes, task 'depth'"):
+        config.parse(RAW | {"measures": ["leep"]})
+
+
+def test_values_that_a_target_does_not_take_are_named(made, tmp_path):
+    own = {"dataset": "frames", "target": "regression", "of": "depth", "score": "psnr"}
+    experiment = Experiment(changed(made, tasks={"own": own}).config, tmp_path, made.root)
+    with pytest.raises(UserError, match=r"tasks\.own: .* psnr takes values in \[0, 1\]"):
+        task.run(experiment, task="own")
+    own = {"dataset": "frames", "target": "pixel-classes", "of": "segments", "classes": 2}
+    experiment = Experiment(changed(made, tasks={"own": own}).config, tmp_path, made.root)
+    with pytest.raises(UserError, match=r"tasks\.own: .* has the class 2"):
+        task.run(experiment, task="own")
