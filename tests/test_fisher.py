@@ -167,7 +167,7 @@ def test_every_way_to_a_convolution(case, budget, samples, data):
     for way in ways:
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
             patch.setattr(convolutions, "_way", lambda *_, way=way: getattr(convolutions, way))
-            found = convolutions.conv2d(layer, x, g, units, budget)
+            found = convolutions.convolution(layer, x, g, units, budget)
         agree({name: found[name] for name in expected}, expected, 1e-12)
 
 
@@ -186,12 +186,13 @@ def test_the_way_to_a_convolution_follows_its_shapes(way):
     assert {*CHOSEN} == {*WAYS}
     for channels, outputs, side, kernel, groups in CHOSEN[way]:
         layer = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, groups=groups)
+        kernel = convolutions.Kernel.of(layer)
         x, g = torch.empty(8, channels, side, side), torch.empty(8, outputs, side, side)
-        assert convolutions._way(layer, x, g, 8, engine.CPU_BUDGET).__name__ == way
+        assert convolutions._way(kernel, x, g, 8, engine.CPU_BUDGET).__name__ == way
         if way == "_merged":  # which has kernels of its own in single precision alone
-            found = convolutions._way(layer, x.double(), g.double(), 8, engine.CPU_BUDGET)
+            found = convolutions._way(kernel, x.double(), g.double(), 8, engine.CPU_BUDGET)
             assert found.__name__ == "_depthwise"
-    small = nn.Conv2d(64, 64, 3, padding=1)
+    small = convolutions.Kernel.of(nn.Conv2d(64, 64, 3, padding=1))
     x = torch.empty(2, 64, 32, 32)  # whose unfolded units a GPU takes at once
     assert convolutions._way(small, x, x, 2, engine.GPU_BUDGET).__name__ == "_unfolded"
 

@@ -54,7 +54,7 @@ def _linear(
 def _conv2d(
     layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget: int
 ) -> layers.Squares:
-    found = convolutions.conv2d(layer, x, g, units, budget)
+    found = convolutions.convolution(layer, x, g, units, budget)
     if layer.groups > 1:
         return found
     size = math.prod(layer.kernel_size)
