@@ -108,7 +108,10 @@ def _by_planes(
 ) -> torch.Tensor:
     """Of three dimensions: for each place in depth, the planes that it reads, as a unit's own."""
     plane = Kernel(
-        (*kernel.shape[:2], *kernel.sides[1:]), kernel.stride[1:], kernel.dilation[1:], kernel.groups
+        (*kernel.shape[:2], *kernel.sides[1:]),
+        kernel.stride[1:],
+        kernel.dilation[1:],
+        kernel.groups,
     )
     total = g.new_zeros(kernel.shape)
     for place in range(kernel.sides[0]):
