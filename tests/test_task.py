@@ -331,7 +331,7 @@ def test_one_class_is_no_task(digits):
     ("make", "message"),
     [
         (fails, r"target 'classes' failed \(KeyError: 'tags'\)"),
-        (lambda about: None, "expected an ftd.Target, got NoneType without outputs, head, start"),
+        (lambda about: None, "expected an ftd.Target, got NoneType without outputs, metric, head"),
         (lambda about: NoScores(2), "expected an ftd.Target, got NoScores without scores$"),
     ],
 )

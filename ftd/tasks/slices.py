@@ -18,7 +18,7 @@ from ftd.tasks.targets import Target
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MEMBERS = ("outputs", *(name for name in vars(Target) if not name.startswith("_")))
+_MEMBERS = ("outputs", "metric", *(name for name in vars(Target) if not name.startswith("_")))
 """What a target has."""
 
 

@@ -18,7 +18,10 @@ class Alignment(Protocol):
     """How a network's outputs are brought into the order of another task's."""
 
     def adapt(self, model: "nn.Module") -> "nn.Module":
-        """The network with its outputs in the task's order; its parameters are ``network.…``."""
+        """The network with its outputs in the task's order; its parameters are ``network.…``.
+
+        Or the network itself, where there is nothing to be done.
+        """
 
     def reorder(self, entries: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
         """Values by the network's parameter (``head.…``) with the head's in that order."""
@@ -29,9 +32,11 @@ class Target(Protocol):
 
     Attributes:
         outputs: length of an output's first dimension after the batch's.
+        metric: what the score is called in its natural terms, such as ``accuracy``.
     """
 
     outputs: int
+    metric: str
 
     def head(
         self, features: tuple[int, ...], size: tuple[int, int], *, pooled: bool = True
@@ -53,6 +58,9 @@ class Target(Protocol):
 
     def scores(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
         """Each sample's score [B] in [0, 1], the larger the better."""
+
+    def natural(self, score: float) -> float:
+        """A score in [0, 1], or a mean of some, in the terms of ``metric``."""
 
     def labels_of(
         self,

@@ -127,6 +127,28 @@ class InOrderOf:
         return result
 
 
+@dataclass(frozen=True)
+class AsItIs:
+    """An ``Alignment`` that changes nothing."""
+
+    def adapt(self, model: nn.Module) -> nn.Module:
+        """The network itself."""
+        return model
+
+    def reorder(self, entries: Entries) -> Entries:
+        """The entries themselves."""
+        return entries
+
+
+def without_heads(first: Entries, second: Entries) -> tuple[Entries, Entries]:
+    """Both without the entries ``head.…``: of networks whose heads are of different kinds."""
+    bodies = [
+        {name: value for name, value in entries.items() if not name.startswith("head.")}
+        for entries in (first, second)
+    ]
+    return bodies[0], bodies[1]
+
+
 def pad(first: Entries, second: Entries, rows: tuple[str, ...]) -> tuple[Entries, Entries]:
     """Pad the smaller output layer with zeros to the larger one's rows."""
 

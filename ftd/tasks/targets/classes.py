@@ -10,7 +10,14 @@ from torch import nn
 
 from ftd.errors import UserError
 from ftd.runtime.seeds import seed_of
-from ftd.tasks.targets.alignment import Entries, InOrderOf, index_order, matched_order, pad
+from ftd.tasks.targets.alignment import (
+    Entries,
+    InOrderOf,
+    index_order,
+    matched_order,
+    pad,
+    without_heads,
+)
 
 _ROWS = ("head.linear.weight", "head.linear.bias", "head.linear:B")
 """Of a network's Fisher information, what has a row for each label."""
@@ -21,10 +28,17 @@ class Classes:
 
     Attributes:
         outputs: number of labels.
+        metric: what the score is called in its natural terms.
     """
+
+    metric = "accuracy"
 
     def __init__(self, outputs: int):
         self.outputs = outputs
+
+    def natural(self, score: float) -> float:
+        """The score itself: over samples, the share that is named rightly."""
+        return score
 
     def head(
         self, features: tuple[int, ...], size: tuple[int, int], *, pooled: bool = True
@@ -95,7 +109,12 @@ class Classes:
         return InOrderOf(index_order(linear.out_features, self.outputs), _ROWS)
 
     def pad(self, first: Entries, second: Entries) -> tuple[Entries, Entries]:
-        """The smaller head's rows padded with zeros to the larger one's."""
+        """The smaller head's rows padded with zeros to the larger one's.
+
+        Both without their heads where one is a decoder (of a dense target).
+        """
+        if any(name.startswith("head.out") for name in (*first, *second)):
+            return without_heads(first, second)
         return pad(first, second, _ROWS)
 
     def strata(self, targets: np.ndarray) -> np.ndarray:

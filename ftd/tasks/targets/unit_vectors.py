@@ -1,0 +1,88 @@
+"""A direction in space at every pixel, such as a surface's normal: von Mises and Fisher's law."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+
+from ftd.tasks.targets.dense import maps, mean_over
+
+_SERIES = [1 / math.factorial(2 * n + 1) for n in range(9, 0, -1)]
+"""Of sinh(k)/k − 1 = k²/6 + k⁴/120 + …, the last first: exact in double precision up to k = 1."""
+
+
+class UnitVectors:
+    """Outputs are the natural parameter o: mean direction o/|o|, concentration |o|.
+
+    −log p(y) = −o·y + log(sinh|o| / |o|) + log 4π on the unit sphere (Mardia and Jupp,
+    *Directional Statistics*, 2000, section 9.3.2), the constant left out. The score of a sample is
+    1 − (mean angle between o and y) / 180°; where o is 0, the angle is 90°.
+    """
+
+    outputs = 3
+    metric = "mean angle, degrees"
+    outcomes = None
+
+    def natural(self, score: float) -> float:
+        """The mean angle in degrees, in [0, 180]."""
+        return 180 * (1 - score)
+
+    def encode(self, annotations: torch.Tensor) -> torch.Tensor:
+        """Annotations [B, 3, H, W] of length 1, float32; NaN where one is not finite, or all 0."""
+        values = maps(annotations, 3)
+        return values / values.square().sum(1, keepdim=True).sqrt()
+
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """−o·y + log(sinh|o| / |o|) [B, H, W]."""
+        valid = _measured(targets)
+        known = torch.where(valid[:, None], targets, 0)
+        each = log_sinhc(outputs.square().sum(1)) - (outputs * known).sum(1)
+        return torch.where(valid, each, 0)
+
+    def scores(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """1 − mean angle / π."""
+        direction, known = F.normalize(outputs.double(), dim=1), targets.double()
+        # Kahan's formula, which neither loses small angles nor those near π
+        apart, together = ((direction + sign * known).norm(dim=1) for sign in (-1, 1))
+        angle = 2 * torch.atan2(apart, together)
+        return mean_over(1 - angle / math.pi, _measured(targets)).clamp(0, 1)
+
+    def draw(
+        self, outputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Directions by inverting the distribution of the cosine w of their angle to o.
+
+        With u uniform, 1 − w = −log(1 − u (1 − exp(−2|o|))) / |o|; the turn about o is uniform.
+        """
+        shape, device = outputs.shape, outputs.device
+        kind = {"generator": generator, "device": device, "dtype": torch.float64}
+        k = outputs.double().norm(dim=1, keepdim=True).clamp_min(1e-12)
+        u = torch.rand((shape[0], 1, *shape[2:]), **kind)
+        short = (-torch.log1p(u * torch.expm1(-2 * k)) / k).clamp(0, 2)
+        axis = torch.tensor([0.0, 0.0, 1.0], device=device, dtype=torch.float64).view(3, 1, 1)
+        mean = torch.where(k > 1e-12, outputs / k, axis)
+        around = torch.randn(shape, **kind)
+        around = F.normalize(around - (around * mean).sum(1, keepdim=True) * mean, dim=1)
+        drawn = (1 - short) * mean + (short * (2 - short)).sqrt() * around
+        return torch.where(_measured(targets)[:, None], drawn.to(targets.dtype), torch.nan)
+
+    def constants(self, targets: torch.Tensor) -> Iterable[torch.Tensor]:
+        """The mean direction of each pixel."""
+        yield F.normalize(targets.nanmean(0).nan_to_num(0), dim=0)
+
+
+def log_sinhc(square: torch.Tensor) -> torch.Tensor:
+    """log(sinh k / k) of k², ≥ 0; values and gradients are finite at 0 and at large k."""
+    small = square < 1
+    series = torch.zeros_like(square)
+    near = torch.where(small, square, 0)
+    for factor in _SERIES:
+        series = near * (factor + series)
+    k = torch.where(small, 1, square).sqrt()
+    return torch.where(small, series.log1p(), k + torch.log1p(-(-2 * k).exp()) - (2 * k).log())
+
+
+def _measured(targets: torch.Tensor) -> torch.Tensor:
+    """Where all of a vector was [B, H, W]."""
+    return ~targets.isnan().any(1)
