@@ -323,6 +323,10 @@ class Subclass(nn.Linear):
         return super().forward(x).square()
 
 
+class Unknown(nn.Conv2d):
+    """A layer that no formula is for."""
+
+
 def patched():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 5))
     model[0].forward = types.MethodType(lambda self, x: F.linear(x, self.weight).exp(), model[0])
@@ -447,8 +451,8 @@ UNUSUAL = {
     "a subclass": (lambda: nn.Sequential(Subclass(4, 5)), lambda: torch.randn(6, 4)),
     "a patched layer": (patched, lambda: torch.randn(6, 4)),
     "recurrent": (Recurrent, lambda: torch.randn(6, 3, 3)),
-    "transposed convolution": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 5)),
+    "a subclass of a convolution": (
+        lambda: nn.Sequential(Unknown(1, 2, 3), nn.Flatten(), nn.Linear(8, 5)),
         lambda: torch.randn(6, 1, 4, 4),
     ),
     "transformer": (transformer, lambda: torch.randn(6, 3, 4)),
@@ -508,6 +512,8 @@ def test_in_inference_mode():
 WIDE = {
     "groups": (lambda: nn.Conv2d(64, 64, 3, padding=1, groups=2), (64, 1, 1)),
     "wide inputs": (lambda: nn.Linear(20000, 2), (20000,)),
+    "transposed": (lambda: nn.ConvTranspose2d(64, 64, 3, groups=2), (64, 1, 1)),
+    "three dimensions": (lambda: nn.Conv3d(32, 32, 3, padding=1), (32, 2, 1, 1)),
 }
 
 
@@ -772,7 +778,7 @@ DENSE = {
         lambda: torch.randint(5, (4, 7)),
     ),
     "general": (
-        lambda: nn.ConvTranspose2d(1, 3, 2),
+        lambda: Unknown(1, 3, 2, padding=1),
         lambda: torch.randn(4, 1, 4, 4),
         lambda: torch.randint(3, (4, 5, 5)),
     ),
@@ -814,7 +820,7 @@ def test_labels_of_one_s_own(make):
     torch.manual_seed(0)
     model = make().eval()
     inputs, targets = torch.randn(6, 1, 4, 4), torch.randint(2, (6, 4, 4))
-    targets = F.pad(targets, (0, 1, 0, 1)) if isinstance(model, nn.ConvTranspose2d) else targets
+    targets = F.pad(targets, (0, 1, 0, 1)) if isinstance(model, Unknown) else targets
     share = copy.deepcopy(model).double()(inputs.double()).mean((1, 2, 3)).sigmoid().detach()
     expected = dict.fromkeys(dict(model.named_parameters()), 0.0)
     for answers, weights in ((targets, share), (1 - targets, 1 - share)):
