@@ -232,9 +232,10 @@ def closed_form(model, images, targets):
     own = dict(model.named_parameters())
     total = dict.fromkeys(own, 0.0)
     for x, known in zip(images, ~targets.isnan(), strict=True):
-        outputs = lambda own, x=x: torch.func.functional_call(model, own, (x[None],))[0]  # noqa: E731
-        for name, value in torch.func.jacrev(outputs)(own).items():
-            total[name] = total[name] + value[known].detach().square().sum(0) / len(images)
+        for output in model(x[None])[0][known]:
+            gradients = torch.autograd.grad(output, list(own.values()), retain_graph=True)
+            for name, value in zip(own, gradients, strict=True):
+                total[name] = total[name] + value.square() / len(images)
     return total
 
 
