@@ -21,6 +21,7 @@ from evidence.fisher_rivals import Squares, Way
 from ftd import store
 from ftd.errors import UserError
 from ftd.fisher import fisher_diagonal
+from ftd.fisher.general import Loss
 from ftd.models import cells, networks
 from ftd.models.genotype import Genotype, Skeleton
 from ftd.names import did_you_mean
@@ -28,7 +29,10 @@ from ftd.runtime.device import default_device
 from ftd.runtime.progress import log
 from ftd.runtime.threads import setup
 from ftd.store.provenance import packages
+from ftd.tasks.targets import Target
 from ftd.tasks.targets.classes import Classes
+from ftd.tasks.targets.dense import Dense
+from ftd.tasks.targets.regression import Regression
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Batches = list[Batch]
@@ -36,17 +40,19 @@ Method = Callable[[Batches], dict[str, torch.Tensor] | None]
 Ways = dict[str, Way | None]
 """By name; the floor and ours, which do not go by squares, have none."""
 
-DARTS = "darts-cells"
+DARTS, DENSE = "darts-cells", "encoder-decoder"
 CASES = {  # network: channels, side of the images, images in a batch
     "small-cnn": (1, 28, 256),
     "vgg16": (3, 32, 32),
     "resnet18": (3, 32, 32),
     "densenet121": (3, 32, 32),
     DARTS: (3, 32, 32),
+    DENSE: (3, 64, 32),
 }
 FLOOR, OURS, UNCHECKED = "floor", "ours", "ours, unchecked"
 _OWN = (FLOOR, OURS, UNCHECKED)
 _LABELS = 10
+_ENCODER, _CHANNELS, _UNMEASURED = "resnet18-x0.25", 3, 0.2  # a share of pixels
 _MICROBATCH = 16  # the released code uses 10 and 50
 _FEW = 2  # batches of the methods whose costs are the same for every batch
 
@@ -70,11 +76,12 @@ def run(
 ) -> pd.DataFrame:
     """Time the Fisher diagonal against other ways to it; write every round as Parquet.
 
-    The floor is evaluation mode, zero_grad, and the mean cross entropy's forward and backward
-    pass over each batch. All get the same images, in channels-last order. Ours goes over all
-    batches, of which it checks the first; the others, to which all batches are the same, over two.
-    Each is compared with the floor over as many. Those that are not installed, or do not take a
-    network, are missing there, and the log says why.
+    The floor is evaluation mode, zero_grad, and the mean loss's forward and backward pass over
+    each batch: of cross entropy, or, of the encoder and decoder, squared errors summed over the
+    pixels that were measured, which the rivals are not given. All get the same images, in
+    channels-last order. Ours goes over all batches, of which it checks the first; the others, to
+    which all batches are the same, over two. Each is compared with the floor over as many. Those
+    that are not installed, or do not take a network, are missing there, and the log says why.
 
     Args:
         cases: networks, of ``CASES``; none: all.
@@ -118,8 +125,12 @@ def _rows(
 ) -> Iterator[dict]:
     """Rounds of all methods in turn, after one to warm up."""
     model, batch = _case(network, device)
-    errors = _errors(network, model, batch, ways)
-    methods = {name: _method(name, model, ways[name]) for name in errors}
+    loss = _target(network).loss
+    if network == DENSE:
+        own = {name: partial(_WAYS[name], loss=loss) for name in ways if name in _WAYS}
+        ways = {name: own.get(name) for name in ways if name not in fisher_rivals.RIVALS}
+    errors = _errors(network, model, batch, ways, loss)
+    methods = {name: _method(name, model, ways[name], loss) for name in errors}
     few = min(batches, _FEW)
     turns = [(name, batches if name in _OWN else few) for name in methods]
     turns = dict.fromkeys([*turns, (FLOOR, few)])  # the others' own
@@ -160,20 +171,32 @@ def _medians(table: pd.DataFrame) -> pd.DataFrame:
 def _case(network: str, device: torch.device) -> tuple[nn.Module, Batch]:
     """A network of ``CASES`` and a batch for it, the same in every run."""
     channels, size, count = CASES[network]
-    shape = channels, size, size
-    target = Classes(_LABELS)
+    shape, target = (channels, size, size), _target(network)
     if network == DARTS:
         genotype = Genotype(_SKELETON, _CELL, _CELL)
         model = cells.build(genotype, image_shape=shape, target=target, seed=0)
     else:
-        model = networks.build(network, image_shape=shape, target=target, seed=0)
+        name = _ENCODER if network == DENSE else network
+        model = networks.build(name, image_shape=shape, target=target, seed=0)
     torch.manual_seed(0)
     images = torch.randn(count, *shape, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
+    if network == DENSE:
+        known = torch.rand(count, 1, size, size, device=device) > _UNMEASURED
+        values = torch.randn(count, _CHANNELS, size, size, device=device)
+        return model.eval().to(device), (images, torch.where(known, values, torch.nan))
     return model.eval().to(device), (images, torch.randint(_LABELS, (count,), device=device))
 
 
-def _errors(network: str, model: nn.Module, batch: Batch, ways: Ways) -> dict[str, float]:
+def _target(network: str) -> Target:
+    if network == DENSE:
+        return Dense(Regression(_CHANNELS, [0.0] * _CHANNELS, [1.0] * _CHANNELS))
+    return Classes(_LABELS)
+
+
+def _errors(
+    network: str, model: nn.Module, batch: Batch, ways: Ways, loss: Loss = F.cross_entropy
+) -> dict[str, float]:
     """Each method's largest deviation from a loop over samples, relative to its tensor's largest
     entry; of those alone that take the network.
 
@@ -182,13 +205,13 @@ def _errors(network: str, model: nn.Module, batch: Batch, ways: Ways) -> dict[st
     """
     double = copy.deepcopy(model).double()
     few = batch[0][:_MICROBATCH].double(), batch[1][:_MICROBATCH]
-    exact = _mean(double, _chunked(double, 1), [few])
+    exact = _mean(double, _chunked(double, size=1, loss=loss), [few])
     errors = {FLOOR: float("nan")}
     for name, way in ways.items():
         if name == FLOOR:
             continue
         try:
-            found = _method(name, double, way)([few])
+            found = _method(name, double, way, loss)([few])
         except Exception as error:  # whatever a package meets in a network that it does not know
             reason = " ".join(str(error).split()) or type(error).__name__
             log(f"{network}: {name} does not take it, left out ({reason[:200]})")
@@ -200,19 +223,19 @@ def _errors(network: str, model: nn.Module, batch: Batch, ways: Ways) -> dict[st
     return errors
 
 
-def _method(name: str, model: nn.Module, way: Way | None) -> Method:
+def _method(name: str, model: nn.Module, way: Way | None, loss: Loss) -> Method:
     if name == FLOOR:
-        return partial(_floor, model)
+        return partial(_floor, model, loss)
     if way:
         return partial(_mean, model, way(model))
     check = "first" if name == OURS else False
-    return partial(fisher_diagonal, model, loss=F.cross_entropy, check=check)
+    return partial(fisher_diagonal, model, loss=loss, check=check)
 
 
-def _floor(model: nn.Module, batches: Batches) -> None:
+def _floor(model: nn.Module, loss: Loss, batches: Batches) -> None:
     for images, labels in batches:
         model.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        loss(model(images), labels).backward()
 
 
 def _mean(model: nn.Module, squares: Squares, batches: Batches) -> dict[str, torch.Tensor]:
@@ -226,15 +249,14 @@ def _mean(model: nn.Module, squares: Squares, batches: Batches) -> dict[str, tor
     return {name: value.div_(count) for name, value in total.items()}
 
 
-def _chunked(model: nn.Module, size: int) -> Squares:
+def _chunked(model: nn.Module, *, size: int, loss: Loss = F.cross_entropy) -> Squares:
     """Squares of the gradients of the mean losses of so many images each, times that number."""
     parameters = dict(model.named_parameters())
 
     def squares(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
         for x, y in zip(images.split(size), labels.split(size), strict=True):
-            loss = F.cross_entropy(model(x), y)
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            gradients = torch.autograd.grad(loss(model(x), y), list(parameters.values()))
             for name, gradient in zip(total, gradients, strict=True):
                 total[name].addcmul_(gradient, gradient, value=len(x))
         return total
@@ -242,12 +264,12 @@ def _chunked(model: nn.Module, size: int) -> Squares:
     return squares
 
 
-def _mapped(model: nn.Module) -> Squares:
+def _mapped(model: nn.Module, *, loss: Loss = F.cross_entropy) -> Squares:
     """torch.func's vmap over the gradient of a sample's loss."""
     parameters = {name: value.detach() for name, value in model.named_parameters()}
 
     def sample_loss(chosen, image, label):
-        return F.cross_entropy(functional_call(model, chosen, (image[None],)), label[None])
+        return loss(functional_call(model, chosen, (image[None],)), label[None])
 
     per_sample = vmap(grad(sample_loss), in_dims=(None, 0, 0))
 

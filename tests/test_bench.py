@@ -61,6 +61,19 @@ def test_every_network_of_the_fisher_benchmark_takes_its_images():
     assert used == set(DARTS_OPERATIONS[1:]) - {"sep_conv_7x7", "conv_7x1_1x7"}
 
 
+def test_the_fisher_benchmark_of_an_encoder_and_decoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(fisher_speed, "CASES", {fisher_speed.DENSE: (3, 16, 2)})
+    monkeypatch.setattr(fisher_speed, "_ENCODER", "small-cnn")
+    table = fisher_speed.run(tmp_path / "b.parquet", batches=1, rounds=1).set_index("method")
+    own = {"ours", "ours, unchecked", *fisher_speed._WAYS}
+    assert set(table.index) == {"floor", *own}
+    errors = table.loc[[name for name in own if "micro" not in name], "error"]
+    assert (errors < 1e-9).all(), errors
+    model, (images, targets) = fisher_speed._case(fisher_speed.DENSE, torch.device("cpu"))
+    assert model(images).shape == targets.shape == (2, 3, 16, 16)
+    assert 0.1 < targets.isnan().float().mean() < 0.3
+
+
 PARTS = {
     "plain": lambda: [],
     "norms that are changed in place": lambda: [BasicBlock(4, 4)],

@@ -167,7 +167,7 @@ def test_every_way_to_a_convolution(case, budget, samples, data):
     for way in ways:
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
             patch.setattr(convolutions, "_way", lambda *_, way=way: getattr(convolutions, way))
-            found = convolutions.conv2d(layer, x, g, units, budget)
+            found = convolutions.convolution(layer, x, g, units, budget)
         agree({name: found[name] for name in expected}, expected, 1e-12)
 
 
@@ -186,12 +186,13 @@ def test_the_way_to_a_convolution_follows_its_shapes(way):
     assert {*CHOSEN} == {*WAYS}
     for channels, outputs, side, kernel, groups in CHOSEN[way]:
         layer = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, groups=groups)
+        kernel = convolutions.Kernel.of(layer)
         x, g = torch.empty(8, channels, side, side), torch.empty(8, outputs, side, side)
-        assert convolutions._way(layer, x, g, 8, engine.CPU_BUDGET).__name__ == way
+        assert convolutions._way(kernel, x, g, 8, engine.CPU_BUDGET).__name__ == way
         if way == "_merged":  # which has kernels of its own in single precision alone
-            found = convolutions._way(layer, x.double(), g.double(), 8, engine.CPU_BUDGET)
+            found = convolutions._way(kernel, x.double(), g.double(), 8, engine.CPU_BUDGET)
             assert found.__name__ == "_depthwise"
-    small = nn.Conv2d(64, 64, 3, padding=1)
+    small = convolutions.Kernel.of(nn.Conv2d(64, 64, 3, padding=1))
     x = torch.empty(2, 64, 32, 32)  # whose unfolded units a GPU takes at once
     assert convolutions._way(small, x, x, 2, engine.GPU_BUDGET).__name__ == "_unfolded"
 
@@ -322,6 +323,10 @@ class Subclass(nn.Linear):
         return super().forward(x).square()
 
 
+class Unknown(nn.Conv2d):
+    """A layer that no formula is for."""
+
+
 def patched():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 5))
     model[0].forward = types.MethodType(lambda self, x: F.linear(x, self.weight).exp(), model[0])
@@ -446,8 +451,8 @@ UNUSUAL = {
     "a subclass": (lambda: nn.Sequential(Subclass(4, 5)), lambda: torch.randn(6, 4)),
     "a patched layer": (patched, lambda: torch.randn(6, 4)),
     "recurrent": (Recurrent, lambda: torch.randn(6, 3, 3)),
-    "transposed convolution": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 5)),
+    "a subclass of a convolution": (
+        lambda: nn.Sequential(Unknown(1, 2, 3), nn.Flatten(), nn.Linear(8, 5)),
         lambda: torch.randn(6, 1, 4, 4),
     ),
     "transformer": (transformer, lambda: torch.randn(6, 3, 4)),
@@ -507,6 +512,8 @@ def test_in_inference_mode():
 WIDE = {
     "groups": (lambda: nn.Conv2d(64, 64, 3, padding=1, groups=2), (64, 1, 1)),
     "wide inputs": (lambda: nn.Linear(20000, 2), (20000,)),
+    "transposed": (lambda: nn.ConvTranspose2d(64, 64, 3, groups=2), (64, 1, 1)),
+    "three dimensions": (lambda: nn.Conv3d(32, 32, 3, padding=1), (32, 2, 1, 1)),
 }
 
 
@@ -771,7 +778,7 @@ DENSE = {
         lambda: torch.randint(5, (4, 7)),
     ),
     "general": (
-        lambda: nn.ConvTranspose2d(1, 3, 2),
+        lambda: Unknown(1, 3, 2, padding=1),
         lambda: torch.randn(4, 1, 4, 4),
         lambda: torch.randint(3, (4, 5, 5)),
     ),
@@ -813,7 +820,7 @@ def test_labels_of_one_s_own(make):
     torch.manual_seed(0)
     model = make().eval()
     inputs, targets = torch.randn(6, 1, 4, 4), torch.randint(2, (6, 4, 4))
-    targets = F.pad(targets, (0, 1, 0, 1)) if isinstance(model, nn.ConvTranspose2d) else targets
+    targets = F.pad(targets, (0, 1, 0, 1)) if isinstance(model, Unknown) else targets
     share = copy.deepcopy(model).double()(inputs.double()).mean((1, 2, 3)).sigmoid().detach()
     expected = dict.fromkeys(dict(model.named_parameters()), 0.0)
     for answers, weights in ((targets, share), (1 - targets, 1 - share)):

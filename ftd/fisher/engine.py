@@ -16,7 +16,7 @@ from torch.func import vmap
 
 from ftd.errors import UserError
 from ftd.fisher.batches import Batches, told, whole_units
-from ftd.fisher.estimators import Choices, Labels, LabelsOf
+from ftd.fisher.estimators import Choices, Labels, LabelsOf, Spread, drawn
 from ftd.fisher.general import General, Loss, apart, scalar, squared, taken
 from ftd.fisher.keeping import Parameters, borrowed, expect_gradients, home_of, kept
 from ftd.fisher.layers import FORMULAS, Formula, Function, Squares
@@ -47,13 +47,13 @@ def fisher_diagonal(
     check: str | bool = "first",
     seed: int = 0,
     device: torch.device | str | None = None,
+    spread: Spread | None = None,
 ) -> Diagonal:
     """Mean over samples of the squared gradient of each sample's own loss, by parameter.
 
     The diagonal of the empirical Fisher information F = 1/|X| Σ g gᵀ (Le et al. 2022, section
-    III) for any module: exact, one gradient per sample, frozen parameters included. Built beside
-    an ordinary pass are some ``CPU_BUDGET`` (by thread) or ``GPU_BUDGET`` bytes, or one unit's
-    share of one layer. The model is left as it was found.
+    III) for any module: exact, frozen parameters included. Beside an ordinary pass, ``CPU_BUDGET``
+    (by thread) or ``GPU_BUDGET`` bytes, or one unit's share of one layer. The model is left as is.
 
     Args:
         model: in evaluation mode.
@@ -61,19 +61,19 @@ def fisher_diagonal(
         loss: (outputs, targets) → scalar; a sample's loss is that of the batch holding it alone.
             It may use parameters, and what the model keeps of its forward pass.
         estimator: ``"empirical"`` (the data's labels), ``"sampled"`` (a label drawn from the
-            model) or ``"expected"`` (the mean over all labels under it).
+            model) or ``"expected"`` (the mean over labels under it: all, or several drawn).
         labels_of: the labels of the last two, as ``ftd.Target.labels_of`` gives them; ``None``:
             classes under the softmax of outputs [B, classes].
         microbatch: samples to a unit. More than one gives the squares of the micro-batches' mean
             gradients, as the paper's released code does; a short last one is dropped.
-        pool_first_dimension: each parameter's values become their mean over its first dimension,
-            as the released code does next.
+        pool_first_dimension: values become means over each tensor's first dimension, as there.
         formulas: by layer type, beside or in place of the built-in ones; see ``Formula``. What
             one gives beside its parameters' squares, e.g. ``A``, is named ``<layer>:A``.
         check: whether samples' own passes give the same, on the ``"first"`` batch of a shape, on
             ``"every"`` one, or unseen (``False``); where they do not, a slower way is taken.
         seed: of the labels drawn.
         device: where to compute; ``None``: where the model is.
+        spread: takes up the error of the labels' draws, where there are several.
 
     Returns:
         float64 tensors, keyed and shaped as ``model.named_parameters()``; |g|² of complex ones.
@@ -89,7 +89,7 @@ def fisher_diagonal(
     labels = Labels(estimator, labels_of, microbatch, device, seed)
     with borrowed(model, callable_loss(loss), device) as (state, lent):
         general = General(model, loss, state, microbatch)
-        engine = _Engine(general, labels, lent, _merged(formulas), check)
+        engine = _Engine(general, labels, lent, _merged(formulas), check, spread)
         for inputs, targets in whole_units(batches, microbatch, device):
             engine.add(inputs, targets)
         with torch.inference_mode(False):
@@ -153,6 +153,7 @@ class _Engine:
         lent: Parameters,
         formulas: Formulas,
         check: str | bool,
+        spread: Spread | None,
     ):
         if check not in CHECKS:
             raise UserError(f"check {check!r}: expected 'first', 'every' or False")
@@ -163,6 +164,8 @@ class _Engine:
         self.parameters = general.parameters
         self.total: Diagonal = {}
         self.units = 0
+        self.spread = spread
+        self.traces: dict[int, torch.Tensor | float] = {}  # of a batch, by draw
         self.tapped = tappable(self.model, formulas)
         self.shapes: set[torch.Size] = set()
 
@@ -178,6 +181,8 @@ class _Engine:
                     like = self.parameters.get(name, value)
                     self.total[name] = torch.zeros_like(like, dtype=torch.float64)
                 self.total[name] += value
+        if self.spread and self.traces:
+            self.spread.add([float(trace) for trace in self.traces.values()])
         self.shapes.add(inputs.shape)
         self.units += len(inputs) // self.microbatch
 
@@ -232,11 +237,12 @@ class _Engine:
                 choices = self._by_formulas(inputs, targets, found, spots)
             else:
                 choices = self.labels.of_each(self.model, inputs, targets)
-                if spots:
-                    spots.choose(len(choices))
+                self._choose(choices, spots)
             names = self._uncovered()
-            if names:
-                found |= self.general.squares(names, inputs, choices, self.budget, spots)
+            for number, choice in enumerate(choices if names else ()):
+                kept_in = spots if spots and number == spots.choice else None
+                squares = self.general.squares(names, inputs, choice, self.budget, kept_in)
+                self._gather(found, number, squares)
         finally:
             if self._batched():  # a plain loop's state goes on from sample to sample
                 self.state.restore()
@@ -257,8 +263,7 @@ class _Engine:
             for sums, unit in zip(spots.sums, spots.units, strict=True) if compared else ():
                 rows = slice(unit * self.microbatch, (unit + 1) * self.microbatch)
                 add_sums(sums, self._by_name(module, self._formula(module, x[rows], g[rows])))
-            for name, value in self._by_name(module, self._formula(module, x, g)).items():
-                found[name] = found[name] + value if name in found else value
+            self._gather(found, number, self._by_name(module, self._formula(module, x, g)))
 
         marks: Marks = {}
         taps = Taps(self.tapped, self.formulas, visit, marking(marks, spots) if spots else None)
@@ -266,8 +271,7 @@ class _Engine:
         if spots:
             self._see_alone(spots, inputs, marks, outputs)
         choices = self.labels.of(outputs, targets)
-        if spots:
-            spots.choose(len(choices))
+        self._choose(choices, spots)
         for number, (labels, weights) in enumerate(choices):
             with taps:  # which sees parameters that the loss uses
                 losses = self._losses(outputs, labels)
@@ -275,6 +279,20 @@ class _Engine:
                 losses = losses * weights.sqrt().to(losses.dtype)
             taps.backward(losses.sum(), keep=number + 1 < len(choices))
         return choices
+
+    def _choose(self, choices: Choices, spots: Spots | None) -> None:
+        """Which choice of labels is compared, and whether each one's trace is kept."""
+        if spots:
+            spots.choose(len(choices))
+        several = self.spread is not None and drawn(choices)
+        self.traces = dict.fromkeys(range(len(choices)), 0.0) if several else {}
+
+    def _gather(self, found: Diagonal, number: int, squares: Squares) -> None:
+        """Add squares at a choice of labels to what was found."""
+        for name, value in squares.items():
+            found[name] = found[name] + value if name in found else value
+            if number in self.traces and name in self.parameters:
+                self.traces[number] = self.traces[number] + value.sum(dtype=torch.float64)
 
     def _formula(self, module: nn.Module, x: torch.Tensor, g: torch.Tensor) -> Squares:
         """A layer's squares, a chunk of units at a time."""

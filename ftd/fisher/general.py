@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from ftd.errors import UserError
 from ftd.fisher.batches import told
-from ftd.fisher.estimators import Choices
+from ftd.fisher.estimators import Choice
 from ftd.fisher.keeping import State
 from ftd.fisher.spots import Spots
 from ftd.runtime.progress import log
@@ -60,28 +60,27 @@ class General:
         self,
         names: list[str],
         inputs: torch.Tensor,
-        choices: Choices,
+        choice: Choice,
         budget: int,
         spots: Spots | None,
     ) -> Gradients:
-        """Σ over units of the squared gradients of the parameters that are named."""
+        """Σ over units of the squared gradients of the parameters that are named.
+
+        ``spots``: to keep two units' own in, of this choice of labels.
+        """
         found: Gradients = {}
         size = sum(self.parameters[name].nbytes for name in names)
-        step = max(1, budget // max(1, size))
-        for number, (labels, weights) in enumerate(choices):
-            first = 0
-            for x, y, share in self._chunks(inputs, labels, weights, step):
-                for name, gradient in self._gradients(names, x, y).items():
-                    squares = squared(gradient)
-                    if share is not None:
-                        squares = squares * share.to(squares.dtype).view(
-                            -1, *[1] * (squares.dim() - 1)
-                        )
-                    if spots and number == spots.choice:
-                        spots.keep_of(name, squares, first)
-                    value = squares.sum(0)
-                    found[name] = found[name] + value if name in found else value
-                first += len(x)
+        step, first = max(1, budget // max(1, size)), 0
+        for x, y, share in self._chunks(inputs, *choice, step):
+            for name, gradient in self._gradients(names, x, y).items():
+                squares = squared(gradient)
+                if share is not None:
+                    squares = squares * share.to(squares.dtype).view(-1, *[1] * (squares.dim() - 1))
+                if spots:
+                    spots.keep_of(name, squares, first)
+                value = squares.sum(0)
+                found[name] = found[name] + value if name in found else value
+            first += len(x)
         return found
 
     def own_gradients(self, names: list[str], x: torch.Tensor, y: torch.Tensor) -> Gradients:

@@ -16,7 +16,7 @@ from torch import nn
 from ftd.fisher import convolutions, layers
 from ftd.fisher.batches import Batches
 from ftd.fisher.engine import Diagonal, fisher_diagonal
-from ftd.fisher.estimators import LabelsOf
+from ftd.fisher.estimators import LabelsOf, Spread
 from ftd.fisher.general import Loss
 
 Information = dict[str, torch.Tensor]
@@ -30,6 +30,7 @@ def information(
     estimator: str = "empirical",
     labels_of: LabelsOf | None = None,
     check: str | bool = "first",
+    spread: Spread | None = None,
 ) -> Information:
     """The Fisher diagonal, and ``<layer>:A`` [I, I] and ``<layer>:B`` [O, O] beside it, float64.
 
@@ -40,7 +41,7 @@ def information(
         kind: replace(layers.FORMULAS[kind], squares=squares)
         for kind, squares in ((nn.Linear, _linear), (nn.Conv2d, _conv2d))
     }
-    same = {"estimator": estimator, "labels_of": labels_of, "check": check}
+    same = {"estimator": estimator, "labels_of": labels_of, "check": check, "spread": spread}
     return fisher_diagonal(model, batches, loss=loss, formulas=formulas, **same)
 
 
@@ -54,7 +55,7 @@ def _linear(
 def _conv2d(
     layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, units: int, budget: int
 ) -> layers.Squares:
-    found = convolutions.conv2d(layer, x, g, units, budget)
+    found = convolutions.convolution(layer, x, g, units, budget)
     if layer.groups > 1:
         return found
     size = math.prod(layer.kernel_size)

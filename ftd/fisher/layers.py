@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ftd.fisher.convolutions import conv2d
+from ftd.fisher.convolutions import convolution, transposed
 from ftd.fisher.outer import add_outer_squares
 
 Squares = dict[str, torch.Tensor]
@@ -121,7 +121,12 @@ def _looked_up(layer: nn.Embedding) -> bool:
 
 FORMULAS: dict[type[nn.Module], Formula] = {
     nn.Linear: Formula(linear, accepts=_plain),
-    nn.Conv2d: Formula(conv2d, (4,), _plain),
+    nn.Conv1d: Formula(convolution, (3,), _plain),
+    nn.Conv2d: Formula(convolution, (4,), _plain),
+    nn.Conv3d: Formula(convolution, (5,), _plain),
+    nn.ConvTranspose1d: Formula(transposed, (3,), _plain),
+    nn.ConvTranspose2d: Formula(transposed, (4,), _plain),
+    nn.ConvTranspose3d: Formula(transposed, (5,), _plain),
     nn.BatchNorm1d: Formula(batch_norm, (2, 3), _with_statistics),
     nn.BatchNorm2d: Formula(batch_norm, (4,), _with_statistics),
     nn.BatchNorm3d: Formula(batch_norm, (5,), _with_statistics),

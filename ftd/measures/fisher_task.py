@@ -11,7 +11,7 @@ from ftd.errors import UserError
 from ftd.fisher import kronecker
 from ftd.fisher.batches import Batches
 from ftd.fisher.engine import fisher_diagonal
-from ftd.fisher.estimators import LabelsOf
+from ftd.fisher.estimators import LabelsOf, Spread
 from ftd.fisher.general import Loss
 from ftd.fisher.kronecker import Information
 from ftd.measures import FISHER
@@ -98,6 +98,7 @@ def on_task(
     settings: "FisherSettings",
     align: "str | Alignment" = "index",
     check: str | bool = "first",
+    spread: Spread | None = None,
 ) -> Information:
     """A network's Fisher information on a task's ``fisher`` part, the head in the task's order.
 
@@ -122,18 +123,25 @@ def on_task(
         structure=settings.structure,
         pool_first_dimension=settings.pool_first_dimension,
         check=check,
+        spread=spread,
     )
 
 
 def on_own_task(
-    model: nn.Module, data: "Data", settings: "FisherSettings", what: str
+    model: nn.Module,
+    data: "Data",
+    settings: "FisherSettings",
+    what: str,
+    spread: Spread | None = None,
 ) -> Information:
     """F_bb: a network's Fisher information on the ``fisher`` part of its own task.
+
+    ``spread`` takes up the error of the labels' draws, where the target draws several.
 
     Raises:
         UserError: a zero or non-finite trace; ``what`` names the network.
     """
-    found = on_task(model, data, settings)
+    found = on_task(model, data, settings, spread=spread)
     unit_trace(found, f"{what} on its own task")
     return found
 
@@ -151,6 +159,7 @@ def aligned_information(
     pool_first_dimension: bool = False,
     check: str | bool = "first",
     device: torch.device | None = None,
+    spread: Spread | None = None,
 ) -> Information:
     """A network's Fisher information with its outputs aligned, by the network's parameters.
 
@@ -158,7 +167,8 @@ def aligned_information(
     arguments are those of ``fisher_diagonal``.
     """
     adapted = alignment.adapt(model)
-    same = {"loss": loss, "labels_of": labels_of, "estimator": estimator, "check": check}
+    same = {"loss": loss, "labels_of": labels_of, "estimator": estimator}
+    same |= {"check": check, "spread": spread}
     if structure == "kronecker":
         found = kronecker.information(adapted, batches, **same)
     else:

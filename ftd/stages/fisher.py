@@ -33,6 +33,7 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
             for, fewer images than a micro-batch has, or a zero or non-finite trace.
     """
     # torch: seconds that rules and --help would pay.
+    from ftd.fisher.estimators import Spread
     from ftd.fisher.kronecker import layers_of
     from ftd.measures.fisher_task import on_own_task
     from ftd.runtime.threads import setup
@@ -55,7 +56,8 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
             f"{settings.microbatch}; lower fisher.microbatch, or give more images (fisher.samples, "
             "the data set's parts)"
         )
-    found = on_own_task(model, data, settings, probe.name_of(facts))
+    spread = Spread()
+    found = on_own_task(model, data, settings, probe.name_of(facts), spread)
     made = decides(experiment, **names)
     about = names | {
         "samples": count,
@@ -64,6 +66,9 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
         "slice": sliced.facts["sha256"],
         "device": data.device.type,
     }
+    error = spread.relative()
+    if error is not None:  # a standard error, relative to the trace: of targets alone that draw
+        about["trace_error"] = error
     decided = record("fisher", VERSION, made["settings"], made["parts"])
     store.write_tensors(experiment.output(LAYOUT.fisher, **names), found, about | decided)
 
@@ -75,6 +80,7 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     yield from library.same(library.path(LAYOUT.probe, **names), facts["probe"], "probe")
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     yield from must(facts["samples"] >= 1, "no samples")
+    yield from must(facts.get("trace_error", 0.0) >= 0, "a negative trace_error")
     yield from finite(path)
     if facts["settings"]["structure"] == "diagonal":
         yield from not_negative(path)

@@ -72,7 +72,9 @@ class Target(Protocol):
         """Targets that gradients are taken at, and their weights [B] (``None``: 1).
 
         Outputs are detached. ``estimator`` is ``sampled`` (drawn from the network) or
-        ``expected`` (all there are); micro-batches need weights that are ``None``.
+        ``expected``: all outcomes by their probabilities, or, where those are too many, m
+        independent draws of the weight 1/m, whose mean has no bias. A backward pass each;
+        micro-batches need weights that are ``None``.
         """
 
     def align(self, model: "nn.Module", batches: "Batches", how: str) -> Alignment:
