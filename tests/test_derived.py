@@ -228,7 +228,7 @@ def test_a_pillar_bends_in_one_direction():
 def test_a_small_ball_s_curvatures_are_clipped():
     depth, _ = ball((0.0, 0.0, 0.6), 0.12)
     found = derive("curvatures", depth)[:, 31:33, 31:33]
-    assert 1 / 0.12 > CURVATURE_LIMIT and np.allclose(found, CURVATURE_LIMIT, atol=1e-4)
+    assert CURVATURE_LIMIT < 1 / 0.12 and np.allclose(found, CURVATURE_LIMIT, atol=1e-4)
 
 
 def test_curvatures_go_with_the_inverse_of_the_size():
