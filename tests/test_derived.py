@@ -107,6 +107,14 @@ def test_where_nothing_is_measured_nothing_is_defined(name):
     assert np.isfinite(derive(name, lonely)).sum() <= 1
 
 
+def test_normals_need_two_rows_of_three_pixels():
+    depth = np.full(SHAPE, np.nan)
+    depth[4, 4], depth[4, 5], depth[5, 4] = 2.0, 2.1, 2.2
+    depth[30:32, 30:33] = 2.0
+    seen = np.isfinite(derive("normals", depth)[0])
+    assert seen[30:32, 30:33].all() and seen.sum() == 6
+
+
 @pytest.mark.parametrize("name", DERIVED)
 def test_a_mirrored_frame_has_the_mirrored_target(name):
     frame = rough(1)
@@ -217,6 +225,12 @@ def test_a_pillar_bends_in_one_direction():
     assert np.abs(pillar[0] - 1 / radius).max() < 0.1 / radius and np.abs(pillar[1]).max() < 0.1
 
 
+def test_a_small_ball_s_curvatures_are_clipped():
+    depth, _ = ball((0.0, 0.0, 0.6), 0.12)
+    found = derive("curvatures", depth)[:, 31:33, 31:33]
+    assert CURVATURE_LIMIT < 1 / 0.12 and np.allclose(found, CURVATURE_LIMIT, atol=1e-4)
+
+
 def test_curvatures_go_with_the_inverse_of_the_size():
     depth, _ = ball((0.0, 0.0, 2.0), 0.9)
     inner = np.s_[:, 24:40, 24:40]
@@ -227,23 +241,25 @@ def test_curvatures_go_with_the_inverse_of_the_size():
 # Steps --------------------------------------------------------------------------------------------
 
 
-def step(share, turned=False):
-    """Two walls, the right one farther by a share, seen between the columns 31 and 32."""
-    depth = np.full(SHAPE, 2.0)
-    depth[:, 32:] *= 1 + share
+def step(share, turned=False, side=64):
+    """Two walls, the right one farther by a share, seen side by side."""
+    depth = np.full((side, side), 2.0)
+    depth[:, side // 2 :] *= 1 + share
     return depth.T if turned else depth
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_an_occlusion_edge_is_at_the_step_and_nowhere_else(turned):
-    found = derive("occlusion-edges", step(0.5, turned))[0]
-    profile = (found.T if turned else found)[32]
-    assert set(np.flatnonzero(profile == profile.max())) == {31, 32}
-    assert (np.diff(profile[:32]) >= 0).all() and (np.diff(profile[32:]) <= 0).all()
-    reach = round(4 * OCCLUSION_SIGMA)
-    assert (profile[: 31 - reach] == 0).all() and (profile[33 + reach :] == 0).all()
-    offsets = np.arange(-20, 21)
-    weights = np.exp(-(offsets**2) / (2 * OCCLUSION_SIGMA**2))
+@pytest.mark.parametrize(("turned", "side"), [(False, 64), (True, 64), (False, 128)])
+def test_an_occlusion_edge_is_at_the_step_and_nowhere_else(turned, side):
+    found = derive("occlusion-edges", step(0.5, turned, side))[0]
+    upright = found.T if turned else found
+    middle, profile = side // 2, upright[side // 2]
+    assert np.allclose(upright, profile, atol=1e-6)  # at the border too
+    assert set(np.flatnonzero(profile == profile.max())) == {middle - 1, middle}
+    assert (np.diff(profile[:middle]) >= 0).all() and (np.diff(profile[middle:]) <= 0).all()
+    sigma = OCCLUSION_SIGMA * side / 64
+    reach = round(4 * sigma)
+    assert (profile[: middle - 1 - reach] == 0).all() and (profile[middle + 1 + reach :] == 0).all()
+    weights = np.exp(-(np.arange(-20, 21) ** 2) / (2 * sigma**2))
     peak = (weights[20] + weights[21]) / weights.sum()  # two columns of 1, smoothed
     assert profile.max() == pytest.approx(peak, rel=1e-3)
 
