@@ -140,11 +140,11 @@ def test_a_derived_file_of_other_images_is_refused(made, tmp_path):
     sliced = read_slice(made.input(LAYOUT.slice, task="edges"))
     images = tmp_path / "frames.safetensors"
     images.write_bytes(made.images_of("edges").read_bytes())
-    with pytest.raises(UserError, match="texture-edges.*no such file"):
+    with pytest.raises(UserError, match=r"texture-edges.*no such file"):
         TaskData(sliced, images, {"train": None})
     other = {name: value + 1 for name, value in tensors.items()}
     store.write_tensors(tmp_path / "frames" / "texture-edges.safetensors", other, facts)
-    with pytest.raises(UserError, match="not the values that .* was made of"):
+    with pytest.raises(UserError, match=r"not the values that .* was made of"):
         TaskData(sliced, images, {"train": None})
 
 
