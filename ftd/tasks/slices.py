@@ -136,7 +136,10 @@ def measured(task: str, settings: Task, values: np.ndarray) -> dict:
     if kind.describe is None:
         return {}
     with named(f"tasks.{task}: target {settings.target!r} failed"):
-        return dict(resolve(kind.describe)(settings, values))
+        try:
+            return dict(resolve(kind.describe)(settings, values))
+        except UserError as error:
+            raise UserError(f"tasks.{task}.{error}") from error
 
 
 def read_slice(path: Path) -> Slice:
