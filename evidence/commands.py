@@ -263,11 +263,17 @@ def keep_transfer(
 
 
 @app.command("transfer-tables")
-def transfer_tables() -> None:
+def transfer_tables(
+    frozen: Annotated[
+        Path | None,
+        typer.Option(help="An earlier list of measures: its table alone. [default: the page's]"),
+    ] = None,
+) -> None:
     """Agreement of measures with gains, over all kept sets: docs/transfer/agreement.parquet."""
     from evidence import transfer_tables
 
-    print("\n".join(transfer_tables.run()))
+    given = {"fixed": frozen} if frozen else {}
+    print("\n".join(transfer_tables.run(**given)))
 
 
 @app.command("mean-ranks")

@@ -22,17 +22,21 @@ class Frozen(Section):
 
     Attributes:
         comment: why these measures.
-        choosing: the sets on which they were chosen; all others are held out.
+        choosing: the sets on which they were chosen.
+        held_out: those that judge them; ``None``: all others.
         measures: at most ``MOST`` measures or combinations.
     """
 
     comment: str
     choosing: list[str]
+    held_out: list[str] | None = None
     measures: list[str]
 
-    @field_validator("choosing", "measures")
+    @field_validator("choosing", "held_out", "measures")
     @classmethod
-    def _some_each_once(cls, names: list[str]) -> list[str]:
+    def _some_each_once(cls, names: list[str] | None) -> list[str] | None:
+        if names is None:
+            return None
         if not names:
             raise ValueError("names nothing")
         return no_duplicates(names)

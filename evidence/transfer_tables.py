@@ -49,7 +49,7 @@ class Pool:
     measures: list[str] | None
 
 
-def run(draws: int = DRAWS) -> list[str]:
+def run(draws: int = DRAWS, fixed: Path = frozen.PLACE) -> list[str]:
     """Write ``docs/transfer/agreement.parquet``, and its main table into ``docs/transfer.md``.
 
     What measures are to be trusted with follows from it: see ``evidence.transfer_trust``.
@@ -59,39 +59,83 @@ def run(draws: int = DRAWS) -> list[str]:
     as the truth), ``gate`` (whether only truths with signal count), and those of
     ``ftd.transfer.agreement.summary``. Differences are of the means over truths alone.
 
+    Args:
+        fixed: the frozen list. Of another than the page's, such as an earlier one, there is the
+            table alone: ``frozen-first.yaml`` makes ``agreement-first.parquet``.
+
     Returns:
-        The lines of the page that it wrote.
+        The lines of the page that it wrote, or would have.
 
     Raises:
         UserError: nothing kept, unreadable tables, a frozen list that does not fit them, or a page
             without its marks.
     """
+    current = fixed == frozen.PLACE
+    if not current and not fixed.exists():
+        raise UserError(f"{fixed}: no such file")
     names = kept_transfer.names()
     if not names:
         raise UserError(
             f"{kept_transfer.TABLES}: no set is kept; add one by: python -m evidence keep-transfer"
         )
-    transfer_page.expect_marks(transfer_page.BEGIN, transfer_trust.BEGIN, transfer_figures.BEGIN)
-    fixed, sets = frozen.load(frozen.PLACE), {}
-    for name in names:
-        log(f"set {name}")
-        sets[name] = kept_transfer.load(name)
+    if current:
+        marks = (transfer_page.BEGIN, transfer_trust.BEGIN, transfer_figures.BEGIN)
+        transfer_page.expect_marks(*marks)
+    listed = frozen.load(fixed)
+    sets = {name: _loaded(name) for name in _judged(fixed, listed, names)}
     signals = {name: gains.signal(each.gains) for name, each in sets.items()}
-    cells = {name: cells_of(each, signals[name]) for name, each in sets.items()}
-    found = [summaries(pool, cells, draws) for pool in pools(cells, fixed)]
-    table = pd.concat(found, ignore_index=True)
-    numbers = ["value", "low", "high"]
-    table = table.astype(dict.fromkeys(numbers, "float32")).astype({"role": "string"})
+    gate = {name: passed(each) for name, each in signals.items()}
+    table = _table(sets, signals, listed, draws)
     facts = {
         "sets": {name: each.facts["sha256"] for name, each in sets.items()},
-        "frozen": fixed and fixed.model_dump(),
-        "gate": {name: passed(each) for name, each in signals.items()},
+        "frozen": listed and listed.model_dump(),
+        "gate": gate,
         "draws": draws,
     }
-    store.write_table(OUT, pa.Table.from_pandas(table, preserve_index=False), facts)
+    out = OUT if current else OUT.parent / fixed.with_suffix(OUT.suffix).name.replace(*_NAMES)
+    store.write_table(out, pa.Table.from_pandas(table, preserve_index=False), facts)
+    if not current:
+        return transfer_page.fragment(table, gate)
     transfer_trust.write(table, store.checksum(OUT))
-    _draw(sets, fixed)
-    return transfer_page.write(table, facts["gate"])
+    _draw(sets, listed)
+    return transfer_page.write(table, gate)
+
+
+_NAMES = frozen.PLACE.stem, OUT.stem
+"""What a list's file and its table's are called."""
+
+
+def _loaded(name: str) -> Kept:
+    log(f"set {name}")
+    return kept_transfer.load(name)
+
+
+def _judged(path: Path, listed: Frozen | None, names: list[str]) -> list[str]:
+    """The sets that a list was chosen on, and those that judge it; without one, all.
+
+    Raises:
+        UserError: one of these is not kept.
+    """
+    if listed is None:
+        return names
+    for key in ("choosing", "held_out"):
+        if strange := [name for name in getattr(listed, key) or () if name not in names]:
+            raise UserError(f"{path}: {key}: the set {strange[0]!r} is not kept")
+    return names if listed.held_out is None else [*listed.choosing, *listed.held_out]
+
+
+def _table(
+    sets: Mapping[str, Kept],
+    signals: Mapping[str, pd.DataFrame],
+    listed: Frozen | None,
+    draws: int,
+) -> pd.DataFrame:
+    """The summaries of all pools."""
+    cells = {name: cells_of(each, signals[name]) for name, each in sets.items()}
+    found = [summaries(pool, cells, draws) for pool in pools(cells, listed)]
+    table = pd.concat(found, ignore_index=True)
+    numbers = dict.fromkeys(["value", "low", "high"], "float32")
+    return table.astype(numbers).astype({"role": "string"})
 
 
 def _draw(sets: Mapping[str, Kept], fixed: Frozen | None) -> None:
@@ -123,13 +167,11 @@ def pools(cells: Mapping[str, pd.DataFrame], fixed: Frozen | None) -> list[Pool]
     """Each set alone, and those that are taken together.
 
     Raises:
-        UserError: a set for choosing that is not kept, or one held out that lacks a frozen measure.
+        UserError: a set that is held out lacks a frozen measure.
     """
     if fixed is None:
         alone = [Pool(name, [name], None, None) for name in cells]
         return [*alone, Pool(ALL, list(cells), None, None)]
-    if strange := [name for name in fixed.choosing if name not in cells]:
-        raise UserError(f"{frozen.PLACE}: choosing: the set {strange[0]!r} is not kept")
     held = [name for name in cells if name not in fixed.choosing]
     for name in held:
         known = {*cells[name].query("arm == 'all'")["measure"]}

@@ -103,7 +103,7 @@ def test_overlays_for_architectures_make_images_and_measures_small(name):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "parquet").glob("*.yaml")))
 def test_every_other_loader_is_valid(path):
-    found = config.load(CONFIG / path.name, path)
+    found = config.load(CONFIG / path.name.replace("transfer-", "transfer/"), path)
     assert {data.loader for data in found.datasets.values()} == {"parquet"}
 
 

@@ -411,6 +411,28 @@ def test_trust_is_of_the_sets_that_are_held_out_and_of_truths_with_signal():
     assert rows[1] == ["| leep", "no", "100% [100%, 100%]"] and len(rows) == 4
 
 
+def test_an_earlier_list_keeps_its_judges():
+    put("one", numbers({"leep": 1, "nce": 1, "fisher": -1}))
+    for name in ("two", "three"):
+        put(name, numbers({"leep": 1, "fisher": -1}))
+    freeze(choosing=["one", "two"])
+    first = frozen.PLACE.with_name("frozen-first.yaml")
+    early = {"comment": "Why.", "choosing": ["one"], "held_out": ["two"], "measures": ["leep"]}
+    first.write_text(yaml.safe_dump(early))
+    tables()
+    page_before, trust_before = transfer_page.PAGE.read_text(), transfer_trust.OUT.read_bytes()
+    command = ["transfer-tables", "--frozen", str(first)]
+    done = CliRunner().invoke(commands.app, command, catch_exceptions=False)
+    assert "| measure | one | two (held out) | sets for choosing: Spearman |" in done.stdout
+    own = store.read_table(transfer_tables.OUT.with_name("agreement-first.parquet")).to_pandas()
+    assert {*own["set"]} == {"one", "two", frozen.HELD_OUT, trust.CHOOSING}
+    assert transfer_page.PAGE.read_text() == page_before
+    assert transfer_trust.OUT.read_bytes() == trust_before
+    first.write_text(yaml.safe_dump(early | {"held_out": ["four"]}))
+    with pytest.raises(UserError, match=r"first\.yaml: held_out: the set 'four' is not kept"):
+        transfer_tables.run(fixed=first)
+
+
 def test_figures_of_the_first_frozen_measure_and_the_papers():
     put("one", numbers({"leep": 1, "nce": 1, "fisher": -1}))
     put("two", numbers({"leep": 1, "nce": 1}))
