@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from evidence import transfer_tables, transfer_trust
-from ftd import store
+from ftd import config, store
 from ftd.errors import UserError
 from ftd.parts import MEASURES
 from ftd.transfer import agreement, trust
@@ -76,19 +76,19 @@ def test_the_page_that_says_which_measure_to_use_says_what_measures_declare():
     table = page.partition("## Which measure should I use?")[2].split("| you have |")[1]
     rows = [line.split(" | ")[1] for line in table.splitlines()[2:9]]
     named = [[MEASURES.get(name) for name in re.findall("`(.*?)`", row)] for row in rows]
-    both, unprobed, embedded, probed, anywhere, any_kind, paper = [
+    chosen, unprobed, embedded, probed, anywhere, any_kind, paper = [
         [part for kind in row for part in parts_of(kind)] for row in named
     ]
     own = {"weights", "fisher", "features", "facts", "start"}
-    assert {kind.group for kind in both} == {"seen", None}
-    assert all(kind.target == ("data",) and kind.group == "seen" for kind in unprobed)
+    assert chosen == [MEASURES.get(config.load(ROOT / "config" / "own.yaml").deciding)]
+    assert all(kind.target == ("data",) and kind.group == "seen" for kind in [*chosen, *unprobed])
     assert all({*kind.source, *kind.target} == {"embedding"} for kind in embedded)
     assert all(own & {*kind.target} and kind.common_start for kind in probed)
-    assert not any(own & {*kind.target} or kind.common_start for kind in [*unprobed, *anywhere])
+    assert not any(own & {*kind.target} or kind.common_start for kind in [*chosen, *unprobed])
     assert all(kind.kinds is None for kind in any_kind)
-    assert all(kind.kinds == ("classes",) for kind in [*unprobed, *embedded, *anywhere])
-    assert {*both} <= {*unprobed, *probed}
-    assert paper == [MEASURES.get("fisher")] and len(unprobed) > 3
+    assert all(kind.kinds == ("classes",) for kind in [*unprobed, *embedded])
+    assert {*chosen} < {*unprobed} and not anywhere  # named in the rows above
+    assert paper == [MEASURES.get("fisher")]
 
 
 def test_files_that_are_no_modules_are_installed():
