@@ -18,7 +18,8 @@ from ftd.layout import LAYOUT
 from ftd.stages import dataset
 from ftd.stages.experiment import Experiment
 from ftd.tasks.cut import PARTS, cut
-from ftd.tasks.frames import IGNORED, Values, fitted, values_of
+from ftd.tasks.frame_sizes import fitted
+from ftd.tasks.frames import IGNORED, Values, values_of
 from ftd.tasks.modality_keys import Modality
 
 SIDE = 8

@@ -45,7 +45,7 @@ class Refit:
         """
         prepared, target = given
         model, data = source.weights, target.data
-        if hasattr(model.head, "linear") and data.task.label is not None:
+        if hasattr(model.head, "linear") and data.target.metric == "accuracy":
             model = with_head(model, source.seen(target), data.target.outputs)
         else:
             model = with_fitted_head(model, data)

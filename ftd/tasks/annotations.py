@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ftd.errors import UserError
-from ftd.tasks.frames import Frame, Values, fitted
+from ftd.tasks.frame_sizes import fitted
+from ftd.tasks.frames import Frame, Values
 
 New = Callable[[tuple[int, ...], str], np.ndarray]
 """A new array of a shape and kind of numbers, which need not lie in memory."""
