@@ -116,10 +116,9 @@ class TargetKind:
         make: (facts of a task's slice) → ``ftd.Target``.
         settings: the keys of a task that are this kind's own; ``None``: it has none.
         slice: (task, settings, cut, seed) → ``ftd.tasks.slices.Sliced``: which images a task has
-            and their labels; ``None``: all that have a part, each with its annotation as target,
-            or, where the settings have a key ``of``, with that modality of its data set.
-        describe: (settings, values [N, …] of the modality in ``train``) → what ``make`` finds in
-            the facts as ``measured``; ``None``: nothing.
+            and their labels; ``None``: all that have a part, each with its annotation as target, or
+            with the modality that the settings name as ``of``.
+        describe: (settings, that modality's values [N, …] in ``train``) → the fact ``measured``.
     """
 
     make: Factory
@@ -349,7 +348,7 @@ def load_rooms() -> None:
 def load(plugins: Iterable[str]) -> dict[str, str]:
     """Import the user's files (``….py``) and modules, once; their SHA-256 by name.
 
-    A file that has changed since is imported anew, in place of what it registered before.
+    A file that has changed since is imported anew, in place of what it registered.
 
     Raises:
         UserError: one that is not there, cannot be imported, or registers what is there already.

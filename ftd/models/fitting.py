@@ -93,10 +93,10 @@ def fit(
             _join_second_half(mean, model, optimizer, losses, epochs)
 
         def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            if augment:
-                images, targets = augmented(images, targets, data.target, generator)
+            pair = augmented(images, targets, data.target, generator) if augment else None
             with mixed(data.device):
-                return data.target.loss(model(images), targets)
+                inputs, wanted = pair or (images, targets)
+                return data.target.loss(model(inputs), wanted)
 
         for epoch in progress(range(len(losses), epochs), what):
             if anneal:
