@@ -262,14 +262,17 @@ def keep_transfer(
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
+FrozenList = Annotated[
+    Path | None, typer.Option(help="Another list of measures. [default: docs/transfer/frozen.yaml]")
+]
+
+
 @app.command("transfer-tables")
-def transfer_tables(
-    frozen: Annotated[
-        Path | None,
-        typer.Option(help="An earlier list of measures: its table alone. [default: the page's]"),
-    ] = None,
-) -> None:
-    """Agreement of measures with gains, over all kept sets: docs/transfer/agreement.parquet."""
+def transfer_tables(frozen: FrozenList = None) -> None:
+    """Agreement of measures with gains, over all kept sets: docs/transfer/agreement.parquet.
+
+    Of another list than the page's its own table alone, as agreement-first.parquet.
+    """
     from evidence import transfer_tables
 
     given = {"fixed": frozen} if frozen else {}
@@ -279,11 +282,13 @@ def transfer_tables(
 @app.command("mean-ranks")
 def mean_ranks(
     first: Annotated[int, typer.Option(min=1, help="How many rows of each arm are printed.")] = 12,
+    frozen: FrozenList = None,
 ) -> None:
     """Mean ranks of up to four measures on the sets for choosing, in docs/transfer/."""
     from evidence import mean_ranks
 
-    table = mean_ranks.run().groupby(["arm", "network"]).head(first)
+    given = {"fixed": frozen} if frozen else {}
+    table = mean_ranks.run(**given).groupby(["arm", "network"]).head(first)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 

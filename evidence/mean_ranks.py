@@ -1,7 +1,7 @@
 """Mean ranks of several measures, all of them, on the sets that measures are chosen on.
 
-What ``docs/transfer/frozen.yaml`` holds was chosen with these tables in view; sets that are held
-out are not looked at.
+What ``docs/transfer/frozen-first.yaml`` holds was chosen with these tables in view; sets that are
+held out are not looked at.
 """
 
 import itertools
@@ -30,25 +30,30 @@ MOST = 4
 _OF = ["measures", "arm", "network"]
 
 
-def run(candidates: Collection[str] = CANDIDATES, most: int = MOST) -> pd.DataFrame:
+def run(
+    candidates: Collection[str] = CANDIDATES, most: int = MOST, fixed: Path = frozen.PLACE
+) -> pd.DataFrame:
     """Write ``docs/transfer/mean-ranks.parquet``; returns the means over sets, best regret first.
 
     Columns (Parquet): ``measures`` (joined by `` + ``), ``arm`` (the target's side: ``all`` its
     data, or as ``few`` images a class as the truth), ``network``, ``set``, and the statistics of
     ``ftd.transfer.agreement``, means over all truths, trials and targets alike.
 
+    Args:
+        fixed: the frozen list that names the sets.
+
     Raises:
         UserError: nothing frozen, unreadable tables, or a set that lacks a candidate.
     """
-    fixed = frozen.load(frozen.PLACE)
-    if fixed is None:
-        raise UserError(f"{frozen.PLACE}: no such file; it names the sets for choosing")
+    listed = frozen.load(fixed)
+    if listed is None:
+        raise UserError(f"{fixed}: no such file; it names the sets for choosing")
     rows = []
-    for name in fixed.choosing:
+    for name in listed.choosing:
         log(f"set {name}")
         rows += _rows(kept_transfer.load(name), list(candidates), most)
     table = pd.DataFrame(rows).astype(dict.fromkeys(STATISTICS, "float32"))
-    facts = {"candidates": list(candidates), "most": most, "choosing": fixed.choosing}
+    facts = {"candidates": list(candidates), "most": most, "choosing": listed.choosing}
     store.write_table(OUT, pa.Table.from_pandas(table, preserve_index=False), facts)
     means = table.groupby(_OF)[list(STATISTICS)].mean().reset_index()
     return means.sort_values(["arm", "network", "regret"], ignore_index=True)

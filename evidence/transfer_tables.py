@@ -70,7 +70,7 @@ def run(draws: int = DRAWS, fixed: Path = frozen.PLACE) -> list[str]:
         UserError: nothing kept, unreadable tables, a frozen list that does not fit them, or a page
             without its marks.
     """
-    current = fixed == frozen.PLACE
+    current = fixed.resolve() == frozen.PLACE.resolve()
     if not current and not fixed.exists():
         raise UserError(f"{fixed}: no such file")
     names = kept_transfer.names()

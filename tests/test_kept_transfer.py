@@ -428,6 +428,9 @@ def test_an_earlier_list_keeps_its_judges():
     assert {*own["set"]} == {"one", "two", frozen.HELD_OUT, trust.CHOOSING}
     assert transfer_page.PAGE.read_text() == page_before
     assert transfer_trust.OUT.read_bytes() == trust_before
+    lines = transfer_tables.run(draws=20, fixed=frozen.PLACE.resolve())  # the page's, however named
+    assert lines and trust_before == transfer_trust.OUT.read_bytes()
+    assert transfer_page.PAGE.read_text() == page_before
     first.write_text(yaml.safe_dump(early | {"held_out": ["four"]}))
     with pytest.raises(UserError, match=r"first\.yaml: held_out: the set 'four' is not kept"):
         transfer_tables.run(fixed=first)
