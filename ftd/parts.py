@@ -31,9 +31,8 @@ Factory = Callable[..., Any] | str
 Entry = TypeVar("Entry")
 
 SOURCES = ("nearest", "farthest", "random")
-"""Which learned tasks may restrict a search method's space."""
 STARTS = ("genotype", "weights")
-"""What a search method may take over from them."""
+"""Which learned tasks may restrict a search method's space, and what it may take over from them."""
 _ROOMS = ("ftd.tasks", "ftd.models", "ftd.measures", "ftd.measures.catalogue", "ftd.search")
 """Packages that register the parts that are always there."""
 
@@ -115,9 +114,8 @@ class TargetKind:
     Attributes:
         make: (facts of a task's slice) → ``ftd.Target``.
         settings: the keys of a task that are this kind's own; ``None``: it has none.
-        slice: (task, settings, cut, seed) → ``ftd.tasks.slices.Sliced``: which images a task has
-            and their labels; ``None``: all that have a part, each with its annotation as target, or
-            with the modality that the settings name as ``of``.
+        slice: (task, settings, cut, seed) → ``ftd.tasks.slices.Sliced``: a task's images and
+            labels; ``None``: all that have a part, each with its annotation or its modality ``of``.
         describe: (settings, that modality's values [N, …] in ``train``) → the fact ``measured``.
     """
 

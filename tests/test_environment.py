@@ -80,7 +80,8 @@ def test_the_lock_file_has_every_package_within_its_bounds():
 # Imports ------------------------------------------------------------------------------------------
 
 ON_TOP = ("drawing", "library", "stages", "cli", "tasks/loaders", "tasks/decoding")
-ON_TOP += ("tasks/derived", "measures/ranking", "measures/columns", "transfer")
+ON_TOP += ("tasks/derived", "tasks/annotations", "tasks/frame_sizes")
+ON_TOP += ("measures/ranking", "measures/columns", "transfer")
 """Where the packages of the workflow are imported; all else needs the library's alone."""
 
 

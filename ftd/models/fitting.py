@@ -93,10 +93,10 @@ def fit(
             _join_second_half(mean, model, optimizer, losses, epochs)
 
         def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            pair = augmented(images, targets, data.target, generator) if augment else None
+            if augment:
+                images, targets = augmented(images, targets, data.target, generator)
             with mixed(data.device):
-                inputs, wanted = pair or (images, targets)
-                return data.target.loss(model(inputs), wanted)
+                return data.target.loss(model(images), targets)
 
         for epoch in progress(range(len(losses), epochs), what):
             if anneal:
@@ -109,10 +109,14 @@ def fit(
         if mean:
             model.load_state_dict(mean.module.state_dict())
             update_bn(data.batches("train", batch_size, generator), model)
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        raise UserError(f"{what}: its weights are no longer finite; lower its learning_rate")
+    _expect_finite(model, what)
     model.eval()
     return losses
+
+
+def _expect_finite(model: nn.Module, what: str) -> None:
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise UserError(f"{what}: its weights are no longer finite; lower its learning_rate")
 
 
 def half_cosine(rate: float, epoch: int, epochs: int) -> float:

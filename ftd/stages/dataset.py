@@ -18,6 +18,7 @@ from ftd.store.provenance import record
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from ftd.tasks.decoding import Decoded
     from ftd.tasks.loaders import Counted
@@ -55,7 +56,6 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     """
     # Decoders and torch: what reading this module does not cost.
     import numpy as np
-    import torch
 
     from ftd.tasks.cut import check_classes, moments, parts_of
     from ftd.tasks.decoding import decode
@@ -90,29 +90,28 @@ def run(experiment: Experiment, *, dataset: str) -> None:
         check_different(dataset, decoded.prints, settings.background)
         read = _what_was_read(dataset, splits, decoded, parts)
         mean, std = moments(images, np.flatnonzero(parts == "train"))
-        tensors = {"images": images, **decoded.modalities}
-        if labels is None and decoded.annotations is not None:
-            tensors["annotations"] = decoded.annotations
-        tensors = {key: torch.from_numpy(array) for key, array in tensors.items()}
-        store.write_tensors(out, tensors, about | decided)
+        store.write_tensors(out, _tensors(images, decoded), about | decided)
     numbers = () if labels is None else np.unique(labels)
-    facts = {
-        "images": store.checksum(out),
-        "classes": {int(c): names.get(int(c), str(c)) for c in numbers},
-        "mean": mean,
-        "std": std,
-    }
-    if decoded.kinds:
-        facts["modalities"] = decoded.kinds
+    classes = {int(c): names.get(int(c), str(c)) for c in numbers}
+    facts = {"images": store.checksum(out), "classes": classes, "mean": mean, "std": std}
     facts |= about | read
     _say(dataset, facts)
     _write_cut(experiment.output(LAYOUT.cut, dataset=dataset), labels, parts, facts | decided)
 
 
+def _tensors(images: "np.ndarray", decoded: "Decoded") -> "dict[str, torch.Tensor]":
+    import torch  # as in run
+
+    tensors = {"images": images, **decoded.modalities}
+    if decoded.labels is None and decoded.annotations is not None:
+        tensors["annotations"] = decoded.annotations
+    return {key: torch.from_numpy(array) for key, array in tensors.items()}
+
+
 def _what_was_read(
     name: str, splits: "Mapping[str, Counted]", decoded: "Decoded", parts: "np.ndarray"
 ) -> dict[str, Any]:
-    """The facts ``read``, ``noted`` and ``equal images``, once all images were read."""
+    """The facts ``read``, ``noted``, ``equal images`` and ``modalities``, once all were read."""
     from ftd.tasks.loaders import counts  # as in run
     from ftd.tasks.twins import twins
 
@@ -120,7 +119,8 @@ def _what_was_read(
         split: {"images": len(images), "left out": counts(name, [images.left_out])}
         for split, images in splits.items()
     }
-    return {
+    modalities = {"modalities": decoded.kinds} if decoded.kinds else {}
+    return modalities | {
         "read": read,
         "noted": counts(name, [decoded.noted, *(images.noted for images in splits.values())]),
         "equal images": twins(decoded.prints, parts, decoded.labels),
