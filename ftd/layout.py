@@ -159,6 +159,7 @@ FIGURES = {
     "cells": "cells-{method}-{seed}.svg",
     "datasets": "datasets.html",
     "probes": "probes.html",
+    "examples": "examples-{network}-{task}.svg",
     "nearest": "nearest.html",
     "comparison": "comparison.html",
     "scatter": "scatter.svg",

@@ -98,6 +98,34 @@ rule probe_page:
         "ftd figure probes {params.given:q} > {log:q} 2>&1"
 
 
+rule example_figure:
+    input:
+        probe=at.probe.replace("{trial}", "0"),
+        slice=at.slice,
+        images=images_of,
+    output:
+        report(
+            figure_at["examples"],
+            caption="../report/examples.rst",
+            category="Data",
+            labels={
+                "network": "{network}",
+                "task": "{task}",
+                "table": "examples",
+            },
+        ),
+    log:
+        below("logs/figures/examples-{network}-{task}.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="examples"),
+    shell:
+        "ftd figure examples {params.given:q} > {log:q} 2>&1"
+
+
 rule nearest_page:
     input:
         at.nearest,

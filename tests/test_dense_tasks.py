@@ -1,15 +1,21 @@
 """Dense tasks through the stages: derived, sliced, learned, compared, transferred."""
 
+import base64
+import io
+import re
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_frames import parquet
 
 from ftd import config, store
+from ftd.drawing import examples
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.library import verify
-from ftd.stages import dataset, derive, distance, fisher, probe, report, task, transfer
+from ftd.stages import dataset, derive, distance, figures, fisher, probe, report, task, transfer
 from ftd.stages.experiment import Experiment
 from ftd.tasks.augment import augmented
 from ftd.tasks.data import TaskData
@@ -38,7 +44,7 @@ RAW = {
         }
     },
     "tasks": {
-        "depth": {"dataset": "frames", "target": "regression", "of": "depth"},
+        "depth": {"dataset": "frames", "target": "regression", "of": "depth", "unit": "metre"},
         "normal": {"dataset": "frames", "target": "unit-vectors", "of": "normal"},
         "objects": {"dataset": "frames", "target": "pixel-classes", "of": "segments"},
         "edges": {"dataset": "frames", "target": "regression", "of": "texture-edges"},
@@ -249,6 +255,62 @@ def test_dense_tasks_are_fine_tuned(made):
     sources = {*table["source"].dropna()}
     assert sources == {"depth", "objects", "edges", "scene"}
     assert table["accuracy"].nunique() > 5 and table["accuracy"].between(0, 1).all()
+
+
+# Sheets of examples -----------------------------------------------------------------------------
+
+
+def pixels(svg):
+    """The pictures of a sheet in their order, each RGBA [H, W, 4]."""
+    found = re.findall(r"base64,([^\"]+)", svg.read_text())
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in found]
+
+
+def test_there_is_a_sheet_for_every_task_of_a_modality(made):
+    wanted = [f"examples-small-cnn-{name}.svg" for name in ("depth", "normal", "objects", "edges")]
+    assert [name for name in made.figures() if name.startswith("examples")] == wanted
+    for name in ("depth", "normal", "objects", "edges"):
+        out = figures.run(made, "examples", network="small-cnn", task=name)
+        count = data_of(made, name, "val").count("val")
+        assert out.name == f"examples-small-cnn-{name}.svg" and 2 <= count <= 6
+        assert len(pixels(out)) == 3 * count + (name in ("depth", "edges"))  # and a colour bar
+        assert ("metre" in out.read_text()) == (name == "depth")
+        before = out.read_bytes()
+        figures.run(made, "examples", network="small-cnn", task=name)
+        assert out.read_bytes() == before
+
+
+def test_a_sheet_shows_frames_and_their_targets_in_their_rows(made):
+    """Inputs are the images as they are stored; vectors are coloured by their components."""
+    out = figures.run(made, "examples", network="small-cnn", task="normal")
+    sliced = read_slice(made.input(LAYOUT.slice, task="normal"))
+    rows = sliced.index[sliced.part == "val"]
+    stored = store.TensorFile(made.images_of("normal")).tensors()
+    shown = pixels(out)
+    for place, row in enumerate(rows):
+        seen = np.moveaxis(stored["images"][row].numpy(), 0, -1).astype(int)
+        assert np.abs(shown[3 * place][..., :3].astype(int) - seen).max() <= 1
+        vectors = stored["normal"][row].numpy()
+        known = np.isfinite(vectors).all(0)
+        assert np.array_equal(shown[3 * place + 1][..., 3] > 0, known)
+        colours = np.moveaxis((vectors + 1) * 255 / 2, 0, -1)[known]
+        assert np.abs(shown[3 * place + 1][known][:, :3] - colours).max() <= 2
+
+
+def test_a_prediction_equal_to_its_target_looks_like_it(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.random((2, 1, 5, 5), np.float32)
+    for wanted in (
+        rng.normal(size=(2, 1, 5, 5)).astype(np.float32),
+        rng.normal(size=(2, 2, 5, 5)).astype(np.float32),
+        rng.random((2, 3, 5, 5), np.float32),
+        rng.integers(-1, 40, (2, 1, 5, 5)),
+    ):
+        for given, same in ((wanted, True), (np.roll(wanted, 1, axis=-1), False)):
+            examples.sheet(images, wanted, given, tmp_path / "x.svg", title="x")
+            one, other = pixels(tmp_path / "x.svg")[1:3]
+            assert np.array_equal(one, other) == same
+            assert one.shape[1] == (10 if wanted.shape[1] == 2 else 5)
 
 
 def test_the_library_is_sound(made, compared):

@@ -239,12 +239,13 @@ def figure(
     figure: Annotated[
         str,
         typer.Argument(
-            help="matrix, shares, trace, cells, scatter, or a page: datasets, probes, nearest, "
-            "comparison."
+            help="matrix, shares, examples, trace, cells, scatter, or a page: datasets, probes, "
+            "nearest, comparison."
         ),
     ],
     measure: Annotated[str | None, typer.Option(help="Of matrix and shares.")] = None,
-    network: Annotated[str | None, typer.Option(help="Of matrix and shares.")] = None,
+    network: Annotated[str | None, typer.Option(help="Of matrix, shares and examples.")] = None,
+    task: Annotated[str | None, typer.Option(help="Of examples.")] = None,
     statistic: Annotated[
         str | None, typer.Option(help="Of matrix: mean or std, over trials.")
     ] = None,
@@ -254,7 +255,7 @@ def figure(
     """Draw a figure, or write a page."""
     from ftd.stages import figures as stage
 
-    names = {"measure": measure, "network": network, "statistic": statistic}
+    names = {"measure": measure, "network": network, "task": task, "statistic": statistic}
     names |= {"method": method, "seed": seed}
     given = {name: value for name, value in names.items() if value is not None}
     stage.run(experiment, figure, **given)

@@ -5,7 +5,7 @@ import importlib.util
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -50,7 +50,13 @@ _SETTINGS = {
 
 @contextmanager
 def drawing(
-    out: Path, rows: int = 1, columns: int = 1, *, sharex: bool = False, **options: Any
+    out: Path,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    sharex: bool = False,
+    widths: Sequence[float] | None = None,
+    **options: Any,
 ) -> Iterator[tuple[Figure, np.ndarray]]:
     """A new figure and its panels [rows, columns]; written to ``out`` as SVG once it is drawn.
 
@@ -58,6 +64,7 @@ def drawing(
     outside it, the user's are left as they are.
 
     Args:
+        widths: of the columns, in proportion; ``None``: all alike.
         options: further arguments of ``matplotlib.figure.Figure``.
 
     Raises:
@@ -67,7 +74,10 @@ def drawing(
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         figure = Figure(**options)
-        yield figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex)
+        yield (
+            figure,
+            figure.subplots(rows, columns, squeeze=False, sharex=sharex, width_ratios=widths),
+        )
         content = io.BytesIO()
         figure.savefig(content, format="svg", metadata={"Date": None}, bbox_inches="tight")
     store.write_bytes(out, content.getvalue())

@@ -155,16 +155,20 @@ class Experiment:
         known = self.known()
         searched = [m for m in self.config.search.methods if config.method_of(m) != HAND_DESIGNED]
         layered = [name for name in self.measures if _measure(name).layers]
+        pictured = [name for name, own in self.config.tasks.items() if hasattr(own, "of")]
         combined = {
             "matrix": self.config.measures,
             # a lone task has no pair with shares
             "shares": layered if self.config.distance.layers and len(known["task"]) > 1 else [],
         }
         return [
-            name.format(measure=measure, network=network, statistic=s, method=method, seed=seed)
+            name.format(
+                measure=measure, network=network, task=task, statistic=s, method=method, seed=seed
+            )
             for figure, name in FIGURES.items()
             for measure in (combined.get(figure, [""]))
             for network in (known["network"] if "{network}" in name else [""])
+            for task in (pictured if "{task}" in name else [""])
             for s in (STATISTICS if "{statistic}" in name else [""])
             for method in (searched if "{method}" in name else [""])
             for seed in (known["seed"] if "{seed}" in name else [""])

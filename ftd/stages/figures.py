@@ -15,6 +15,8 @@ from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, Artifact
 from ftd.names import did_you_mean
 from ftd.parts import MEASURES
+from ftd.stages import probe
+from ftd.stages import task as slices
 from ftd.stages.experiment import Experiment
 from ftd.transfer import trust
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 VERSION = 6
 _STATISTICS = {"mean": "mean", "std": "standard deviation"}
 _SOURCES_SHOWN = 5
+_FRAMES_SHOWN = 6
 
 
 def decides(experiment: Experiment, figure: str) -> dict[str, Any]:
@@ -171,6 +174,29 @@ def _probes(experiment: Experiment, out: Path) -> None:
     pages.probes(found, out)
 
 
+def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> None:
+    """Of the first trial, frames of ``val`` that lie far apart."""
+    import torch  # as in the stages before
+
+    from ftd.drawing import examples
+    from ftd.tasks.data import TaskData
+
+    sliced = slices.read(experiment, task=task)
+    model, facts = probe.load(experiment.input(LAYOUT.probe, network=network, trial=0, task=task))
+    if facts["slice"] != sliced.facts["sha256"]:
+        raise UserError(f"{sliced.path}: not the slice of {probe.name_of(facts)}; run probe again")
+    data = TaskData(sliced, experiment.images_of(task), {"val": None})
+    count = data.count("val")
+    rows = torch.linspace(0, count - 1, min(count, _FRAMES_SHOWN)).long()
+    images, targets = data.batch("val", rows)
+    with torch.inference_mode():
+        answers = data.target.answers(model.to(data.device)(images))
+    pictures = data.colours(images), data.target.shown(targets), data.target.shown(answers)
+    unit = getattr(experiment.config.tasks[task], "unit", None)
+    title = f"{task}, {network}, {len(rows)} frames of val"
+    examples.sheet(*(each.cpu().numpy() for each in pictures), out, title=title, unit=unit)
+
+
 def _datasets(experiment: Experiment, out: Path) -> None:
     from ftd.drawing import pages
 
@@ -217,6 +243,7 @@ _DRAWN_BY: dict[str, Callable[..., None]] = {
     "cells": _cells,
     "datasets": _datasets,
     "probes": _probes,
+    "examples": _examples,
     "nearest": _nearest,
     "comparison": _comparison,
     "scatter": _scatter,

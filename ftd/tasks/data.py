@@ -88,10 +88,10 @@ class TaskData:
         if generator is not None and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
         for rows in batches:
-            yield self._batch(part, rows)
+            yield self.batch(part, rows)
 
-    def _batch(self, part: str, rows: torch.Tensor) -> Batch:
-        """A batch of these images of a part, made or copied."""
+    def batch(self, part: str, rows: torch.Tensor) -> Batch:
+        """Normalised images and targets of these rows of a part, int64 [B]."""
         key = part, rows.numpy().tobytes()
         if key not in self._kept:
             made = self._made(self._parts[part], rows)
@@ -102,6 +102,10 @@ class TaskData:
             self._kept[key] = made
         images, targets = self._kept[key]  # clones: networks and measures may write into them
         return images.clone(), targets.clone()
+
+    def colours(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images [B, C, H, W] as they are stored, in [0, 1]."""
+        return images * self._std + self._mean
 
     def _made(self, images: "_Part", rows: torch.Tensor) -> Batch:
         """A batch, decoded and normalised."""

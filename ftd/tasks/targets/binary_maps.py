@@ -76,3 +76,11 @@ class BinaryMaps:
         shares = targets.nanmean(0)
         for number in range(17):
             yield shares - number / 32
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The probability of a one."""
+        return outputs.sigmoid()
+
+    def shown(self, targets: torch.Tensor) -> torch.Tensor:
+        """As they are."""
+        return targets

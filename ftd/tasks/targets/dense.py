@@ -57,6 +57,12 @@ class Kind(Protocol):
     def constants(self, targets: torch.Tensor) -> Iterable[torch.Tensor]:
         """Outputs [``outputs``, H, W] among which the best answer to all of the targets is."""
 
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The most likely targets, or their probabilities, by outputs [B, ``outputs``, H, W]."""
+
+    def shown(self, targets: torch.Tensor) -> torch.Tensor:
+        """Targets, or answers, as people look at them; see ``Dense.shown``."""
+
 
 class Dense:
     """A target of a kind, as ``ftd.Target`` says: a decoder for its head, one likelihood a pixel.
@@ -177,6 +183,18 @@ class Dense:
     def pad(self, first: Entries, second: Entries) -> tuple[Entries, Entries]:
         """Both without their heads, which two tasks do not share."""
         return without_heads(first, second)
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """What outputs say, to be compared with targets by eye: in their form."""
+        return self.kind.answers(outputs)
+
+    def shown(self, targets: torch.Tensor) -> torch.Tensor:
+        """Targets, or answers, to be drawn: [B, C, H, W].
+
+        Numbers in their unit, NaN where nothing was measured; of three channels, colours in [0, 1];
+        or class numbers (integers), negative where none counts.
+        """
+        return self.kind.shown(targets)
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """One and the same for all."""

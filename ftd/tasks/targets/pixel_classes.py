@@ -88,3 +88,11 @@ class PixelClasses:
             yield torch.where((rank < most)[:, None, None], counts, -1)
             most *= 2
         yield counts
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The most likely class."""
+        return outputs.argmax(1)
+
+    def shown(self, targets: torch.Tensor) -> torch.Tensor:
+        """Class numbers [B, 1, H, W]."""
+        return targets[:, None]

@@ -101,6 +101,15 @@ class Regression:
         yield targets.nanmean(0)
         yield targets.nanmedian(0).values
 
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Outputs are standardised values."""
+        return outputs
+
+    def shown(self, targets: torch.Tensor) -> torch.Tensor:
+        """Values in the data's unit."""
+        mean, std = self._scale(targets.device, targets.dtype)
+        return targets * std + mean
+
     def _scale(self, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
         """Mean and standard deviation [C, 1, 1]."""
         both = (self.mean, self.std)

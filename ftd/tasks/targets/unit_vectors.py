@@ -75,6 +75,14 @@ class UnitVectors:
         """The mean direction of each pixel; NaN where none was measured."""
         yield F.normalize(targets.nanmean(0), dim=0)
 
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Mean directions."""
+        return F.normalize(outputs, dim=1)
+
+    def shown(self, targets: torch.Tensor) -> torch.Tensor:
+        """A colour for each direction, (v + 1) / 2."""
+        return (targets + 1) / 2
+
 
 def log_sinhc(square: torch.Tensor) -> torch.Tensor:
     """log(sinh k / k) of k², ≥ 0; values and gradients are finite at 0 and at large k."""
