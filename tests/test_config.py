@@ -67,6 +67,19 @@ def test_every_paper_overlay_is_valid(name):
     assert small.seed == paper.seed
 
 
+def test_the_ten_dense_tasks_are_the_same_on_either_data_set():
+    """In the order of the published matrix, of the same kinds and scores."""
+    derived, files = (
+        config.load(CONFIG / f"{name}.yaml") for name in ("taskonomy", "taskonomy-files")
+    )
+    kinds = [
+        {name: (own.target, getattr(own, "score", None)) for name, own in each.tasks.items()}
+        for each in (derived, files)
+    ]
+    assert list(kinds[0]) == list(kinds[1]) and kinds[0] == kinds[1] and len(kinds[0]) == 10
+    assert derived.measures == files.measures and derived.trials == files.trials == 5
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "overlays").glob("*.yaml")))
 def test_every_overlay_is_valid_over_its_experiment(path):
     """Over the file that its name begins with; two of them over several files."""

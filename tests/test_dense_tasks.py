@@ -342,6 +342,14 @@ def test_measures_of_classes_say_that_they_do_not_fit():
         config.parse(RAW | {"measures": ["leep"]})
 
 
+@pytest.mark.parametrize("measure", ["fisher", "fisher-body", "fisher-layers"])
+def test_heads_that_answer_other_questions_are_refused_before_any_job(measure):
+    with pytest.raises(UserError, match="a class in task 'scene' and a map in 'depth'; take one"):
+        config.parse(RAW | {"measures": [measure]})
+    maps = {name: own for name, own in RAW["tasks"].items() if name != "scene"}
+    assert config.parse(RAW | {"measures": [measure], "tasks": maps}).measures == [measure]
+
+
 def test_values_that_a_target_does_not_take_are_named(made, tmp_path):
     own = {"dataset": "frames", "target": "regression", "of": "depth", "score": "psnr"}
     experiment = Experiment(changed(made, tasks={"own": own}).config, tmp_path, made.root)

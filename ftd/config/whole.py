@@ -1,6 +1,7 @@
 """A whole experiment's configuration, and its schema with the sections of all parts."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, create_model, field_validator, model_validator
@@ -174,6 +175,8 @@ class Config(Section):
     def _fitting_measures(self) -> "Config":
         for name in self.measures:
             measure = MEASURES.get(name)
+            if getattr(measure, "answers", False):
+                _expect_one_question(name, self.tasks)
             for task, settings in self.tasks.items():
                 kinds = getattr(measure, "kinds", None)
                 if kinds is not None and settings.target not in kinds:
@@ -188,6 +191,18 @@ class Config(Section):
                         "take the weights away, or other measures"
                     )
         return self
+
+
+def _expect_one_question(measure: str, tasks: Mapping[str, Any]) -> None:
+    """Raises a ``ValueError`` if some of the tasks ask for a class, and others for a map."""
+    maps = [task for task, settings in tasks.items() if hasattr(settings, "of")]
+    classes = [task for task, settings in tasks.items() if settings.target == "classes"]
+    if maps and classes:
+        raise ValueError(
+            f"measures: {measure!r} has the source's network answer the target's question, a "
+            f"class in task {classes[0]!r} and a map in {maps[0]!r}; take one that compares bodies "
+            "alone, such as fisher-refit, fisher-own or displacement"
+        )
 
 
 def _of_one_start(measure: Any) -> bool:

@@ -47,6 +47,8 @@ class Measure:
         common_start: it compares weights by place, so all must come from one start.
         layers: parts are layers of the network; else there is one, the whole.
         kinds: kinds of target that it fits; ``None``: all.
+        answers: the source's network, head and all, has to answer the target's question: not where
+            one is a class for a whole image, and the other one a map.
         group: one job makes the columns of all measures of a group, which share what they see (see
             ``Side.seen``); ``None``: each has jobs of its own.
         settings: the keys of its own section.
@@ -70,6 +72,7 @@ class Measure:
     common_start: bool = False
     layers: bool = False
     kinds: tuple[str, ...] | None = None
+    answers: bool = False
     group: str | None = None
     settings: type[Section] = Section
     version: int = 1
@@ -317,6 +320,7 @@ FISHER = Measure(
     squared=True,
     common_start=True,
     layers=True,
+    answers=True,
     settings=FisherTask,
     cost="a forward and a backward pass, and the target's own probe",
     reference="Le, Soltani, Dong, Tarokh 2022, section III",

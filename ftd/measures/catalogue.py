@@ -146,6 +146,7 @@ _AS_FISHER = {
     **_FISHER,
     **_SHARE,
     "zero_to_itself": True,
+    "answers": True,
     "cost": "a forward and a backward pass" + _OWN,
 }
 _OF_LE = "Le, Soltani, Dong, Tarokh 2022, section III"

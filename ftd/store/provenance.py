@@ -10,7 +10,8 @@ import ftd
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pyarrow", "pandas", "safetensors")
+_PACKAGES = ("numpy", "scipy", "torch", "torchvision", "scikit-learn", "scikit-image", "pillow")
+_PACKAGES += ("pyarrow", "pandas", "safetensors")
 
 
 def record(
