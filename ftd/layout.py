@@ -154,6 +154,7 @@ LAYOUT = Layout()
 
 FIGURES = {
     "matrix": "{measure}-{network}-{statistic}.svg",
+    "atlas": "atlas-{measure}-{network}.svg",
     "shares": "shares-{measure}-{network}.svg",
     "trace": "trace-{method}-{seed}.svg",
     "cells": "cells-{method}-{seed}.svg",

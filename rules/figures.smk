@@ -27,6 +27,33 @@ rule matrix_figure:
         "ftd figure matrix {params.given:q} > {log:q} 2>&1"
 
 
+rule atlas_figure:
+    input:
+        distances=at.distances,
+        nearest=at.nearest,
+    output:
+        report(
+            figure_at["atlas"],
+            caption="../report/atlas.rst",
+            category="Distances",
+            labels={
+                "measure": "{measure}",
+                "network": "{network}",
+                "statistic": "atlas",
+            },
+        ),
+    log:
+        below("logs/figures/atlas-{measure}-{network}.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="atlas"),
+    shell:
+        "ftd figure atlas {params.given:q} > {log:q} 2>&1"
+
+
 rule share_figure:
     input:
         layers=at.layers,

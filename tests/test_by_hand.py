@@ -69,7 +69,8 @@ def steps() -> Iterator[tuple[str, dict]]:
     drawn = {"measure": "fisher", "network": "small-cnn"}
     for statistic in ("mean", "std"):
         yield "figure", {"figure": "matrix", "statistic": statistic, **drawn}
-    yield "figure", {"figure": "shares", **drawn}
+    for figure in ("atlas", "shares"):
+        yield "figure", {"figure": figure, **drawn}
     for figure in ("trace", "cells"):
         yield "figure", {"figure": figure, **searched}
     for figure in ("datasets", "probes", "nearest", "comparison", "scatter"):

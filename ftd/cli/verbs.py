@@ -239,12 +239,14 @@ def figure(
     figure: Annotated[
         str,
         typer.Argument(
-            help="matrix, shares, examples, trace, cells, scatter, or a page: datasets, probes, "
-            "nearest, comparison."
+            help="matrix, atlas, shares, examples, trace, cells, scatter, or a page: datasets, "
+            "probes, nearest, comparison."
         ),
     ],
-    measure: Annotated[str | None, typer.Option(help="Of matrix and shares.")] = None,
-    network: Annotated[str | None, typer.Option(help="Of matrix, shares and examples.")] = None,
+    measure: Annotated[str | None, typer.Option(help="Of matrix, atlas and shares.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="Of matrix, atlas, shares and examples.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Of examples.")] = None,
     statistic: Annotated[
         str | None, typer.Option(help="Of matrix: mean or std, over trials.")

@@ -158,7 +158,8 @@ class Experiment:
         pictured = [name for name, own in self.config.tasks.items() if hasattr(own, "of")]
         combined = {
             "matrix": self.config.measures,
-            # a lone task has no pair with shares
+            # a lone task has no pair
+            "atlas": self.config.measures if len(known["task"]) > 1 else [],
             "shares": layered if self.config.distance.layers and len(known["task"]) > 1 else [],
         }
         return [

@@ -70,14 +70,8 @@ def _matrix(
     experiment: Experiment, out: Path, *, measure: str, network: str, statistic: str
 ) -> None:
     from ftd.drawing import heatmaps
-    from ftd.measures.ranking import ranked
 
-    read = store.read_table(experiment.input(LAYOUT.nearest), ["rank"])
-    order = store.table_facts(read)["order"]
-    table = _pairs(
-        experiment, LAYOUT.distances, order, measure, network, "distance", "squared_distance"
-    )
-    tables = heatmaps.matrices(table, ranked(table), order)
+    tables, trials = _over_trials(experiment, measure, network)
     values = dict(zip(_STATISTICS, tables, strict=True))[statistic]
     title, digits = f"{measure}, {_STATISTICS[statistic]}", ".3g"
     if _squared(measure):
@@ -86,8 +80,32 @@ def _matrix(
     elif statistic == "mean":
         larger = MEASURES.get(measure).nearer == "higher"
         title += f" ({'larger' if larger else 'smaller'}: nearer)"
-    title += f"\n{network}, {table['trial'].nunique()} trial(s)"
+    title += f"\n{network}, {trials} trial(s)"
     heatmaps.matrix(values, out, title=title, digits=digits)
+
+
+def _atlas(experiment: Experiment, out: Path, *, measure: str, network: str) -> None:
+    from ftd.drawing import atlas
+
+    (mean, _), trials = _over_trials(experiment, measure, network)
+    title = f"Nearest tasks by {measure}\n{network}, {trials} trial(s)"
+    higher = MEASURES.get(measure).nearer == "higher"
+    atlas.atlas(mean, out, title=title, higher=higher)
+
+
+def _over_trials(
+    experiment: Experiment, measure: str, network: str
+) -> "tuple[tuple[pd.DataFrame, pd.DataFrame], int]":
+    """Mean and standard deviation of what sources are ranked by; the number of trials."""
+    from ftd.drawing import heatmaps
+    from ftd.measures.ranking import ranked
+
+    read = store.read_table(experiment.input(LAYOUT.nearest), ["rank"])
+    order = store.table_facts(read)["order"]
+    table = _pairs(
+        experiment, LAYOUT.distances, order, measure, network, "distance", "squared_distance"
+    )
+    return heatmaps.matrices(table, ranked(table), order), table["trial"].nunique()
 
 
 def _shares(experiment: Experiment, out: Path, *, measure: str, network: str) -> None:
@@ -238,6 +256,7 @@ def _compared(experiment: Experiment) -> "pd.DataFrame":
 
 _DRAWN_BY: dict[str, Callable[..., None]] = {
     "matrix": _matrix,
+    "atlas": _atlas,
     "shares": _shares,
     "trace": _trace,
     "cells": _cells,

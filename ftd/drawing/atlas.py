@@ -1,0 +1,116 @@
+"""A map of tasks: near ones stand close to each other, arrows lead to each one's nearest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ftd.drawing.style import drawing, matplotlib
+
+_SIZE = 10  # points, of letters
+_BOX = 0.68 * _SIZE, 2.2 * _SIZE  # a letter's width, wide ones of any font too; a label's height
+_GAP = 6.0  # points between two labels
+_ARROWS = ("black", "0.55", "0.8")  # to the nearest task, the second, the third
+
+
+def atlas(values: pd.DataFrame, out: Path, *, title: str, higher: bool = False) -> None:
+    """Tasks in the plane, with an arrow from each to its nearest three sources.
+
+    Places are those of classical scaling (``places``), moved apart where labels would overlap.
+
+    Args:
+        values: rows are sources, columns are targets, of equal names; NaN: not known.
+        higher: whether larger values are the nearer sources'.
+    """
+    names, far = list(values.columns), values.to_numpy(float, copy=True)
+    far = np.nanmax(far, initial=0.0) - far if higher else far
+    np.fill_diagonal(far, np.nan)
+    sizes = np.array([(_BOX[0] * (len(name) + 2), _BOX[1]) for name in names])
+    centres = apart(_spread(places(far), sizes), sizes)
+    low, high = (centres - sizes / 2).min(0) - _GAP, (centres + sizes / 2).max(0) + _GAP
+    with drawing(out, figsize=(high - low) / 72) as (figure, panels):
+        axes = panels[0, 0]
+        axes.set_position([0, 0, 1, 1])
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        axes.axis("off")
+        for place, target in reversed(list(enumerate(names))):
+            known = np.flatnonzero(~np.isnan(far[:, place]))
+            order = known[np.argsort(far[known, place], kind="stable")]
+            for rank, source in reversed(list(enumerate(order[: len(_ARROWS)]))):
+                end = _edge(centres[place], centres[source], sizes[source])
+                arrow = matplotlib.patches.FancyArrowPatch(centres[place], end, arrowstyle="-|>")
+                arrow.set_mutation_scale(10)
+                arrow.set(color=_ARROWS[rank], lw=1.4 - 0.3 * rank, zorder=2 - rank / 10)
+                arrow.set_gid(f"{target}-{rank + 1}-{names[source]}")
+                axes.add_patch(arrow)
+        for name, centre in zip(names, centres, strict=True):
+            box = {"boxstyle": "round", "fc": "w", "ec": "0.5"}
+            axes.text(*centre, name, ha="center", va="center", size=_SIZE, bbox=box, zorder=3)
+        figure.suptitle(title, y=1, va="bottom")
+
+
+def _edge(start: np.ndarray, end: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Where the way from a point to a label's centre meets the label."""
+    way = start - end
+    steps = size / 2 / np.maximum(np.abs(way), 1e-9)
+    return end + way * min(1.0, steps.min())
+
+
+def places(far: np.ndarray) -> np.ndarray:
+    """Points [N, 2] whose distances are nearly those given, by classical scaling.
+
+    Torgerson, *Multidimensional scaling: I*, Psychometrika 1952: the two largest eigenvalues of
+    −½ J D² J, for the mean D of both directions; the sign of an axis is that of its largest entry.
+
+    Args:
+        far: [N, N], at least 0; NaN: not known, taken for the largest; the diagonal for 0.
+    """
+    both = np.stack([far, far.T])
+    known = ~np.isnan(both)
+    sums = np.where(known, both, 0).sum(0)
+    count = known.sum(0)
+    largest = np.nanmax(far, initial=0.0)
+    mean = np.where(count > 0, sums / np.maximum(count, 1), largest)
+    np.fill_diagonal(mean, 0)
+    centred = np.eye(len(far)) - 1 / len(far)
+    found, vectors = np.linalg.eigh(-centred @ mean**2 @ centred / 2)
+    axes = vectors[:, ::-1][:, :2] * np.sqrt(np.maximum(found[::-1][:2], 0))
+    axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
+    signs = np.sign(axes[np.abs(axes).argmax(0), range(2)])
+    return axes * np.where(signs == 0, 1, signs)
+
+
+def _spread(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Points such that labels of these sizes would fill about a fifth of their square."""
+    extent = np.ptp(points, axis=0).max()
+    side = np.sqrt(5 * sizes.prod(1).sum())
+    return points * (side / extent if extent > 0 else 0.0)
+
+
+def apart(centres: np.ndarray, sizes: Sequence | np.ndarray, gap: float = _GAP) -> np.ndarray:
+    """Centres [N, 2] of labels of sizes [N, 2] that do not overlap, near to those given.
+
+    Two that do are pushed apart, each by half, along the axis that takes less; what does not end
+    is spread.
+    """
+    centres, sizes = np.array(centres, float), np.asarray(sizes, float)
+    turn = 2 * np.pi * np.arange(len(centres)) / max(len(centres), 1)
+    centres += 1e-3 * np.stack([np.cos(turn), np.sin(turn)], 1)  # equal ones have a direction
+    room = (sizes[:, None] + sizes[None]) / 2 + gap
+    for step in range(10_000):
+        between = centres[:, None] - centres[None]
+        overlap = room - np.abs(between)
+        overlap[np.diag_indices(len(centres))] = 0
+        touching = (overlap > 1e-6).all(-1)
+        if not touching.any():
+            return centres
+        along = overlap.argmin(-1)
+        push = np.take_along_axis(overlap, along[..., None], -1)[..., 0] * touching
+        way = np.take_along_axis(between, along[..., None], -1)[..., 0]
+        moves = push * np.where(way < 0, -1, 1) / 2
+        for axis in range(2):
+            centres[:, axis] += (moves * (along == axis)).sum(1)
+        if step % 50 == 49:
+            centres *= 1.1
+    raise AssertionError("labels that cannot be told apart")
