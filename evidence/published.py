@@ -45,6 +45,47 @@ MATRICES["tiny-imagenet"] = MATRICES["imagenet"]  # other classes, related to ea
 """By data set and network: squared distances [source, target], tasks 0 to 3."""
 
 
+TASKONOMY = [
+    *("euclidean-distance", "z-depth", "occlusion-edges", "texture-edges", "keypoints-2d"),
+    *("keypoints-3d", "normals", "curvatures", "reshading", "autoencoding"),
+]
+"""Taskonomy's dense tasks in the paper's order."""
+
+
+def _rows(text: str) -> np.ndarray:
+    return np.array([[float(value) for value in row.split()] for row in text.strip().splitlines()])
+
+
+TASKONOMY_DISTANCES = _rows("""
+    0    .04  .48  .11  .28  .20  .23  .26  .12  .08
+    .04  0    .44  .10  .30  .21  .18  .27  .12  .09
+    .49  .44  0    .34  .40  .28  .37  .41  .43  .33
+    .11  .10  .52  0    .18  .21  .26  .33  .16  .07
+    .29  .29  .46  .17  0    .10  .22  .43  .26  .24
+    .20  .19  .44  .24  .10  0    .23  .28  .17  .25
+    .24  .20  .37  .24  .24  .19  0    .18  .22  .13
+    .26  .31  .43  .28  .41  .39  .18  0    .30  .37
+    .14  .12  .45  .16  .28  .15  .21  .23  0    .11
+    .08  .09  .53  .07  .23  .25  .12  .33  .11  0
+""").T
+"""Of Le et al. 2022, read off its ten line plots (± .01), [source, target]: a panel's task is taken
+for the target, which the paper does not say, and which makes little difference."""
+TASKONOMY_AFFINITIES = _rows("""
+      53.41   49.77   30.82 0.01212 0.05791   12.18   8.321   37.71   38.16  0.0148
+      51.17   54.43   28.03 0.01676 0.06237   14.61   10.35   24.22   38.11 0.01466
+      30.73   34.83    54.3 0.02443 0.06086   24.61      21    23.5   34.79  0.0168
+       9.34   8.906   5.635   47.26  0.1032   6.761   2.342   9.851   7.263 0.01279
+      8.055   7.331   4.961   4.542   59.79   5.956   1.719   9.567   6.343   1.095
+      31.72   31.03   32.68 0.03263 0.06433   61.02   17.67   27.37   24.62 0.01655
+      29.98   29.52   52.92 0.01972 0.05685   41.37   143.2   38.44   42.79 0.01468
+      22.44   25.69   30.39 0.03947 0.06236   42.65   18.66      34    25.5 0.01939
+      46.38   42.17   28.41  0.0145 0.05879   18.31   23.21   24.85   52.19 0.01609
+      7.205   7.499   4.069   3.237   13.64   6.227   1.471   9.534    6.11    4.11
+""")
+"""Of Zamir et al. 2018 (Taskonomy, first order, all of the training data, times 1,000): what a
+source's network is worth to a target, [source, target]; sources compare within a target alone."""
+
+
 def nearest(matrix: np.ndarray) -> list[int]:
     """The nearest other source of every target."""
     return [int(i) for i in (matrix + np.diag([np.inf] * len(matrix))).argmin(0)]
