@@ -245,6 +245,21 @@ def seeds(
     seeds_page.write(results, out)
 
 
+@app.command()
+def taskonomy(
+    setting: Setting = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Gains of fine-tuning, too: hours.")
+    ] = False,
+    note: Annotated[str, typer.Option(help="A sentence for the page.")] = "",
+    cores: Cores = 2,
+) -> None:
+    """Ten dense tasks on NYU Depth v2: distances, and gains; writes docs/taskonomy.md."""
+    from evidence import taskonomy
+
+    taskonomy.run(setting or [], cores, transfer=transfer, note=note)
+
+
 # Which measure tells what a task is worth to another --------------------------------------------
 
 
