@@ -255,9 +255,9 @@ def taskonomy(
     cores: Cores = 2,
 ) -> None:
     """Ten dense tasks on NYU Depth v2: distances, and gains; writes docs/taskonomy.md."""
-    from evidence import taskonomy
+    from evidence import dense_tasks
 
-    taskonomy.run(setting or [], cores, transfer=transfer, note=note)
+    dense_tasks.run(setting or [], cores, transfer=transfer, note=note)
 
 
 # Which measure tells what a task is worth to another --------------------------------------------

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from evidence import published, taskonomy, taskonomy_page
+from evidence import dense_page, dense_tasks, published
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
@@ -63,14 +63,14 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def test_the_page_says_what_the_tables_hold(tmp_path):
     made(tmp_path / "results")
-    taskonomy.keep(tmp_path / "results", "nyu", "A note.")
-    found = taskonomy.load("nyu")
+    dense_tasks.keep(tmp_path / "results", "nyu", "A note.")
+    found = dense_tasks.load("nyu")
     off = ~np.eye(10, dtype=bool)
     for measure in ("fisher-refit", "displacement"):  # of similarities, the larger is nearer
         mean = found.far[measure].mean(0)
         assert np.allclose(mean[off], published.TASKONOMY_DISTANCES[off], atol=2e-4)
-    lines = taskonomy_page.write([found], taskonomy.TABLES)
-    text = taskonomy_page.PAGE.read_text()
+    lines = dense_page.write([found], dense_tasks.TABLES)
+    text = dense_page.PAGE.read_text()
     assert text == "\n".join(lines) + "\n" and "A note." in text and "3 trials" in text
     assert "| curvatures | δ1 | 0.52 ± 0 | 0.5 | 4% **less than a tenth** | 0 of 3 |" in text
     assert "| normals | δ1 | 0.9 ± 0 | 0.5 | 80% | 3 of 3 |" in text
@@ -78,7 +78,7 @@ def test_the_page_says_what_the_tables_hold(tmp_path):
     assert "| displacement | 0.50 [0.25, 0.75] |" in text
     for measure in ("fisher-refit", "displacement"):
         for kind in ("atlas", "curves"):
-            assert (taskonomy.TABLES / f"nyu-{measure}-{kind}.svg").exists()
+            assert (dense_tasks.TABLES / f"nyu-{measure}-{kind}.svg").exists()
             assert f"(taskonomy/nyu-{measure}-{kind}.svg)" in text
     (row,) = [line for line in lines if line.startswith("| **nearest")][:1]
     assert row.startswith("| **nearest source** | z-depth (100%) | euclidean-distance (100%) |")
@@ -86,17 +86,17 @@ def test_the_page_says_what_the_tables_hold(tmp_path):
 
 def test_without_gains_there_is_no_table_of_them(tmp_path):
     made(tmp_path / "results", agreement=False)
-    taskonomy.keep(tmp_path / "results", "nyu", "")
+    dense_tasks.keep(tmp_path / "results", "nyu", "")
     assert not any(
-        "Regret" in line for line in taskonomy_page.write([taskonomy.load("nyu")], tmp_path)
+        "Regret" in line for line in dense_page.write([dense_tasks.load("nyu")], tmp_path)
     )
 
 
 def test_other_tasks_are_refused(tmp_path):
     made(tmp_path / "results", order=[*ORDER[:9], "jigsaw"])
-    taskonomy.keep(tmp_path / "results", "nyu", "")
+    dense_tasks.keep(tmp_path / "results", "nyu", "")
     with pytest.raises(UserError, match="expected the tasks euclidean-distance, z-depth"):
-        taskonomy.load("nyu")
+        dense_tasks.load("nyu")
 
 
 def test_published_neighbours_are_those_that_the_paper_names():

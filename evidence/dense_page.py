@@ -16,7 +16,7 @@ from ftd.drawing.style import drawing
 from ftd.transfer.agreement import AVERAGE, RANDOM
 
 if TYPE_CHECKING:
-    from evidence.taskonomy import Found
+    from evidence.dense_tasks import Found
 
 PAGE = Path("docs/taskonomy.md")
 _ORDER = published.TASKONOMY

@@ -1,6 +1,6 @@
 """Taskonomy's ten dense tasks: what an experiment found, kept under ``docs/taskonomy/``.
 
-The page is written from what is kept: see ``evidence.taskonomy_page``.
+The page is written from what is kept: see ``evidence.dense_page``.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evidence import kept_distances, published, running, taskonomy_page
+from evidence import dense_page, kept_distances, published, running
 from ftd import store
 from ftd.drawing import heatmaps
 from ftd.errors import UserError
@@ -64,7 +64,7 @@ def run(settings: list[str], cores: int, *, transfer: bool, note: str) -> list[s
     given = dict(setting.split("=", 1) for setting in settings)
     results = Path(given.get("results", "results")) / given.get("experiment", "taskonomy")
     keep(results, results.name, note)
-    return taskonomy_page.write([load(name) for name in names()], TABLES)
+    return dense_page.write([load(name) for name in names()], TABLES)
 
 
 def keep(results: Path, name: str, note: str) -> None:
