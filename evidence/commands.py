@@ -260,6 +260,18 @@ def taskonomy(
     dense_tasks.run(setting or [], cores, transfer=transfer, note=note)
 
 
+@app.command("source-choice")
+def source_choice(
+    out: Out,
+    table: Annotated[Path, typer.Option(help="TransNAS-Bench-101, micro level (Parquet).")],
+    distances: Annotated[Path, typer.Option(help="distances.parquet of config/transnas.yaml.")],
+) -> None:
+    """Cells of the source task that distances choose, looked up in a published table."""
+    from evidence import source_choice
+
+    print("\n".join(source_choice.run(out, table=table, distances=distances)))
+
+
 # Which measure tells what a task is worth to another --------------------------------------------
 
 
