@@ -55,7 +55,10 @@ class Kind(Protocol):
         """Targets drawn from the likelihood, in the places of those that were measured."""
 
     def constants(self, targets: torch.Tensor) -> Iterable[torch.Tensor]:
-        """Outputs [``outputs``, H, W] among which the best answer to all of the targets is."""
+        """Outputs [``outputs``, H, W], one answer to all of the targets each: the best, or nearly.
+
+        The best of them is the bar that a probe has to pass, so each kind says how near they come.
+        """
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """The most likely targets, or their probabilities, by outputs [B, ``outputs``, H, W]."""
