@@ -222,7 +222,7 @@ def test_explained_variance_by_hand():
     outputs = [[[[1.0, -1.0, 9, 2.0]]], [[[0.0] * 4]], [[[0.5, -0.5, 9, 1.0]]], [[[9.0] * 4]]]
     assert scores(kind, outputs, targets) == pytest.approx([1, 0, 0.75, 0])
     assert scores(kind, [[[[1.0, 2.0]]]], [[[[0.0, 0.0]]]]) == [0]
-    assert Dense(kind).natural(0.3) == 0.3 and kind.metric == "explained variance"
+    assert Dense(kind).natural(0.3) == 0.3 and kind.metric == "explained variance, mean of frames"
 
 
 def test_delta1_by_hand_in_the_data_s_unit():

@@ -164,7 +164,7 @@ def test_probes_say_how_they_score(made):
     }
     metrics = {name: facts.get("metric") for name, facts in found.items()}
     assert metrics == {
-        **{"depth": "explained variance", "edges": "explained variance"},
+        **dict.fromkeys(("depth", "edges"), "explained variance, mean of frames"),
         **{"normal": "mean angle, degrees", "objects": "mean IoU", "scene": None},
     }
     angle = found["normal"]
@@ -191,6 +191,19 @@ def test_a_probe_that_learned_nothing_is_loud(made, tmp_path, capsys):
     facts = probe.run(own, task="objects", **PLACE)
     assert facts["val_accuracy"] <= facts["val_most_frequent"]
     assert "NO BETTER THAN A CONSTANT ANSWER" in capsys.readouterr().err
+
+
+def test_a_task_of_classes_that_learned_nothing_is_loud(made, tmp_path, capsys):
+    slow = changed(made, probe={"epochs": 1, "learning_rate": 1e-12})
+    facts = probe.run(Experiment(slow.config, tmp_path, made.root), task="scene", **PLACE)
+    loud = "NO BETTER THAN A CONSTANT ANSWER" in capsys.readouterr().err
+    assert loud == (facts["val_accuracy"] <= facts["val_most_frequent"]) and "metric" not in facts
+
+
+def test_the_page_of_probes_has_their_metrics(made):
+    out = figures.run(made, "probes")
+    text = out.read_text()
+    assert "<th>val_metric_constant</th>" in text and "<td>mean angle, degrees</td>" in text
 
 
 def test_a_task_has_its_own_epsilon(made):

@@ -10,7 +10,7 @@ from ftd.errors import UserError
 from ftd.names import did_you_mean
 from ftd.tasks.targets.dense import maps, mean_over, measured
 
-METRICS = {"explained": "explained variance", "delta1": "δ1", "psnr": "PSNR, dB"}
+METRICS = {"explained": "explained variance, mean of frames", "delta1": "δ1", "psnr": "PSNR, dB"}
 """Scores, and what they are called."""
 _NEAR = 1.25  # the ratio that δ1 lets pass
 _STEPS = 10
@@ -22,7 +22,8 @@ class Regression:
     Scores of a sample, over all of its measured values:
 
     - ``explained``: 1 − Σ(o − t)² / Σt², at least 0. Standardised values have the mean of ``train``
-      at 0: saying it everywhere explains nothing.
+      at 0: saying it everywhere explains nothing. A mean of samples' is not the share of all
+      samples' variance: one of little variance counts as one of much.
     - ``delta1``: the share whose ratio max(p/t, t/p) is below 1.25, in the data's unit (Eigen et
       al. 2014); values that are not positive fail.
     - ``psnr``: 1 − RMSE in the data's unit, of values in [0, 1], at least 0; as a metric,
