@@ -326,6 +326,29 @@ def test_a_prediction_equal_to_its_target_looks_like_it(tmp_path):
             assert one.shape[1] == (10 if wanted.shape[1] == 2 else 5)
 
 
+@pytest.mark.parametrize("low", [0.0, -3.0])
+def test_three_channels_that_are_no_colours_have_the_range_of_targets(tmp_path, low):
+    ramp = np.linspace(low, 2 * low + 1, 48).reshape(1, 3, 4, 4)
+    wanted = ramp.astype(np.float32)
+    wanted[0, :, 0, 0] = np.nan
+    given = np.where(np.isnan(wanted), wanted[..., 1:2, 1:2], wanted)
+    examples.sheet(np.zeros((1, 3, 4, 4)), wanted, given, tmp_path / "x.svg", title="x")
+    _, one, other = pixels(tmp_path / "x.svg")
+    known = one[..., 3] > 0
+    assert np.array_equal(one[known], other[known]) and known.sum() == 15
+    assert len({*map(tuple, one[known][:, :3])}) == 15  # none is cut off
+    bottom, top = np.nanquantile(wanted, [0.01, 0.99]) if low else (0, 1)
+    colours = 255 * np.clip((np.moveaxis(wanted[0], 0, -1)[known] - bottom) / (top - bottom), 0, 1)
+    assert np.abs(one[known][:, :3] - colours).max() <= 1.5
+
+
+def test_a_target_that_cannot_be_looked_at_is_named(made, monkeypatch):
+    monkeypatch.delattr(Dense, "shown")
+    wanted = r"tasks\.depth: target 'regression' has no method shown, .* give it answers\(outputs\)"
+    with pytest.raises(UserError, match=wanted):
+        figures.run(made, "examples", network="small-cnn", task="depth")
+
+
 def test_the_library_is_sound(made, compared):
     report.record(made)
     found = verify.run(made.root)

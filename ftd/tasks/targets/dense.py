@@ -194,8 +194,8 @@ class Dense:
     def shown(self, targets: torch.Tensor) -> torch.Tensor:
         """Targets, or answers, to be drawn: [B, C, H, W].
 
-        Numbers in their unit, NaN where nothing was measured; of three channels, colours in [0, 1];
-        or class numbers (integers), negative where none counts.
+        Numbers in their unit, NaN where nothing was measured; of three channels, colours, scaled
+        where they are not in [0, 1]; or class numbers (integers), negative where none counts.
         """
         return self.kind.shown(targets)
 
