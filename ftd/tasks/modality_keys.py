@@ -9,6 +9,9 @@ from ftd.names import did_you_mean, safe_name
 from ftd.tasks.derived import DERIVED
 
 Kind = Literal["map", "vectors", "labels", "intrinsics"]
+_OF_PIXELS = ("scale", "offset", "invalid", "channels", "resize")
+_KEYS = {"map": _OF_PIXELS, "vectors": _OF_PIXELS, "labels": ("ignore",), "intrinsics": ()}
+"""Of modalities, by kind."""
 _MADE = {"normals": "vectors"}
 _OF = {"depth": "map", "intrinsics": "intrinsics"}
 
@@ -19,10 +22,12 @@ class Modality(Section):
     ``map``: numbers, such as a depth; ``vectors``: three channels of unit vectors; ``labels``:
     numbers of classes, of which those in ``ignore`` say nothing; ``intrinsics``: four numbers a
     frame, fx, fy, cx, cy in its pixels. ``source``: the column, domain or folder, if it has
-    another name. ``invalid``: the code of pixels at which nothing was measured. ``channels``: of
-    a map, how many of its first ones are taken; all, if not given. ``resize``: what a pixel of a
-    smaller frame takes of a map, the ``mean`` of its area, or, as where a mean would be nothing
-    that was measured, the ``nearest`` pixel's.
+    another name.
+
+    Of maps and vectors: ``invalid``, the code, in all channels, of pixels at which nothing was
+    measured; ``channels``, how many of the first ones are taken, all, if not given; ``resize``,
+    what a pixel of a smaller frame takes, the ``mean`` of its area, or, as where a mean would be
+    nothing that was measured, the ``nearest`` pixel's.
     """
 
     kind: Kind
@@ -33,6 +38,15 @@ class Modality(Section):
     ignore: list[int] = Field([])
     channels: int | None = Field(None, ge=1)
     resize: Literal["mean", "nearest"] = "mean"
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> "Modality":
+        own = _KEYS[self.kind]
+        for key in (*_OF_PIXELS, "ignore"):
+            if key not in own and getattr(self, key) != type(self).model_fields[key].default:
+                there = ", ".join(map(repr, own)) or "none"
+                raise ValueError(f"{self.kind!r} has no key {key!r}; it has {there}")
+        return self
 
 
 class Modal(Section):
