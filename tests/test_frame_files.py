@@ -23,7 +23,28 @@ from test_frames import (
 from ftd import config, store
 from ftd.errors import UserError
 from ftd.parts import LOADERS, Loader
-from ftd.tasks.frames import Frame, Values
+from ftd.tasks.frames import Frame, Values, values_of
+from ftd.tasks.modality_keys import Modality
+
+# Values -----------------------------------------------------------------------------------------
+
+
+def test_a_vector_is_unmeasured_where_all_its_codes_say_so():
+    codes = np.full((2, 2, 3), 128, np.uint8)
+    codes[0, :, 0] = 255  # two components are zero
+    modality = Modality(kind="vectors", offset=128, scale=1 / 127, invalid=128)
+    found = values_of(codes, modality, (2, 2)).array
+    assert np.allclose(found[:, 0].T, [1, 0, 0]) and np.isnan(found[:, 1]).all()
+
+
+def test_what_is_not_finite_is_unmeasured():
+    found = np.array([[np.inf, 1], [-np.inf, np.nan]], np.float32)
+    values = values_of(found, Modality(kind="map"), (2, 2)).array
+    assert np.array_equal(values, [[[np.nan, 1], [np.nan, np.nan]]], equal_nan=True)
+    vectors = np.stack([found, np.ones((2, 2)), np.zeros((2, 2))], -1)
+    values = values_of(vectors, Modality(kind="vectors"), (2, 2)).array
+    assert np.isfinite(values).all(0).tolist() == [[False, True], [False, False]]
+
 
 # Folders ----------------------------------------------------------------------------------------
 
@@ -276,17 +297,24 @@ def test_a_plugins_picture_on_its_side_is_refused(tmp_path, registered):
 CAMERA = {"camera": {"kind": "intrinsics"}}
 
 
+def described(**modality):
+    return settings(modalities={"x": modality})
+
+
 @pytest.mark.parametrize(
     ("own", "message"),
     [
         (OWN | {"modalities": CAMERA}, "'camera': intrinsics are read from tables"),
         (FOLDERS | {"modalities": CAMERA}, "'camera': intrinsics are read from tables"),
         (OWN | {"group": "building"}, "group"),
+        (described(kind="labels", invalid=255), "has no key 'invalid'; it has 'ignore'"),
+        (described(kind="map", ignore=[0]), "has no key 'ignore'; .* 'invalid'"),
+        (described(kind="intrinsics", scale=2), "has no key 'scale'"),
         (OWN | {"domains": ["reshading"]}, "'reshading' .* add 'depth_zbuffer'"),
         (OWN | {"modalities": {"normal": {"kind": "vectors"}}}, "'normal' is a domain already"),
     ],
 )
-def test_frames_in_files_that_cannot_be(own, message):
+def test_frames_that_cannot_be(own, message):
     raw = {
         **{"experiment": "x", "image": {"size": 8, "channels": 3}, "datasets": {"own": own}},
         "tasks": {"t": {"dataset": "own", "labels": "all"}},

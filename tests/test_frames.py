@@ -176,23 +176,6 @@ def test_intrinsics_follow_the_pixels(width, height, side, at):
         assert (there[axis] - moved[2 + axis]) / moved[axis] == pytest.approx(ray, abs=1e-4)
 
 
-def test_a_vector_is_unmeasured_where_all_its_codes_say_so():
-    codes = np.full((2, 2, 3), 128, np.uint8)
-    codes[0, :, 0] = 255  # two components are zero
-    modality = Modality(kind="vectors", offset=128, scale=1 / 127, invalid=128)
-    found = values_of(codes, modality, (2, 2)).array
-    assert np.allclose(found[:, 0].T, [1, 0, 0]) and np.isnan(found[:, 1]).all()
-
-
-def test_what_is_not_finite_is_unmeasured():
-    found = np.array([[np.inf, 1], [-np.inf, np.nan]], np.float32)
-    values = values_of(found, Modality(kind="map"), (2, 2)).array
-    assert np.array_equal(values, [[[np.nan, 1], [np.nan, np.nan]]], equal_nan=True)
-    vectors = np.stack([found, np.ones((2, 2)), np.zeros((2, 2))], -1)
-    values = values_of(vectors, Modality(kind="vectors"), (2, 2)).array
-    assert np.isfinite(values).all(0).tolist() == [[False, True], [False, False]]
-
-
 @pytest.mark.parametrize(
     ("found", "modality", "message"),
     [
@@ -392,15 +375,6 @@ def test_taskonomy_s_own_encodings(tmp_path):
         ({"derive": ["normals"]}, "'normals' is made of a modality 'intrinsics' of the kind"),
         ({"derive": ["z-depth"], "modalities": {}}, "'z-depth' is made of a modality 'depth'"),
         ({"modalities": {"depth": {"kind": "depth"}}}, "modalities.depth.kind"),
-        (
-            {"modalities": {"x": {"kind": "labels", "invalid": 255}}},
-            "has no key 'invalid'; .* 'ignore'",
-        ),
-        (
-            {"modalities": {"x": {"kind": "map", "ignore": [0]}}},
-            "has no key 'ignore'; .* 'invalid'",
-        ),
-        ({"modalities": {"x": {"kind": "intrinsics", "scale": 2}}}, "has no key 'scale'"),
         ({"label": None, "modalities": {}}, "no modalities: the images mean nothing"),
         ({"loader": "taskonomy"} | {"domains": ["x"]}, "unknown domain 'x'"),
     ],
