@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,6 +235,13 @@ def test_mirrored_and_shifted_images_keep_their_targets():
     vectors[:, 0], vectors[:, 1] = 1, 2
     turned = augmented(flat[:, None].float(), vectors, Dense(UnitVectors()), generator)[1]
     assert {*turned[:, 0, 8, 8].tolist()} == {1, -1} and (turned[:, 1, 8, 8] == 2).all()
+
+
+def test_targets_that_are_no_maps_are_not_shifted():
+    """Also where a batch has as many images, and an image as many values, as it has rows."""
+    kind, values = SimpleNamespace(mirrored=lambda targets: targets), torch.rand(8, 8)
+    found = augmented(torch.rand(8, 3, 8, 8), values, kind, torch.Generator().manual_seed(0))[1]
+    assert torch.equal(found, values)
 
 
 # Comparing --------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from test_dataset import make
 from ftd.drawing import pages
 from ftd.errors import UserError
 from ftd.tasks.loaders import counts
-from ftd.tasks.loaders.folders import _Real, _Split, _Walk
+from ftd.tasks.loaders.folders import _Split
+from ftd.tasks.loaders.walking import Real, Walk
 
 KEYS = {"loader": "imagefolder", "train": "p", "parts": {"fisher": 0.25, "val": 0.2}}
 
@@ -126,11 +127,11 @@ def test_folders_are_resolved_once_and_links_to_the_same_files(photos, monkeypat
     (photos / "a" / "through.png").symlink_to("folder/x/11.png")
     (photos / "b" / "gone.png").symlink_to("../nowhere/gone.png")
     (photos / "a" / "folder" / "x" / "20.png").unlink()
-    walk = _Walk(photos)
+    walk = Walk(photos)
     found = [file for path in walk.class_folders() for file in walk.images(path)]
     calls, really = [], os.path.realpath
     monkeypatch.setattr(os.path, "realpath", lambda path: calls.append(path) or really(path))
-    real = _Real(walk.links)
+    real = Real(walk.links)
     assert [real(path) for path in found] == [really(path) for path in found]
     assert len(found) > 80 and len(calls) < 10
 

@@ -28,13 +28,15 @@ class Folders(Section):
 class ParquetFiles(Modal):
     """Files, below ``data_root``, and their columns; ``names``: a metadata key with a list.
 
-    ``label``: ``None`` where frames have no class, but modalities alone.
+    ``label``: ``None`` where frames have no class, but modalities alone. ``group``: the column
+    that tells scenes apart, of which none is in two parts.
     """
 
     train: Annotated[str | list[str], Expanded]
     test: Annotated[str | list[str], Expanded] | None = None
     image: str = "image"
     label: str | None = "label"
+    group: str | None = None
     names: str | None = None
 
     @field_validator("train", "test")

@@ -66,12 +66,8 @@ class Annotations:
         if frame.group is not None:
             self.groups.append(frame.group)
         for name, values in frame.modalities.items():
-            what = f"{where}: modality {name!r}"
-            try:
-                own = fitted(values, self._side, self._fit, size)
-            except UserError as error:
-                raise UserError(f"{what}: {error}") from error
-            self._add_values(row, name, own, what)
+            own = fitted(values, self._side, self._fit, size)
+            self._add_values(row, name, own, f"{where}: modality {name!r}")
 
     def _add_plain(self, row: int, value: np.ndarray, where: str) -> None:
         if self.plain is None:

@@ -42,7 +42,7 @@ def augmented(
     rows, columns = (place.to(images.device) for place in places)
     flipped = flipped.to(images.device)
     moved = _moved(images, rows, columns, 0.0)
-    if targets.shape[-2:] == sides:
+    if targets.dim() >= 3 and targets.shape[-2:] == sides:  # a map; [B, labels] may look like one
         fill = torch.nan if targets.is_floating_point() else IGNORED
         targets = _moved(targets, rows, columns, fill)
     mask = flipped.view(-1, *[1] * (targets.dim() - 1))

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image as Picture
-from PIL.Image import Transpose, fromarray
+from PIL.Image import fromarray
 from PIL.Image import new as new_image
 
 from ftd.config import Dataset
@@ -17,19 +16,10 @@ from ftd.runtime.progress import progress
 from ftd.tasks.annotations import Annotations, New
 from ftd.tasks.cut import strata_of
 from ftd.tasks.foreign import named
+from ftd.tasks.frames import Frame
 from ftd.tasks.loaders import DEEP, Annotation, remember_depth
+from ftd.tasks.loaders.turned import check_upright, turn_of
 
-_ORIENTATION = 0x0112  # of EXIF: 1 is upright, others than those below mean nothing
-_TURNS = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
-_TURNED = "turned upright"
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -85,8 +75,8 @@ def decode(
 
     Raises:
         UserError: an image that does not fit or is none, annotations that are no numbers or of
-            different shapes or types, frames that differ in what they have, or 16-bit images that
-            use a small part of their range.
+            different shapes or types, frames that differ in what they have or lie on their side,
+            or 16-bit images that use a small part of their range.
     """
     prints = np.empty(len(images), np.int64)
     found = Annotations(len(images), images.shape[-1], settings.fit, new)
@@ -94,16 +84,14 @@ def decode(
     for row, (picture, annotation) in enumerate(progress(pairs, f"decoding {name}", len(images))):
         where = f"data set {name}, image {row}"
         with named(f"{where}: cannot be read"):
-            seen = _of_mode(_picture(picture, where), upright, len(images[row]), where)
+            picture = _picture(picture, where)
+            if isinstance(annotation, Frame) and annotation.modalities:
+                check_upright(picture)
+            seen = _of_mode(picture, upright, len(images[row]), where)
             images[row] = _pixels(seen, images.shape[1:], settings.fit, where)
             found.add(row, annotation, seen.size, where)
         prints[row] = hash(images[row].tobytes())
     upright.check_range(name)
-    if found.modalities and upright.noted[_TURNED]:
-        raise UserError(
-            f"data set {name}: {upright.noted[_TURNED]} pictures lie on their side, by their EXIF, "
-            "and their modalities do not; write the pictures upright"
-        )
     plain = found.plain
     if plain is None and not found.modalities:
         plain = np.empty(0, np.int64)
@@ -132,9 +120,9 @@ class Upright:
 
     def __call__(self, picture: Picture) -> Picture:
         """The picture itself where there is nothing to do; else RGB, or L."""
-        if (turn := _turn(picture)) is not None:
+        if (turn := turn_of(picture)) is not None:
             picture = picture.transpose(turn)
-            self.noted[_TURNED] += 1
+            self.noted["turned upright"] += 1
         if picture.mode.startswith("I;16"):
             picture = self._of_8_bits(picture)
         elif DEEP in picture.info:
@@ -173,19 +161,6 @@ class Upright:
                 f"data set {name}: no 16-bit image has a value above {self._highest}, of 65535 "
                 "that it could have; convert them to 8 bits, by the range that they use"
             )
-
-
-def _turn(picture: Picture) -> Transpose | None:
-    """What EXIF says is to be done; damaged EXIF says nothing.
-
-    ``ImageOps.exif_transpose`` writes all of EXIF anew, which fails over any tag that is damaged.
-    """
-    if not picture.info:  # nothing besides its pixels, so no EXIF: saves most of the check
-        return None
-    picture.load()  # here, as else getexif does it and what is wrong with the pixels is passed over
-    with suppress(Exception):
-        return _TURNS.get(picture.getexif().get(_ORIENTATION))
-    return None
 
 
 def _may_be_transparent(picture: Picture) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 from PIL.Image import Resampling, fromarray
 
-from ftd.errors import UserError
 from ftd.tasks.frames import IGNORED, Values, seen, unit
 
 
@@ -14,10 +13,7 @@ def fitted(values: Values, side: int, fit: str, size: tuple[int, int]) -> Values
 
     ``resize`` crops to the centre and takes means over areas: of what was measured, or the most
     frequent label; or the ``nearest`` pixel. ``pad`` surrounds it by what is invalid. Intrinsics
-    follow.
-
-    Raises:
-        UserError: what ``exact`` or ``pad`` does not fit.
+    follow. The picture's own size fits: it is checked as the picture is.
     """
     if size == (side, side):
         return values
@@ -32,8 +28,6 @@ def fitted(values: Values, side: int, fit: str, size: tuple[int, int]) -> Values
             at = ((np.arange(side) + 0.5) * square / side).astype(int)
             return replace(values, array=values.array[box][..., at[:, None], at])
         return Values(values.kind, _averaged(values.kind, values.array[box], side))
-    if fit != "pad" or max(size) > side:
-        raise UserError(f"{width}×{height} pixels do not fit into {side}×{side} by fit: {fit}")
     left, top = (side - width) // 2, (side - height) // 2
     if values.kind == "intrinsics":
         return Values("intrinsics", _moved(values.array, left, top, 1.0))

@@ -68,10 +68,9 @@ def values_of(found: np.ndarray, settings: Modality, size: tuple[int, int]) -> V
     if settings.kind == "labels":
         if found.ndim != 2 or found.dtype.kind not in "iu":
             raise ValueError("expected one channel of whole numbers, the pixels' classes")
-        silent = [*settings.ignore, *([] if settings.invalid is None else [settings.invalid])]
-        known = ~np.isin(found, silent)
-        if (found[known] > _MOST).any():
-            raise ValueError(f"a class of number {found[known].max()}; expected at most {_MOST}")
+        known = ~np.isin(found, settings.ignore)
+        if (wrong := found[known & ((found < 0) | (found > _MOST))]).size:
+            raise ValueError(f"a class of number {wrong[0]}; expected 0 to {_MOST}")
         return Values("labels", np.where(known, found.astype(np.int64), IGNORED).astype(np.int16))
     codes = found.astype(np.float32)[None] if found.ndim == 2 else found.transpose(2, 0, 1)
     if settings.channels is not None:
@@ -80,7 +79,8 @@ def values_of(found: np.ndarray, settings: Modality, size: tuple[int, int]) -> V
         codes = codes[: settings.channels]
     values = ((codes - settings.offset) * settings.scale).astype(np.float32)
     if settings.invalid is not None:
-        values[:, (codes == settings.invalid).any(0)] = np.nan
+        values[:, (codes == settings.invalid).all(0)] = np.nan
+    values[~np.isfinite(values)] = np.nan
     if settings.kind == "vectors":
         if len(values) != 3:
             raise ValueError(f"expected three channels of vectors, got {len(values)}")

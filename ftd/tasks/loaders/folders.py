@@ -5,23 +5,18 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL.Image import Image, registered_extensions
+from PIL.Image import Image
 
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import listed, one_form
-from ftd.tasks.loaders import DAMAGED, Splits, check_each_once, indexed, printable, read_picture
+from ftd.tasks.loaders import DAMAGED, Splits, check_each_once, indexed, read_picture
+from ftd.tasks.loaders.walking import Real, Walk
 
-_HIDDEN = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _SPLITS = {
     *("train", "training", "test", "testing", "val", "valid", "validation"),
     *("dev", "eval", "evaluation"),
 }
-_FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "JXL", "PNG", "PPM"),
-    *("QOI", "TGA", "TIFF", "WEBP"),
-)
-"""Of pixels, where Pillow or a plugin of it reads them."""
 
 
 def open_folders(name: str, settings: Dataset, root: Path) -> Splits:
@@ -68,7 +63,7 @@ class _Split:
         self.noted: Counter[str] = Counter()
         self.numbers: dict[str, int] = {}
         self._files: list[tuple[str, str]] = []  # and their class
-        walk = _Walk(folder)
+        walk = Walk(folder)
         try:
             classes = walk.class_folders()
             self._check_links(walk.broken)
@@ -82,7 +77,7 @@ class _Split:
             ) from error
         self.left_out.update(walk.left_out)
         if walk.links:
-            self._files = list(self._each_once(_Real(walk.links)))
+            self._files = list(self._each_once(Real(walk.links)))
 
     def _check_no_splits(self, key: str, folders: list[str]) -> None:
         """Raises a ``UserError`` if the folders are those of splits, by their names."""
@@ -102,7 +97,7 @@ class _Split:
                 f"({os.readlink(broken[0])}); mend or remove it"
             )
 
-    def _add(self, path: str, walk: "_Walk") -> None:
+    def _add(self, path: str, walk: "Walk") -> None:
         """A class folder's images."""
         label, before = one_form(os.path.basename(path)), walk.left_out.copy()
         if label in self.numbers:
@@ -120,7 +115,7 @@ class _Split:
         self.numbers[label] = len(self.numbers)
         self._files += [(file, label) for file in files]
 
-    def _each_once(self, real_path: "_Real") -> Iterator[tuple[str, str]]:
+    def _each_once(self, real_path: "Real") -> Iterator[tuple[str, str]]:
         """The files, where links may lead to one by several paths."""
         inside = os.path.join(os.path.realpath(self.folder), "")
         seen: dict[str, tuple[str, str]] = {}
@@ -147,97 +142,3 @@ class _Split:
             return read_picture(path, self.noted), self.numbers[label]
         except DAMAGED as error:
             raise ValueError(f"{path}: {error}") from error
-
-
-class _Real:
-    """``os.path.realpath`` of files, which asks the file system once for each of their folders."""
-
-    def __init__(self, links: set[str]):
-        self._links = links
-        self._folders: dict[str, str] = {}
-
-    def __call__(self, path: str) -> str:
-        if path in self._links:
-            path = os.path.join(os.path.dirname(path), os.readlink(path))
-            if os.path.islink(path):
-                return os.path.realpath(path)
-        folder, file = os.path.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._folders[folder], file)
-
-
-class _Walk:
-    """A walk through a folder of class folders, which follows links, but never upwards.
-
-    Attributes:
-        left_out: how many files and folders, by reason.
-        links: the paths of those that it met.
-        broken: those of them among the class folders that lead nowhere.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = str(folder)
-        self.left_out: Counter[str] = Counter()
-        self.links: set[str] = set()
-        self.broken: list[str] = []
-        kinds = registered_extensions().items()
-        self._suffixes = {suffix for suffix, kind in kinds if kind in _FORMATS}
-
-    def class_folders(self) -> list[str]:
-        """Sorted by name.
-
-        Raises:
-            OSError: no folder, or no folder in it.
-        """
-        found, files = self._entries(self.folder, (os.path.realpath(self.folder),))
-        paths = sorted(os.path.join(self.folder, file) for file in files)
-        self.broken = [p for p in paths if p in self.links and not os.path.exists(p)]
-        if not found:
-            raise OSError(None, "it has no folder in it", self.folder)
-        self.left_out["in no class folder"] += len(files)
-        return sorted(found)
-
-    def images(self, path: str) -> list[str]:
-        """The images of a class, by folder and name."""
-        start = os.path.realpath(self.folder), os.path.realpath(path)
-        found, pending = [], [(path, start)]
-        while pending:
-            here, chain = pending.pop()
-            folders, files = self._entries(here, chain)
-            pending += [(folder, (*chain, os.path.realpath(folder))) for folder in folders]
-            found += [(here, file) for file in files if self._is_image(file)]
-        return [os.path.join(*pair) for pair in sorted(found)]
-
-    def _entries(self, path: str, chain: tuple[str, ...]) -> tuple[list[str], list[str]]:
-        """Folders, by path, and names of files, without what is hidden, or a link upwards."""
-        folders, files = [], []
-        with os.scandir(path) as entries:
-            for entry in entries:
-                link = entry.is_symlink()
-                if link:
-                    self.links.add(entry.path)
-                if entry.name.startswith(".") or entry.name in _HIDDEN:
-                    self.left_out["hidden"] += 1
-                elif os.path.isdir(entry.path) if link else entry.is_dir():
-                    if link and _is_above(os.path.realpath(entry.path), chain):
-                        self.left_out["a link to a folder above"] += 1
-                    else:
-                        folders.append(entry.path)
-                elif link or entry.is_file():  # what a broken one stands for is missed when read
-                    files.append(entry.name)
-                else:
-                    self.left_out["no file"] += 1
-        return folders, files
-
-    def _is_image(self, file: str) -> bool:
-        suffix = os.path.splitext(file)[1].lower()
-        if suffix in self._suffixes:
-            return True
-        self.left_out[f"suffix {printable(suffix)}" if suffix else "no suffix"] += 1
-        return False
-
-
-def _is_above(real: str, chain: tuple[str, ...]) -> bool:
-    """Whether a folder is, or holds, one of those that the walk has come through."""
-    return any(os.path.commonpath([real, each]) == real for each in chain)

@@ -27,6 +27,7 @@ from ftd.tasks.loaders import (
 )
 from ftd.tasks.loaders.class_names import common_names
 from ftd.tasks.loaders.modalities import about, read_map, source_of
+from ftd.tasks.loaders.turned import check_upright
 
 _MAX_GROUP = 1 << 30  # bytes that a row group may unpack to, if that is much more than it takes
 _MAX_RATIO = 20  # encoded images hardly become smaller
@@ -80,14 +81,17 @@ class _ParquetSplit:
             kind = schema.field(column).type
             if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
                 raise UserError(f"{path}: column {column!r} is no struct with 'bytes'")
-        if self.settings.label is None:
-            return
-        kind = schema.field(self.settings.label).type
-        if not types.is_integer(kind):
+        label, group = self.settings.label, self.settings.group
+        if label is not None and not types.is_integer(kind := schema.field(label).type):
             raise UserError(
-                f"{path}: column {self.settings.label!r} holds no whole numbers, but {kind}; write "
-                "the classes' numbers there, and their names into the file's metadata (see "
+                f"{path}: column {label!r} holds no whole numbers, but {kind}; write the classes' "
+                "numbers there, and their names into the file's metadata (see "
                 f"datasets.{self.name}.names)"
+            )
+        if group is not None and not _tells_apart(kind := schema.field(group).type):
+            raise UserError(
+                f"{path}: column {group!r} holds neither whole numbers nor names, but {kind}; "
+                f"write one of these there, or give another column for datasets.{self.name}.group"
             )
 
     def _columns(self) -> dict[str, str]:
@@ -138,13 +142,15 @@ class _ParquetSplit:
                 raise ValueError("it has no label: give it one, or take the row out")
             label = np.int64(label)
         picture = read_picture(io.BytesIO(_bytes_of(values[settings.image])), self.noted)
-        if not settings.described():
+        if not settings.described() and settings.group is None:
             return picture, label
         group = None
         if settings.group is not None:
             group = values[settings.group]
             if group is None:
                 raise ValueError(f"its {settings.group} is missing: give it one")
+        if settings.described():
+            check_upright(picture)
         found = {}
         for name, modality in settings.described().items():
             value = values[source_of(name, modality)]
@@ -164,6 +170,12 @@ class _ParquetSplit:
                 found = (batch.column(name).to_pylist() for name in columns)
                 for values in zip(*found, strict=True):
                     yield dict(zip(columns, values, strict=True))
+
+
+def _tells_apart(kind: pa.DataType) -> bool:
+    """Whether values of a type can be those of groups."""
+    own = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_integer(own) or types.is_string(own) or types.is_large_string(own)
 
 
 def _bytes_of(image: dict | None) -> bytes:

@@ -6,17 +6,26 @@ Zamir et al., *Taskonomy: Disentangling Task Transfer Learning*, CVPR 2018.
 import csv
 import re
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from PIL.Image import Image
 
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.names import did_you_mean, listed
+from ftd.tasks.frames import Frame, seen
 from ftd.tasks.loaders import Counted, Splits
 from ftd.tasks.loaders.frame_folders import Files, frames
 from ftd.tasks.loaders.modalities import source_of
+from ftd.tasks.modality_keys import DEPTH, OF_THE_MESH
 
 _FILE = re.compile(r"point_(?P<point>\d+)_view_(?P<view>\d+)_domain_(?P<domain>\w+)\.png")
 _RGB = "rgb"
+_OTHER_NAMES = {"segment_semantic": "segmentsemantic"}
+"""Of domains, in the names of their files."""
 _SPLITS = ("train", "val", "test")
 
 
@@ -27,29 +36,53 @@ def open_taskonomy(name: str, settings: Dataset, root: Path) -> Splits:
 
     Raises:
         UserError: a folder or file of splits that is missing or none; a building of the splits
-            that no domain has; a picture that lacks a domain; a file of another domain's name.
+            that no domain has; a picture that lacks a domain; a file of another domain's name, or
+            two of one view.
     """
     folder = root / settings.folder
     pictures, left_out = _files(name, folder, _RGB)
     modalities = settings.described()
-    files = {key: _files(name, folder, source_of(key, each))[0] for key, each in modalities.items()}
+    sources = {key: source_of(key, each) for key, each in modalities.items()}
+    files = {key: _files(name, folder, source)[0] for key, source in sources.items()}
     buildings = sorted({_building(key) for key in pictures})
     trained, tested = buildings, []
     if settings.split:
         trained, tested = _buildings(name, root / settings.split, buildings)
 
+    def expected(modality: str, key: str) -> str:
+        building, point, view = key.split("/")
+        other = _FILE.fullmatch(next(iter(files[modality].values())).name)
+        file = f"point_{point}_view_{view}_domain_{other['domain']}.png"
+        return str(folder / sources[modality] / building / file)
+
     def split(of: list[str], unused: Counter[str]) -> Counted:
-        own = {key: path for key, path in pictures.items() if _building(key) in of}
+        there = {*of}
+        own = {key: path for key, path in pictures.items() if _building(key) in there}
         theirs = {
-            key: {frame: path for frame, path in found.items() if _building(frame) in of}
+            key: {frame: path for frame, path in found.items() if _building(frame) in there}
             for key, found in files.items()
         }
         groups = {key: _building(key) for key in own}
-        return frames(name, own, theirs, modalities, groups, unused)
+        found = frames(name, own, theirs, modalities, expected, groups, unused)
+        if DEPTH not in settings.domains:
+            return found
+        masked = OF_THE_MESH.intersection(settings.domains)
+        return Counted(_measured(found, masked), len(found), found.left_out, found.noted)
 
     strange = {*buildings} - {*trained, *tested}
     left_out["in a building of no split"] += sum(_building(key) in strange for key in pictures)
     return split(trained, left_out), split(tested, Counter()) if tested else None, {}
+
+
+def _measured(found: Counted, names: set[str]) -> Iterator[tuple[Image, Frame]]:
+    """Frames with modalities that are unmeasured where the depth is: not all have a code for it."""
+    for picture, frame in found:
+        nothing = ~seen(frame.modalities[DEPTH].array[0])
+        masked = {}
+        for name in names:
+            array = np.where(nothing, np.float32(np.nan), frame.modalities[name].array)
+            masked[name] = replace(frame.modalities[name], array=array)
+        yield picture, replace(frame, modalities={**frame.modalities, **masked})
 
 
 def _building(key: str) -> str:
@@ -70,12 +103,15 @@ def _files(name: str, folder: Path, domain: str) -> tuple[Files, Counter[str]]:
         if match is None:
             left_out[f"in {domain}, of another name"] += 1
             continue
-        if match["domain"] != domain:
+        if match["domain"] not in (domain, _OTHER_NAMES.get(domain)):
             raise UserError(
                 f"data set {name}: {path} is of the domain {match['domain']}, in the folder of "
                 f"{domain}; move it"
             )
-        found[path.parent.name, int(match["point"]), int(match["view"])] = path
+        of = path.parent.name, int(match["point"]), int(match["view"])
+        if of in found:
+            raise UserError(f"data set {name}: {found[of]} and {path} are of one view; remove one")
+        found[of] = path
     if not found:
         there = listed(left_out) or "nothing"
         raise UserError(
