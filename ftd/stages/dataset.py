@@ -30,7 +30,8 @@ def decides(experiment: Experiment, *, dataset: str) -> dict[str, Any]:
     """All that decides a data set's artifacts, besides the raw data."""
     settings = experiment.config.datasets[dataset]
     return {
-        "settings": settings.model_dump(mode="json"),
+        # a modality that is derived of the images has an artifact of its own
+        "settings": settings.model_dump(mode="json", exclude={"derive"}),
         "image": experiment.config.image.model_dump(),
         "seed": experiment.config.seed,
         "version": VERSION,
@@ -71,7 +72,7 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     shape = (sum(map(len, splits.values())), image.channels, image.size, image.size)
     out = experiment.output(LAYOUT.images, dataset=dataset)
     made = decides(experiment, dataset=dataset)
-    decided = record("dataset", VERSION, settings, made["parts"])
+    decided = record("dataset", VERSION, made["settings"], made["parts"])
     about = {"dataset": dataset, "image": image.model_dump(), "seed": made["seed"]}
     with ExitStack() as arrays:
 
