@@ -387,6 +387,8 @@ def test_taskonomy_s_own_encodings(tmp_path):
         ({"derive": ["normals"]}, "'normals' is made of a modality 'intrinsics' of the kind"),
         ({"derive": ["z-depth"], "modalities": {}}, "'z-depth' is made of a modality 'depth'"),
         ({"modalities": {"depth": {"kind": "depth"}}}, "modalities.depth.kind"),
+        ({"modalities": {"images": {"kind": "map"}}}, "modalities: 'images' is the name of"),
+        ({"modalities": {"annotations": {"kind": "map"}}}, "'annotations' is the name of"),
         ({"label": None, "modalities": {}}, "no modalities: the images mean nothing"),
         ({"loader": "taskonomy"} | {"domains": ["x"]}, "unknown domain 'x'"),
     ],

@@ -10,6 +10,8 @@ from ftd.tasks.derived import DERIVED
 
 Kind = Literal["map", "vectors", "labels", "intrinsics"]
 _MADE = {"normals": "vectors"}
+_TAKEN = {"images", "annotations"}
+"""What the file of a data set has besides its modalities."""
 _OF = {"depth": "map", "intrinsics": "intrinsics"}
 
 
@@ -59,7 +61,10 @@ class Modal(Section):
     @field_validator("modalities", mode="before")
     @classmethod
     def _modality_names(cls, value: object) -> object:
-        return {safe_name(name): item for name, item in by_name(value).items()}
+        found = {safe_name(name): item for name, item in by_name(value).items()}
+        if taken := sorted(_TAKEN & found.keys()):
+            raise ValueError(f"{taken[0]!r} is the name of the data set's own; give it another")
+        return found
 
     @field_validator("derive")
     @classmethod
