@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import dataset
 from ftd.stages.experiment import Experiment
-from ftd.tasks.cut import PARTS, cut
+from ftd.tasks.cut import PARTS, cut, usual_classes
 from ftd.tasks.frame_sizes import fitted
 from ftd.tasks.frames import IGNORED, Values, values_of
 from ftd.tasks.modality_keys import Modality
@@ -220,6 +221,66 @@ def test_parts_of_small_groups_have_the_size_they_ask_for():
     counts = {part: int((parts == part).sum()) for part in PARTS}
     asked = {"test": 200, "val": 100, "fisher": 250, "train": 450}
     assert all(abs(counts[part] - asked[part]) <= 2 for part in PARTS)
+
+
+@given(
+    sizes=st.lists(st.integers(20, 200), min_size=12, max_size=40),
+    seed=st.integers(0, 5),
+    official=st.booleans(),
+    train=st.sampled_from([None, 40]),
+)
+def test_parts_of_large_groups_have_the_number_they_ask_for(sizes, seed, official, train):
+    """What a group has more of stays unused, and no group is in two parts."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    is_test = groups >= len(sizes) - 2 if official else None
+    asked = {"train": train, "fisher": 6, "val": 7, "test": 10}
+    parts = cut(groups % 2, is_test, config.Parts(**asked), seed, groups)
+    found = {part: int((parts == part).sum()) for part in PARTS}
+    others = {part: {*groups[parts == part].tolist()} for part in PARTS}
+    assert all(found[part] == asked[part] for part in PARTS if asked[part])
+    assert found["train"] > 0 and sum(map(len, others.values())) == len(set.union(*others.values()))
+    if official:
+        assert is_test[parts == "test"].all() and not is_test[parts == "train"].any()
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_numbers_of_all_parts_share_the_groups_out(official):
+    """Each part has images of as many groups as can be, not of as few as are enough."""
+    groups = np.repeat(np.arange(35), 100)
+    is_test = groups >= 30 if official else None
+    asked = config.Parts(fisher=40, val=40, train=400, test=100)
+    parts = cut(np.zeros(3500, int), is_test, asked, 0, groups)
+    counts = {part: len({*groups[parts == part].tolist()}) for part in PARTS}
+    assert counts["train"] >= 20 and min(counts.values()) >= 2 and (parts == "train").sum() == 400
+    assert sum(counts.values()) == 35
+
+
+@pytest.mark.parametrize("train", [None, 5])
+def test_one_large_group_leaves_some_for_the_other_parts(train):
+    groups = np.repeat(np.arange(4), [10, 10, 10, 1000])
+    for seed in range(12):
+        asked = config.Parts(fisher=5, val=5, train=train, test=5)
+        parts = cut(np.zeros(1030, int), None, asked, seed, groups)
+        assert {len({*groups[parts == part].tolist()}) for part in PARTS} == {1}
+
+
+def test_numbers_that_do_not_fit_groups_are_refused():
+    groups = np.repeat(np.arange(3), 20)
+    with pytest.raises(ValueError, match="'val' wants 30 images but only 20 of 60 are left"):
+        cut(np.zeros(60, int), None, config.Parts(test=25, val=30), 0, groups)
+
+
+def test_many_groups_are_cut_in_a_moment():
+    rng = np.random.default_rng(0)
+    groups, classes = np.repeat(np.arange(30_000), 4), rng.integers(0, 10, 120_000)
+    began = time.process_time()
+    parts = cut(classes, None, config.Parts(), 0, groups)
+    assert time.process_time() - began < 5 and {*PARTS} == {*parts.tolist()}
+
+
+def test_a_group_counts_as_its_most_frequent_class():
+    groups, classes = np.array([0, 0, 0, 1, 1, 2]), np.array([5, 3, 5, 2, 1, 7])
+    assert usual_classes(groups, classes).tolist() == [5, 1, 7]
 
 
 def test_a_group_on_both_sides_of_the_official_split_is_refused():
