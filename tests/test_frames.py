@@ -427,6 +427,30 @@ def test_frames_of_taskonomy(tmp_path):
         read(tmp_path, taskonomy_split)
 
 
+def test_frames_without_a_part_are_not_read(tmp_path):
+    """Of frames without classes it is known before: damage there hurts no one."""
+    taskonomy(tmp_path)
+    own = OWN | {"parts": {"train": 5, "val": 2, "fisher": 1, "test": 3}}
+    tensors, cut = read(tmp_path, own)
+    number = tensors["images"][:, 0, 0, 0].numpy()
+    parts = np.array(cut["part"].to_pylist())
+    assert len(number) == len(tensors["normal"]) == 11
+    assert {part: int((parts == part).sum()) for part in PARTS} == own["parts"]
+    assert ((number >= 20) == (parts == "test")).all() and (np.diff(number) > 0).all()
+    assert np.allclose(tensors["depth_zbuffer"][:, 0, 0, 0], (1000 + number.astype(float)) / 512)
+    left_out = {split: of["left out"] for split, of in store.table_facts(cut)["read"].items()}
+    assert left_out == {"train": {"in no part": 12}, "test": {"in no part": 1}}
+    for unread in {*range(24)} - {*number.tolist()}:
+        name = f"point_{unread}_view_{unread % 2}_domain_rgb.png"
+        (tmp_path / "rgb" / f"house{unread // 4}" / name).write_bytes(b"x")
+    again, _ = read(tmp_path, own)
+    assert (again["images"] == tensors["images"]).all()
+    folders(tmp_path / "frames")
+    ungrouped = {key: value for key, value in FOLDERS.items() if key != "group"}
+    tensors, cut = read(tmp_path, ungrouped | {"test": None, "parts": {"train": 3, "val": 2}})
+    assert len(tensors["images"]) == len(cut) < 24 and None not in cut["part"].to_pylist()
+
+
 @pytest.mark.skipif(not TASKONOMY.exists(), reason="the miniature is not there")
 def test_taskonomy_s_own_encodings(tmp_path):
     (tmp_path / "taskonomy_format").symlink_to(TASKONOMY)
