@@ -14,9 +14,10 @@ from PIL.Image import new as new_image
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.runtime.progress import progress
-from ftd.tasks.annotations import Annotations, New
+from ftd.tasks.annotations import Annotations
 from ftd.tasks.cut import strata_of
 from ftd.tasks.foreign import named
+from ftd.tasks.frames import New
 from ftd.tasks.loaders import DEEP, Annotation, remember_depth
 
 _ORIENTATION = 0x0112  # of EXIF: 1 is upright, others than those below mean nothing

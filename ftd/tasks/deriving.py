@@ -6,8 +6,8 @@ import numpy as np
 
 from ftd.errors import UserError
 from ftd.runtime.progress import progress
-from ftd.tasks.annotations import New
 from ftd.tasks.derived import DERIVED
+from ftd.tasks.frames import New
 
 
 def derive(

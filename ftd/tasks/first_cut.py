@@ -1,17 +1,20 @@
 """Cutting a data set before its images are read, where all that a cut needs is known by then."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftd.config import Parts
 from ftd.tasks.cut import parts_of
-from ftd.tasks.loaders import Counted
+
+if TYPE_CHECKING:
+    from ftd.tasks.loaders import Counted
 
 
 def cut_first(
-    name: str, splits: Mapping[str, Counted], parts: Parts, seed: int
-) -> tuple[Mapping[str, Counted], np.ndarray | None]:
+    name: str, splits: "Mapping[str, Counted]", parts: Parts, seed: int
+) -> "tuple[Mapping[str, Counted], np.ndarray | None]":
     """The images that have a part, and the part of each: others need not be read, nor stored.
 
     All images and ``None``, where a split tells what a cut needs only as it is read.
