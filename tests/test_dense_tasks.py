@@ -18,6 +18,7 @@ from ftd.layout import LAYOUT
 from ftd.library import verify
 from ftd.stages import dataset, derive, distance, figures, fisher, probe, report, task, transfer
 from ftd.stages.experiment import Experiment
+from ftd.stages.sides import Things
 from ftd.tasks import dense_slices
 from ftd.tasks.augment import augmented
 from ftd.tasks.data import TaskData
@@ -308,6 +309,15 @@ def test_tasks_of_all_kinds_stand_in_one_matrix(made, compared):
     )
     assert np.allclose(own, own.T, atol=1e-6, equal_nan=True)
     assert apart["distance"].nunique() >= 40
+
+
+def test_lists_of_sources_name_derived_files(made):
+    beside = made.root / "index" / "x.json"
+    for name, derived in (("edges", True), ("depth", False), ("scene", False)):
+        entries = Things.of(made, ("features",), task=name, **PLACE).entries(("features",), beside)
+        assert ("derived" in entries["features"]) == derived
+        data = Things.listed(entries, beside, {}).data(None, 0)
+        assert data.count("fisher") == data_of(made, name, "fisher").count("fisher")
 
 
 def test_dense_tasks_are_fine_tuned(made):
