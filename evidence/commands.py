@@ -245,6 +245,33 @@ def seeds(
     seeds_page.write(results, out)
 
 
+@app.command()
+def taskonomy(
+    setting: Setting = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Gains of fine-tuning, too: hours.")
+    ] = False,
+    note: Annotated[str, typer.Option(help="A sentence for the page.")] = "",
+    cores: Cores = 2,
+) -> None:
+    """Ten dense tasks on NYU Depth v2: distances, and gains; writes docs/taskonomy.md."""
+    from evidence import dense_tasks
+
+    dense_tasks.run(setting or [], cores, transfer=transfer, note=note)
+
+
+@app.command("source-choice")
+def source_choice(
+    out: Out,
+    table: Annotated[Path, typer.Option(help="TransNAS-Bench-101, micro level (Parquet).")],
+    distances: Annotated[Path, typer.Option(help="distances.parquet of config/transnas.yaml.")],
+) -> None:
+    """Cells of the source task that distances choose, looked up in a published table."""
+    from evidence import source_choice
+
+    print("\n".join(source_choice.run(out, table=table, distances=distances)))
+
+
 # Which measure tells what a task is worth to another --------------------------------------------
 
 

@@ -13,12 +13,12 @@ from ftd.layout import LAYOUT
 TABLES = Path("docs/distances")
 
 
-def keep(results: Path, name: str, note: str) -> None:
+def keep(results: Path, name: str, note: str, folder: Path = TABLES) -> None:
     """Copy an experiment's tables, and what made them: probes' facts and sizes of parts by task."""
     for artifact in (LAYOUT.distances, LAYOUT.nearest, LAYOUT.layers):
         source = artifact.path(results)
-        store.write_bytes(TABLES / f"{name}-{source.name}", source.read_bytes())
-    order = order_of(name)
+        store.write_bytes(folder / f"{name}-{source.name}", source.read_bytes())
+    order = order_of(name, folder)
     parts = {task: _part_sizes(LAYOUT.slice.path(results, task=task)) for task in order}
     pairs = store.read_table(LAYOUT.distances.path(results), ["network", "trial"]).to_pandas()
     facts = [
@@ -26,20 +26,26 @@ def keep(results: Path, name: str, note: str) -> None:
         for network, trial in pairs.drop_duplicates().itertuples(index=False)
         for task in order
     ]
-    rows = [{key: fact[key] for key in _OF_PROBES} | parts[fact["task"]] for fact in facts]
+    rows = [
+        {key: fact[key] for key in _OF_PROBES}
+        | {key: fact.get(key) for key in _OF_MAPS if any(key in each for each in facts)}
+        | parts[fact["task"]]
+        for fact in facts
+    ]
     same = {key: facts[0][key] for key in ("settings", "packages", "image")}
     datasets = {
         names["dataset"]: store.table_facts(store.read_table(path, columns=[]))["settings"]
         for path, names in LAYOUT.cut.find(results)
     }
     made = {**same, "datasets": datasets, "note": note}
-    store.write_table(TABLES / f"{name}-probes.parquet", pa.Table.from_pylist(rows), made)
+    store.write_table(folder / f"{name}-probes.parquet", pa.Table.from_pylist(rows), made)
 
 
 _OF_PROBES = (
     *("network", "trial", "task", "seed", "val_accuracy", "val_most_frequent", "reached"),
     *("epochs", "seconds"),
 )
+_OF_MAPS = ("metric", "val_metric", "val_metric_constant")
 
 
 def _part_sizes(task: Path) -> dict[str, int]:
@@ -54,14 +60,18 @@ def names(dataset: str) -> list[str]:
     return sorted(path.name.removesuffix(ending) for path in found)
 
 
-def tables(name: str) -> tuple[pd.DataFrame, ...]:
-    """Distances, rankings and probes; of several measures the first one's."""
+def tables(
+    name: str, folder: Path = TABLES, measure: str | None = None
+) -> tuple[pd.DataFrame, ...]:
+    """Distances, rankings and probes; of several measures the one, or the first one's."""
     found = [
-        store.read_table(TABLES / f"{name}-{kind}.parquet").to_pandas()
+        store.read_table(folder / f"{name}-{kind}.parquet").to_pandas()
         for kind in ("distances", "nearest", "probes")
     ]
     return tuple(
-        table[table["measure"] == table["measure"].iloc[0]] if "measure" in table else table
+        table[table["measure"] == (measure or table["measure"].iloc[0])]
+        if "measure" in table
+        else table
         for table in found
     )
 
@@ -71,9 +81,9 @@ def made_before(name: str) -> bool:
     return "measure" not in tables(name)[0]
 
 
-def order_of(name: str) -> list[str]:
+def order_of(name: str, folder: Path = TABLES) -> list[str]:
     """Task names of an experiment that is kept, as they arrive."""
-    return store.table_facts(store.read_table(TABLES / f"{name}-nearest.parquet"))["order"]
+    return store.table_facts(store.read_table(folder / f"{name}-nearest.parquet"))["order"]
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

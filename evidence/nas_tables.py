@@ -127,6 +127,12 @@ class Table:
         """Rank percentiles of ``seen`` [architecture, task]."""
         return percentiles(self.seen)
 
+    def in_order(self, archs: pd.Series, values: np.ndarray) -> np.ndarray:
+        """Values of a file's lines, of its column ``arch``, in the order of the space."""
+        layout, found = LAYOUTS[self.layout], np.empty(len(values))
+        found[[self.row(layout.genotype(str(arch))) for arch in archs]] = values
+        return found
+
     def row(self, genotype: Genotype) -> int:
         """The row of an architecture.
 

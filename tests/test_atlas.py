@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from test_report import CHROMIUM, words
 
-from ftd.drawing.atlas import apart, atlas, places
+from ftd.drawing.atlas import _width, apart, atlas, places
 from ftd.stages import figures
 
 NAMES = ["zero", "six", "seven", "eight"]
@@ -41,14 +41,51 @@ def test_places_of_both_directions_and_of_what_is_not_known():
 
 
 @settings(deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from([0.0, 1.0, 50.0]))
-def test_labels_do_not_overlap(seed, count, spread):
+@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from([0.0, 1.0, 50.0]), st.booleans())
+def test_labels_do_not_overlap(seed, count, spread, twins):
     rng = np.random.default_rng(seed)
     sizes = np.stack([rng.uniform(10, 300, count), np.full(count, 22.0)], 1)
-    centres = apart(spread * rng.normal(size=(count, 2)), sizes, gap=5)
+    given = spread * rng.normal(size=(count, 2))
+    if twins:  # some stand in one place
+        given = given[rng.integers(0, 1 + count // 4, count)]
+    centres = apart(given, sizes, gap=5)
+    assert np.ptp(centres, axis=0).max() < 150 * count + 10 * spread
     between = np.abs(centres[:, None] - centres[None]) + 1e-5
     clear = (between >= (sizes[:, None] + sizes[None]) / 2 + 5).any(-1)
     assert clear[~np.eye(count, dtype=bool)].all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 60])
+def test_labels_of_one_place_stand_on_a_grid(count):
+    sizes = np.tile([100.0, 20.0], (count, 1))
+    width, height = np.ptp(apart(np.ones((count, 2)), sizes, gap=5), axis=0)
+    assert width + 100 < 150 * np.sqrt(count / 5 + 3) and height + 20 < 150 * np.sqrt(count / 5 + 3)
+
+
+def test_tasks_that_nothing_tells_apart(tmp_path):
+    """A constant measure, and one without numbers."""
+    names = [f"task-{number}" for number in range(20)]
+    for value in (0.0, 1.0, np.nan):
+        for higher in (False, True):
+            flat = pd.DataFrame(np.full((20, 20), value), names, names)
+            atlas(flat, tmp_path / "x.svg", title="Nearest", higher=higher)
+            sides = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt', drawn(tmp_path / "x.svg"))
+            assert max(map(float, sides.groups())) < 1000
+
+
+def drawn(path):
+    """An SVG's text, its size in whichever order."""
+    text = path.read_text()
+    sizes = dict(re.findall(r'(width|height)="([\d.]+pt)"', text[: text.index("<g")]))
+    return f'width="{sizes["width"]}" height="{sizes["height"]}"'
+
+
+@pytest.mark.parametrize("name", ["W" * 16, "keypoints-2d", "i"])
+def test_a_label_has_room_for_its_letters(name):
+    from matplotlib.textpath import TextPath
+
+    assert _width(name) == pytest.approx(TextPath((0, 0), name, size=10).get_extents().width)
+    assert (_width("W" * 16) > 150) and _width("i") < 5
 
 
 def test_labels_that_are_apart_stay_where_they_are():
@@ -68,8 +105,13 @@ def test_arrows_lead_to_the_nearest_three(tmp_path):
         **{("eight", 1): "seven", ("eight", 2): "zero"},
     }
     assert {*words(tmp_path / "x.svg")} == {*NAMES, "Nearest"}
-    atlas(-values, tmp_path / "y.svg", title="Nearest", higher=True)
-    assert (tmp_path / "x.svg").read_bytes() == (tmp_path / "y.svg").read_bytes()
+    own = 9 * np.eye(4)  # a task's number to itself does not count
+    found = []
+    for number, other in enumerate((-values, own - values, 9 - values)):
+        atlas(other, tmp_path / f"{number}.svg", title="Nearest", higher=True)
+        found.append((tmp_path / f"{number}.svg").read_bytes())
+        assert arrows(tmp_path / f"{number}.svg") == arrows(tmp_path / "x.svg")
+    assert found[0] == found[1] == found[2]
 
 
 def test_an_atlas_of_an_experiment(finished, tmp_path):

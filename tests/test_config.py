@@ -78,6 +78,14 @@ def test_the_ten_dense_tasks_are_the_same_on_either_data_set():
     ]
     assert list(kinds[0]) == list(kinds[1]) and kinds[0] == kinds[1] and len(kinds[0]) == 10
     assert derived.measures == files.measures and derived.trials == files.trials == 5
+    epsilons = [
+        {name: own.epsilon for name, own in each.tasks.items()} for each in (derived, files)
+    ]
+    assert epsilons[0] == epsilons[1]
+    constants = dict.fromkeys(kinds[0], 0.14) | {"normals": 0.78, "autoencoding": 0.75}
+    constants |= dict.fromkeys(("euclidean-distance", "z-depth"), 0.47)
+    for name, epsilon in epsilons[0].items():  # what the best constant answer scores on NYU's val
+        assert constants[name] + 0.05 < 1 - epsilon < 1
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "overlays").glob("*.yaml")))

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import shutil
 
@@ -15,7 +16,7 @@ from ftd import config, store
 from ftd.drawing import examples
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.library import verify
+from ftd.library import leftovers, verify
 from ftd.stages import dataset, derive, distance, figures, fisher, probe, report, task, transfer
 from ftd.stages.experiment import Experiment
 from ftd.stages.sides import Things
@@ -209,7 +210,7 @@ def test_probes_say_how_they_score(made):
     }
     metrics = {name: facts.get("metric") for name, facts in found.items()}
     assert metrics == {
-        **{"depth": "explained variance", "edges": "explained variance"},
+        **dict.fromkeys(("depth", "edges"), "explained variance, mean of frames"),
         **{"normal": "mean angle, degrees", "objects": "mean IoU", "scene": None},
     }
     angle = found["normal"]
@@ -236,6 +237,19 @@ def test_a_probe_that_learned_nothing_is_loud(made, tmp_path, capsys):
     facts = probe.run(own, task="objects", **PLACE)
     assert facts["val_accuracy"] <= facts["val_most_frequent"]
     assert "NO BETTER THAN A CONSTANT ANSWER" in capsys.readouterr().err
+
+
+def test_a_task_of_classes_that_learned_nothing_is_loud(made, tmp_path, capsys):
+    slow = changed(made, probe={"epochs": 1, "learning_rate": 1e-12})
+    facts = probe.run(Experiment(slow.config, tmp_path, made.root), task="scene", **PLACE)
+    loud = "NO BETTER THAN A CONSTANT ANSWER" in capsys.readouterr().err
+    assert loud == (facts["val_accuracy"] <= facts["val_most_frequent"]) and "metric" not in facts
+
+
+def test_the_page_of_probes_has_their_metrics(made):
+    out = figures.run(made, "probes")
+    text = out.read_text()
+    assert "<th>val_metric_constant</th>" in text and "<td>mean angle, degrees</td>" in text
 
 
 def test_a_task_has_its_own_epsilon(made):
@@ -385,6 +399,29 @@ def test_a_prediction_equal_to_its_target_looks_like_it(tmp_path):
             assert one.shape[1] == (10 if wanted.shape[1] == 2 else 5)
 
 
+@pytest.mark.parametrize("low", [0.0, -3.0])
+def test_three_channels_that_are_no_colours_have_the_range_of_targets(tmp_path, low):
+    ramp = np.linspace(low, 2 * low + 1, 48).reshape(1, 3, 4, 4)
+    wanted = ramp.astype(np.float32)
+    wanted[0, :, 0, 0] = np.nan
+    given = np.where(np.isnan(wanted), wanted[..., 1:2, 1:2], wanted)
+    examples.sheet(np.zeros((1, 3, 4, 4)), wanted, given, tmp_path / "x.svg", title="x")
+    _, one, other = pixels(tmp_path / "x.svg")
+    known = one[..., 3] > 0
+    assert np.array_equal(one[known], other[known]) and known.sum() == 15
+    assert len({*map(tuple, one[known][:, :3])}) == 15  # none is cut off
+    bottom, top = np.nanquantile(wanted, [0.01, 0.99]) if low else (0, 1)
+    colours = 255 * np.clip((np.moveaxis(wanted[0], 0, -1)[known] - bottom) / (top - bottom), 0, 1)
+    assert np.abs(one[known][:, :3] - colours).max() <= 1.5
+
+
+def test_a_target_that_cannot_be_looked_at_is_named(made, monkeypatch):
+    monkeypatch.delattr(Dense, "shown")
+    wanted = r"tasks\.depth: target 'regression' has no method shown, .* give it answers\(outputs\)"
+    with pytest.raises(UserError, match=wanted):
+        figures.run(made, "examples", network="small-cnn", task="depth")
+
+
 def test_the_library_is_sound(made, compared):
     report.record(made)
     found = verify.run(made.root)
@@ -400,6 +437,69 @@ def test_a_lost_or_stray_derived_file_is_told_as_what_it_is(made, tmp_path):
     (root / derived).unlink()
     said = [line for line in verify.run(root).problems if line.startswith(f"{root / 'tasks'}")]
     assert len(said) == 1 and f"made from modality {root / derived}, which is not there" in said[0]
+
+
+def problems_of(made, folder, path, change):
+    """What is wrong with a library one of whose files has other tensors and a right checksum."""
+    copy = Experiment(made.config, shutil.copytree(made.root, folder / "copy"))
+    report.record(copy)
+    tensors, facts = store.read_tensors(copy.root / path)
+    store.write_tensors(copy.root / path, change(dict(tensors)), facts)
+    own = f"{copy.root / path}: "
+    return [line.removeprefix(own) for line in verify.run(copy.root).problems if own in line]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {"images": t["images"]}, "has no modality, its cut names the modalities"),
+        (lambda t: t | {"more": t["depth"] + 1}, "has the modalities depth, intrinsics, more, "),
+        (lambda t: t | {"depth": t["depth"].half()}, r"depth \(map\): F16 .*, expected F32"),
+        (lambda t: t | {"depth": t["depth"][:, 0]}, r"depth .* F32 \[40, 8, 8\], expected"),
+        (lambda t: t | {"normal": t["normal"][:, :2]}, r"normal \(vectors\): .* F32 \[40, 3, 8"),
+        (lambda t: t | {"segments": t["segments"].int()}, r"segments \(labels\): I32 .* I16"),
+        (lambda t: t | {"intrinsics": t["intrinsics"][:39]}, r"intrinsics .* F32 \[39, 4\], exp"),
+    ],
+)
+def test_modalities_are_those_of_their_cut(made, tmp_path, change, message):
+    found = problems_of(made, tmp_path, "datasets/frames.safetensors", change)
+    assert len(found) == 1 and re.match(message, found[0]), found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v[:39], r"F32 \[39, 1, 8, 8\], expected F32 \[40, 1, 8, 8\]"),
+        (lambda v: v.repeat(1, 3, 1, 1), r"F32 \[40, 3, 8, 8\], expected"),
+        (lambda v: v.double(), "F64 .*, expected F32"),
+    ],
+)
+def test_what_is_derived_has_its_shape(made, tmp_path, change, message):
+    name = "texture-edges"
+    path = f"datasets/frames/{name}.safetensors"
+    found = problems_of(made, tmp_path, path, lambda tensors: {name: change(tensors[name])})
+    assert len(found) == 1 and re.match(f"{name}: {message}", found[0]), found
+
+
+def test_what_was_derived_of_another_data_set_is_left_over(made, tmp_path):
+    """Each name is known, but not the two together."""
+    sets = RAW["datasets"] | {"others": RAW["datasets"]["frames"]}
+    of = {"target": "regression", "of": "euclidean-distance"}
+    tasks = {name: RAW["tasks"][name] for name in ("edges", "scene")}
+    tasks |= {"far": {"dataset": "others"} | of}
+    own = Experiment(changed(made, datasets=sets, tasks=tasks).config, tmp_path)
+    files = [
+        LAYOUT.derived.path(tmp_path, dataset=name, modality=modality)
+        for name in ("frames", "others")
+        for modality in ("texture-edges", "euclidean-distance")
+    ]
+    log = tmp_path / "logs" / "derive" / "others" / "texture-edges.log"
+    for path in (*files, log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (0, 0))
+    report.record(own)
+    assert leftovers.find(tmp_path) == sorted([files[1], files[2], log])
 
 
 # Configurations ---------------------------------------------------------------------------------

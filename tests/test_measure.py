@@ -109,7 +109,7 @@ class Digits:
     """The 8×8 digits' ``fisher`` part under a target, in an order of one's own."""
 
     device = torch.device("cpu")
-    task = SimpleNamespace(image_shape=(1, 8, 8))
+    task = SimpleNamespace(image_shape=(1, 8, 8), facts={"target": {"kind": "classes"}})
 
     def __init__(self, images, labels, outputs):
         self.images, self.targets, self.target = images, labels, Classes(outputs)

@@ -21,11 +21,15 @@ from ftd.measures.displacement import BY_FISHER, PLAIN, cosine, moved
 from ftd.measures.fisher_parts import BODY, LAYERS, Own, of_body, of_layers
 from ftd.measures.fisher_refit import Refit
 from ftd.measures.fisher_task import FisherTaskDistance, on_own_task
+from ftd.measures.fitted_head import STEPS, with_fitted_head
 from ftd.measures.logistic import fit, with_head
 from ftd.measures.passes import seen_by
 from ftd.measures.task2vec import Task2Vec, by_filter, distance, embedding
 from ftd.models import networks
+from ftd.parts import NETWORKS, Network
 from ftd.tasks.targets.classes import Classes
+from ftd.tasks.targets.dense import Dense
+from ftd.tasks.targets.regression import Regression
 
 PAD = Classes(3).pad
 few = settings(deadline=None, max_examples=20)
@@ -194,6 +198,41 @@ def test_fisher_refit_is_the_formula_with_the_fitted_head(sides):
     assert number(Refit(), zero, ten) == pytest.approx(expected, rel=1e-4)
     for name, value in zero.weights.state_dict().items():
         assert value.equal(before[name])
+
+
+@pytest.mark.parametrize("network", ["small-cnn", "small-pooled"])
+def test_a_head_on_a_dense_source_is_that_of_one_of_classes(network, sides, registered):
+    """Of one body, the network of maps and that of classes are told apart by nothing."""
+    registered(NETWORKS, "small-pooled", Network(NETWORKS.get("small-cnn").build, pooled=True))
+    ten = sides["ten"]
+    same = {"image_shape": (1, 8, 8), "seed": 0}
+    depth = Dense(Regression(1, [0.0], [1.0]))
+    ours, dense = (
+        networks.build(network, target=target, **same).eval() for target in (Classes(2), depth)
+    )
+    seen = Side(weights=ours, what="ours").seen(ten)
+    wanted, found = with_head(ours, seen, 10).state_dict(), with_fitted_head(dense, ten.data)
+    assert found.head.linear.in_features == (32 if network == "small-pooled" else 128)
+    for name, value in found.state_dict().items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_plugin_s_accuracy_is_no_logistic_regression(sides):
+    """Its own loss fits its head, whatever it calls its score and its layers."""
+    ten, zero = sides["ten"], sides["zero"]
+    asked = []
+
+    class Own(Classes):
+        def loss(self, outputs, targets):
+            asked.append(len(outputs))
+            return outputs.square().sum(1).mean() + super().loss(outputs, targets)
+
+    data = copy.copy(ten.data)
+    data.target = Own(10)
+    data.task = SimpleNamespace(image_shape=(1, 8, 8), facts={"target": {"kind": "own"}})
+    measure, target = Refit(), Side(**vars(ten) | {"data": data})
+    measure.compare(zero, measure.prepare(target, FisherTask()))
+    assert len(asked) == STEPS  # Fisher information leaves the loss as it found it
 
 
 # Task affinity ----------------------------------------------------------------------------------

@@ -364,6 +364,32 @@ def test_the_page_of_probes_has_the_most_frequent_label_s_share(tmp_path):
     assert cells[heads.index("val_most_frequent") :: len(heads)] == ["0.5", "0.625"]
 
 
+def columns_of(page):
+    """The table of a page, by its heads."""
+    text = page.read_text()
+    heads, cells = (re.findall(rf"<{tag}>(.*)</{tag}>", text) for tag in ("th", "td"))
+    return {head: cells[place :: len(heads)] for place, head in enumerate(heads)}
+
+
+def test_the_page_of_probes_marks_those_that_learned_nothing(tmp_path):
+    facts = {"network": "n", "trial": 0, "epochs": 1, "seconds": 1.0, "seed": 0, "reached": True}
+    classes = [
+        facts | {"task": "a", "val_accuracy": 0.9, "val_most_frequent": 0.6},
+        facts | {"task": "b", "val_accuracy": 0.6, "val_most_frequent": 0.6},
+        facts | {"task": "c", "val_accuracy": 0.7, "val_most_frequent": 0.6, "reached": False},
+    ]
+    maps = facts | {"task": "d", "val_accuracy": 0.77, "val_most_frequent": 0.78}
+    maps |= {"metric": "angle", "val_metric": 41.4, "val_metric_constant": 39.6}
+    pages.probes([classes[0], classes[2]], tmp_path / "page.html")
+    assert not {"remark", "metric", "val_metric"} & columns_of(tmp_path / "page.html").keys()
+    pages.probes([*classes, maps], tmp_path / "page.html")
+    found = columns_of(tmp_path / "page.html")
+    mark = "NO BETTER THAN A CONSTANT ANSWER"
+    assert found["task"] == ["b", "d", "c", "a"] and found["remark"] == [mark, mark, "", ""]
+    assert found["metric"] == ["", "angle", "", ""] and found["val_metric"] == ["", "41.4", "", ""]
+    assert found["val_metric_constant"] == ["", "39.6", "", ""]
+
+
 def test_the_page_of_data_sets_says_what_was_left_out(tmp_path):
     facts = {
         "dataset": "photos",

@@ -9,7 +9,8 @@ import pandas as pd
 from ftd.drawing.style import drawing, matplotlib
 
 _SIZE = 10  # points, of letters
-_BOX = 0.68 * _SIZE, 2.2 * _SIZE  # a letter's width, wide ones of any font too; a label's height
+_HEIGHT = 2.2 * _SIZE  # of a label
+_WIDER = 1.1  # than in Matplotlib's own font, where a reader has another
 _GAP = 6.0  # points between two labels
 _ARROWS = ("black", "0.55", "0.8")  # to the nearest task, the second, the third
 
@@ -21,12 +22,13 @@ def atlas(values: pd.DataFrame, out: Path, *, title: str, higher: bool = False) 
 
     Args:
         values: rows are sources, columns are targets, of equal names; NaN: not known.
-        higher: whether larger values are the nearer sources'.
+        higher: whether larger values are the nearer sources'; the largest is then at distance 0.
     """
     names, far = list(values.columns), values.to_numpy(float, copy=True)
-    far = np.nanmax(far, initial=0.0) - far if higher else far
-    np.fill_diagonal(far, np.nan)
-    sizes = np.array([(_BOX[0] * (len(name) + 2), _BOX[1]) for name in names])
+    np.fill_diagonal(far, np.nan)  # a task's number to itself may be of another size
+    if higher:
+        far = np.max(far, where=~np.isnan(far), initial=-np.inf) - far
+    sizes = np.array([(_WIDER * _width(name) + _SIZE, _HEIGHT) for name in names])
     centres = apart(_spread(places(far), sizes), sizes)
     low, high = (centres - sizes / 2).min(0) - _GAP, (centres + sizes / 2).max(0) + _GAP
     with drawing(out, figsize=(high - low) / 72) as (figure, panels):
@@ -48,6 +50,12 @@ def atlas(values: pd.DataFrame, out: Path, *, title: str, higher: bool = False) 
             box = {"boxstyle": "round", "fc": "w", "ec": "0.5"}
             axes.text(*centre, name, ha="center", va="center", size=_SIZE, bbox=box, zorder=3)
         figure.suptitle(title, y=1, va="bottom")
+
+
+def _width(name: str) -> float:
+    """Of a name in points."""
+    own = matplotlib.font_manager.FontProperties(family="DejaVu Sans")
+    return matplotlib.textpath.TextPath((0, 0), name, size=_SIZE, prop=own).get_extents().width
 
 
 def _edge(start: np.ndarray, end: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -88,15 +96,25 @@ def _spread(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return points * (side / extent if extent > 0 else 0.0)
 
 
+def _grid(count: int, cell: np.ndarray) -> np.ndarray:
+    """Points [N, 2], row by row, of cells of a size (width, height) that fill about a square."""
+    across = max(1, round(np.sqrt(count * cell[1] / cell[0])))
+    rows, columns = np.divmod(np.arange(count), across)
+    return np.stack([columns, -rows], 1) * cell
+
+
 def apart(centres: np.ndarray, sizes: Sequence | np.ndarray, gap: float = _GAP) -> np.ndarray:
     """Centres [N, 2] of labels of sizes [N, 2] that do not overlap, near to those given.
 
     Two that do are pushed apart, each by half, along the axis that takes less; what does not end
-    is spread.
+    is spread. Where all are in one place, they start on a grid.
     """
     centres, sizes = np.array(centres, float), np.asarray(sizes, float)
+    if np.ptp(centres, axis=0).max() < 1e-3:
+        centres += _grid(len(centres), sizes.max(0) + 2 * gap)
     turn = 2 * np.pi * np.arange(len(centres)) / max(len(centres), 1)
     centres += 1e-3 * np.stack([np.cos(turn), np.sin(turn)], 1)  # equal ones have a direction
+    first = np.sign(np.arange(len(centres))[:, None] - np.arange(len(centres)))  # of equal ones
     room = (sizes[:, None] + sizes[None]) / 2 + gap
     for step in range(10_000):
         between = centres[:, None] - centres[None]
@@ -108,7 +126,7 @@ def apart(centres: np.ndarray, sizes: Sequence | np.ndarray, gap: float = _GAP) 
         along = overlap.argmin(-1)
         push = np.take_along_axis(overlap, along[..., None], -1)[..., 0] * touching
         way = np.take_along_axis(between, along[..., None], -1)[..., 0]
-        moves = push * np.where(way < 0, -1, 1) / 2
+        moves = push * np.where(way == 0, first, np.sign(way)) / 2
         for axis in range(2):
             centres[:, axis] += (moves * (along == axis)).sum(1)
         if step % 50 == 49:

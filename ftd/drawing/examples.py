@@ -28,8 +28,8 @@ def sheet(
 
     Args:
         images: float32 [N, 1 or 3, H, W] in [0, 1].
-        wanted: targets as ``ftd.tasks.targets.dense.Dense.shown`` gives them, [N, C, H, W];
-            channels that are no colours are put side by side.
+        wanted: targets as ``ftd.tasks.targets.dense.Dense.shown`` gives them, [N, C, H, W]; three
+            channels are colours, others are put side by side.
         given: predictions, likewise. Both have one scale: the values of targets.
         unit: of numbers.
     """
@@ -49,10 +49,12 @@ def sheet(
 
 
 def _scale(wanted: np.ndarray) -> tuple[float, float]:
-    """The range of targets, but for the outermost hundredth; of colours, that of [0, 1]."""
+    """The range of targets, but for the outermost hundredth; of three in [0, 1], that one."""
     if wanted.dtype.kind != "f":
         return 0, _CLASSES
-    if wanted.shape[1] == 3 or np.isnan(wanted).all():
+    if np.isnan(wanted).all():
+        return 0, 1
+    if wanted.shape[1] == 3 and np.nanmin(wanted) >= 0 and np.nanmax(wanted) <= 1:
         return 0, 1
     low, high = np.nanquantile(wanted, [0.01, 0.99])
     return (low, high) if low < high else (low - 0.5, high + 0.5)
@@ -63,7 +65,8 @@ def _picture(axes: "Axes", values: np.ndarray, limits: tuple[float, float]) -> "
     axes.set(xticks=[], yticks=[], facecolor=_NOTHING)
     if len(values) == 3:
         seen = np.isfinite(values).all(0)
-        colours = np.clip(np.where(seen, values, 0), 0, 1)
+        scaled = (values - limits[0]) / (limits[1] - limits[0])
+        colours = np.clip(np.where(seen, scaled, 0), 0, 1)
         pixels = np.moveaxis(np.concatenate([colours, seen[None]]), 0, -1)
         return axes.imshow(pixels, interpolation="none")
     flat = np.concatenate(list(values), axis=1)

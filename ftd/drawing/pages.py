@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ftd import store
@@ -15,6 +16,8 @@ _OF_PROBES = (
     *("network", "trial", "task", "val_accuracy", "val_most_frequent", "reached", "epochs"),
     *("seconds", "seed"),
 )
+_IN_OTHER_TERMS = ("metric", "val_metric", "val_metric_constant")
+"""Of probes whose score has a name of its own: those of targets other than classes."""
 _STYLE = """
 body { font: 14px sans-serif; margin: 1.5em; }
 table { border-collapse: collapse; }
@@ -108,9 +111,22 @@ def summary(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def probes(facts: list[dict], out: Path) -> None:
-    """The facts of probes as a page, those that missed 1 − ε first."""
-    table = pd.DataFrame(facts, columns=_OF_PROBES)
-    _page(table.sort_values(["reached", "network", "trial", "task"]), out=out)
+    """The facts of probes as a page: first those that learned nothing, then who missed 1 − ε.
+
+    The columns of other terms, and of remarks, are there where a probe has some.
+    """
+    own = _IN_OTHER_TERMS if any("metric" in about for about in facts) else ()
+    table = pd.DataFrame(facts, columns=[*_OF_PROBES, *own])
+    nothing = table["val_accuracy"] <= table["val_most_frequent"]
+    if nothing.any():
+        table.insert(0, "remark", np.where(nothing, "NO BETTER THAN A CONSTANT ANSWER", ""))
+    order = table.assign(learned=~nothing).sort_values(
+        ["learned", "reached", "network", "trial", "task"]
+    )
+    found = table.loc[order.index]
+    for column in own:  # those of classes have none
+        found[column] = found[column].astype(object).where(found[column].notna(), "")
+    _page(found, out=out)
 
 
 def _page(*tables: pd.DataFrame, out: Path) -> None:

@@ -1,6 +1,6 @@
 """What tasks, networks, trials, methods and seeds that were taken away have left in a library."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ftd import config
@@ -26,12 +26,18 @@ def find(library: Path, *, plugins: bool = False) -> list[Path]:
     figures = experiment.figures()
     named["figure"] = {*figures, *(Path(figure).stem for figure in figures)}  # files and logs
     named["measure"] = set(experiment.measures)
+    derived = set(experiment.derived())
+
+    def is_named(names: Mapping[str, str]) -> bool:
+        if "modality" in names and (names["dataset"], names["modality"]) not in derived:
+            return False  # both may be named, but not together
+        return all(name in named[kind] for kind, name in names.items())
+
     return sorted(
         path
         for artifact in (*LAYOUT, *map(log_of, LOGS))
         for path, names in artifact.find(library)
-        if path.stat().st_mtime_ns < recorded
-        and any(name not in named[kind] for kind, name in names.items())
+        if path.stat().st_mtime_ns < recorded and not is_named(names)
     )
 
 

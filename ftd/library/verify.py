@@ -1,10 +1,10 @@
 """Check a whole library: checksums, recorded digests, completeness, and values; change nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftd import config
+from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import (
@@ -24,7 +24,7 @@ from ftd.stages import (
     training,
     transfer,
 )
-from ftd.stages.checking import AGAIN, Check, Library
+from ftd.stages.checking import AGAIN, Check, Library, must, tensors_of
 from ftd.stages.experiment import Experiment
 
 STAGES = (
@@ -78,8 +78,9 @@ def run(folder: Path, *, plugins: bool = False) -> Report:
         raise UserError(f"{folder}: no artifacts; give an experiment's folder below results/")
     if library.experiment:
         problems += _missing(library.experiment)
+    problems += _other_modalities(library)
     problems += _half_written(folder)
-    return Report(checked, problems)
+    return Report(checked, list(dict.fromkeys(problems)))  # what is unreadable is named once
 
 
 def _library(folder: Path, plugins: bool) -> tuple[Library, list[str]]:
@@ -145,6 +146,39 @@ def expected(experiment: Experiment) -> Iterator[Path]:
     for names in experiment.searched():
         for artifact in (LAYOUT.genotype, LAYOUT.trace, LAYOUT.weights, LAYOUT.metrics):
             yield experiment.output(artifact, **names)
+
+
+def _other_modalities(library: Library) -> list[str]:
+    """Frames whose modalities are not those that their cut names."""
+    return [
+        problem
+        for path, names in LAYOUT.images.find(library.root)
+        if library.path(LAYOUT.cut, **names).exists()
+        for problem in _problems(_check_modalities, path, names, library)
+    ]
+
+
+def _check_modalities(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    cut = store.read_table(library.path(LAYOUT.cut, **names), ["index"], stage="dataset")
+    kinds, found = store.table_facts(cut).get("modalities", {}), tensors_of(path)
+    rows, _, *size = found["images"][1]
+    held = set(found) - {"images", "annotations"}
+    yield from must(held == set(kinds), f"has {_named(held)}, its cut names {_named(kinds)}")
+    wanted = {
+        "vectors": ("F32", [rows, 3, *size]),
+        "labels": ("I16", [rows, *size]),
+        "intrinsics": ("F32", [rows, 4]),
+    }
+    for name in sorted(held & set(kinds)):
+        kind, shape = found[name]
+        channels = shape[1:2] if len(shape) == 4 else [1]  # of maps, any number
+        of_kind = wanted.get(kinds[name], ("F32", [rows, *channels, *size]))
+        told = "{} {}, expected {} {}".format(kind, shape, *of_kind)
+        yield from must((kind, shape) == of_kind, f"{name} ({kinds[name]}): {told}")
+
+
+def _named(modalities: Iterable[str]) -> str:
+    return f"the modalities {', '.join(sorted(modalities))}" if modalities else "no modality"
 
 
 def _half_written(folder: Path) -> list[str]:

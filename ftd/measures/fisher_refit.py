@@ -2,9 +2,9 @@
 
 Le, Soltani, Dong and Tarokh 2022, section III, with F_ab taken of a's body under a head of b's
 labels in place of a's own, whose outputs mean other labels: logistic regression on what the body
-makes of b's ``fisher`` images (see ``logistic``), the ones that F_ab is taken on. Where the head is
-no linear layer, as of dense targets, it is trained on them (see ``fitted_head``). Both F_ab and
-F_bb are those of the body alone, of unit trace over it.
+makes of b's ``fisher`` images (see ``logistic``), the ones that F_ab is taken on. Where b is no
+task of classes, or a's head is no linear layer, see ``fitted_head``. Both F_ab and F_bb are those
+of the body alone, of unit trace over it.
 
 Range: d in [0, 1]. Lower is nearer. Cost: two forward passes and a backward one, a head fitted, and
 the target's own probe. The distance of a task to itself is not 0: its head is fitted anew too.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ftd.measures.fisher_parts import of_body
 from ftd.measures.fisher_task import Prepared, compared
-from ftd.measures.fitted_head import with_fitted_head
+from ftd.measures.fitted_head import of_classes, with_fitted_head
 from ftd.measures.logistic import with_head
 
 if TYPE_CHECKING:  # what this room only hands on
@@ -45,7 +45,7 @@ class Refit:
         """
         prepared, target = given
         model, data = source.weights, target.data
-        if hasattr(model.head, "linear") and data.target.metric == "accuracy":
+        if of_classes(data) and hasattr(model.head, "linear"):
             model = with_head(model, source.seen(target), data.target.outputs)
         else:
             model = with_fitted_head(model, data)

@@ -18,22 +18,24 @@ STEPS, BATCH, LEARNING_RATE = 100, 32, 1e-3
 def with_fitted_head(model: nn.Module, data: "Data") -> nn.Module:
     """A network's body with a head that is fitted to a task's ``fisher`` images.
 
-    The body stays as it is and is run over the images once. A linear head is the logistic
+    The body stays as it is and is run over the images once. A head for classes is the logistic
     regression of ``ftd.measures.logistic``; any other one starts as all of the task's heads with
-    seed 0 do and takes ``STEPS`` steps of Adam, each with ``BATCH`` images.
+    seed 0 do and takes ``STEPS`` steps of Adam, each with ``BATCH`` images. It takes the features
+    as the network's own heads do: averaged, or all of them.
 
     Args:
-        model: with a ``body``; in evaluation mode.
+        model: with a ``body`` and ``pooled``, as ``ftd.models.networks.build`` makes it; in
+            evaluation mode.
         data: the task's images and targets; where they are, the network moves.
     """
     body, target, size = model.body.eval().to(data.device), data.target, data.task.image_shape[1:]
     with torch.no_grad():
         pairs = [(body(x), y) for x, y in data.batches("fisher", batch_size(data))]
     features, targets = map(torch.cat, zip(*pairs, strict=True))
-    head = target.head(tuple(features.shape[1:]), size)
+    head = target.head(tuple(features.shape[1:]), size, pooled=model.pooled)
     target.start(head, 0)
     head = head.to(data.device)
-    if hasattr(head, "linear"):
+    if of_classes(data):
         with torch.no_grad():
             flat = head[:-1](features).float().cpu()
             weight, bias = fit(flat, targets.cpu(), target.outputs)
@@ -42,6 +44,15 @@ def with_fitted_head(model: nn.Module, data: "Data") -> nn.Module:
     else:
         _train(head, features, targets, data)
     return nn.Sequential(OrderedDict(body=body, head=head)).eval()
+
+
+def of_classes(data: "Data") -> bool:
+    """Whether a task is of class labels, whose likelihood logistic regression maximises.
+
+    By its kind of target: one that a plugin brings may call its score accuracy, and have a linear
+    layer, but another loss.
+    """
+    return data.task.facts["target"]["kind"] == "classes"
 
 
 def _train(head: nn.Module, features: torch.Tensor, targets: torch.Tensor, data: "Data") -> None:

@@ -24,7 +24,8 @@ def build(
 ) -> nn.Sequential:
     """A probe in its common start: images [B, C, H, W] → the target's outputs [B, outputs, …].
 
-    Its parts are ``body`` (features) and ``head`` (the target's).
+    Its parts are ``body`` (features) and ``head`` (the target's); its attribute ``pooled`` says
+    whether a head for classes averages the features, as other heads on this body are to do too.
 
     Args:
         network: a registered one, such as ``resnet18``, with ``-x0.25`` behind it for a quarter
@@ -51,7 +52,9 @@ def build(
         head = target.head(_features(network, body, image_shape), tuple(size), pooled=pooled)
         _expect_kept(network, body)
     target.start(head, seed)
-    return nn.Sequential(OrderedDict(body=body, head=head))
+    probe = nn.Sequential(OrderedDict(body=body, head=head))
+    probe.pooled = pooled
+    return probe
 
 
 def _torchvision(network: str, image_shape: tuple[int, int, int]) -> nn.Module:

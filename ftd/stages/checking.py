@@ -10,6 +10,7 @@ from ftd import store
 from ftd.errors import UserError
 from ftd.layout import Artifact
 from ftd.stages.experiment import Experiment
+from ftd.store.files import reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +151,19 @@ def is_of(facts: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
     """The names that an artifact records, beside those in its path."""
     found = {name: str(facts[name]) for name in names}
     yield from must(found == names, f"is of {tuple(found.values())}")
+
+
+def tensors_of(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """Types, as safetensors calls them, and shapes of a file's tensors, by name.
+
+    Raises:
+        UserError: an unreadable file.
+    """
+    from safetensors import safe_open  # a check's alone, as above
+
+    with reading(path), safe_open(path, framework="numpy") as file:
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, no mapping
+        return {name: (each.get_dtype(), each.get_shape()) for name, each in found.items()}
 
 
 def finite(path: Path) -> Iterator[str]:

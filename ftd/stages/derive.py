@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.stages.checking import Library, must
+from ftd.stages.checking import Library, must, tensors_of
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
+from ftd.tasks.derived import DERIVED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,14 +57,17 @@ def run(experiment: Experiment, *, dataset: str, modality: str) -> None:
 
 
 def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
-    from safetensors import safe_open  # a check's alone
-
     facts = store.read_tensor_facts(path, stage="derive")
     yield from library.made_by(facts, VERSION, decides, **names)
-    yield from library.same(library.path(LAYOUT.images, **names), facts["images"], "images")
-    with safe_open(path, framework="numpy") as file:
-        found = set(file.keys())
-    yield from must(found == {names["modality"]}, f"holds {', '.join(sorted(found))}")
+    images, modality = library.path(LAYOUT.images, **names), names["modality"]
+    yield from library.same(images, facts["images"], "images")
+    found = tensors_of(path)
+    yield from must(set(found) == {modality}, f"holds {', '.join(sorted(found))}")
+    if images.exists() and modality in found:
+        rows, _, *size = tensors_of(images)["images"][1]
+        wanted = "F32", [rows, DERIVED[modality].channels, *size]
+        told = "{} {}, expected {} {}".format(*found[modality], *wanted)
+        yield from must(found[modality] == wanted, f"{modality}: {told}")
 
 
 CHECKS = [(LAYOUT.derived, _check)]

@@ -201,6 +201,12 @@ def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> 
     from ftd.drawing import examples
 
     sliced = slices.read(experiment, task=task)
+    if missing := [name for name in ("answers", "shown") if not hasattr(sliced.target, name)]:
+        raise UserError(
+            f"tasks.{task}: target {sliced.facts['target']['kind']!r} has no method "
+            f"{' and no '.join(missing)}, so its examples cannot be drawn; give it "
+            "answers(outputs) and shown(targets), as ftd.tasks.targets.dense.Dense has them"
+        )
     model, facts = probe.load(experiment.input(LAYOUT.probe, network=network, trial=0, task=task))
     if facts["slice"] != sliced.facts["sha256"]:
         raise UserError(f"{sliced.path}: not the slice of {probe.name_of(facts)}; run probe again")

@@ -61,9 +61,10 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> dict:
     """Train one probe; write its weights (safetensors) and its facts (JSON), return the facts.
 
     ``val_accuracy`` is in [0, 1]; ``reached`` says whether it is at least 1 − ε;
-    ``val_most_frequent`` is what always giving the most frequent label, or the best map that is
-    the same for all, would score. Of targets other than classes, ``val_metric`` and
-    ``val_metric_constant`` are the same two in the terms of ``metric``. A network in
+    ``val_most_frequent`` is what always giving the most frequent label, or the best of the maps
+    that are the same for all (``constants`` of the target's kind), would score. Of targets other
+    than classes, ``val_metric`` and ``val_metric_constant`` are the same two in the terms of
+    ``metric``. A network in
     ``pretrained`` starts from that body; a task's ``weights`` stand in place of a training. A
     training that was stopped goes on where it was. A probe that another experiment trained on an
     equal slice of equal images under equal settings is taken from the configuration's ``cache``.
@@ -161,7 +162,7 @@ def _measured(model: "nn.Module", data: "TaskData", settings: Probe, identity: d
     val, wanted = accuracy(model, data, "val"), 1 - settings.epsilon
     constant, target = data.most_frequent("val"), data.target
     found = {"val_accuracy": val, "val_most_frequent": constant, "reached": val >= wanted}
-    of_classes = target.metric == "accuracy"
+    of_classes = data.task.facts["target"]["kind"] == "classes"
     score = "accuracy" if of_classes else "score"
     text = f"{name_of(identity)}: val {score} {val:.4f}, wanted {wanted:.4f}"
     if val < wanted and settings.on_miss == "error":
@@ -170,16 +171,16 @@ def _measured(model: "nn.Module", data: "TaskData", settings: Probe, identity: d
         )
     if of_classes:
         log(f"{text} (always the most frequent label: {constant:.4f})")
-        return found
-    natural = {"metric": target.metric, "val_metric": target.natural(val)}
-    natural["val_metric_constant"] = target.natural(constant)
-    log(
-        f"{text}; {target.metric}: {natural['val_metric']:.4g} (the best constant answer: "
-        f"{natural['val_metric_constant']:.4g})"
-    )
+    else:
+        found |= {"metric": target.metric, "val_metric": target.natural(val)}
+        found["val_metric_constant"] = target.natural(constant)
+        log(
+            f"{text}; {target.metric}: {found['val_metric']:.4g} (the best constant answer: "
+            f"{found['val_metric_constant']:.4g})"
+        )
     if val <= constant:
         log(f"{name_of(identity)}: NO BETTER THAN A CONSTANT ANSWER: it has learned nothing")
-    return found | natural
+    return found
 
 
 def started(sliced: "Slice", identity: dict, files: dict[str, str]) -> "nn.Module":

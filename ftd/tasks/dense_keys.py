@@ -21,8 +21,8 @@ class OfModality(Section):
 class Numbers(OfModality):
     """Maps of numbers.
 
-    ``score``: ``explained`` variance, ``delta1`` (the share of pixels within a quarter of the true
-    value, of depths), or ``psnr``, of values in [0, 1]. ``unit``: for figures.
+    ``score``: ``explained`` variance (of each frame), ``delta1`` (the share of pixels within a
+    quarter of the true value, of depths), or ``psnr``, of values in [0, 1]. ``unit``: for figures.
     """
 
     takes: ClassVar[str] = "map"

@@ -55,7 +55,10 @@ class Kind(Protocol):
         """Targets drawn from the likelihood, in the places of those that were measured."""
 
     def constants(self, targets: torch.Tensor) -> Iterable[torch.Tensor]:
-        """Outputs [``outputs``, H, W] among which the best answer to all of the targets is."""
+        """Outputs [``outputs``, H, W], one answer to all of the targets each: the best, or nearly.
+
+        The best of them is the bar that a probe has to pass, so each kind says how near they come.
+        """
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """The most likely targets, or their probabilities, by outputs [B, ``outputs``, H, W]."""
@@ -191,8 +194,8 @@ class Dense:
     def shown(self, targets: torch.Tensor) -> torch.Tensor:
         """Targets, or answers, to be drawn: [B, C, H, W].
 
-        Numbers in their unit, NaN where nothing was measured; of three channels, colours in [0, 1];
-        or class numbers (integers), negative where none counts.
+        Numbers in their unit, NaN where nothing was measured; of three channels, colours, scaled
+        where they are not in [0, 1]; or class numbers (integers), negative where none counts.
         """
         return self.kind.shown(targets)
 

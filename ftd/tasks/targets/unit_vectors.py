@@ -11,6 +11,8 @@ from ftd.tasks.targets.dense import maps, mean_over
 _SERIES = [1 / math.factorial(2 * n + 1) for n in range(9, 0, -1)]
 """Of sinh(k)/k − 1 = k²/6 + k⁴/120 + …, the last first: exact in double precision up to k = 1."""
 
+_STEPS = 10
+
 
 class UnitVectors:
     """Outputs are the natural parameter o: mean direction o/|o|, concentration |o|.
@@ -72,8 +74,12 @@ class UnitVectors:
         return torch.where(_measured(targets)[:, None], drawn.to(targets.dtype), torch.nan)
 
     def constants(self, targets: torch.Tensor) -> Iterable[torch.Tensor]:
-        """The mean direction of each pixel; NaN where none was measured."""
-        yield F.normalize(targets.nanmean(0), dim=0)
+        """The mean direction of each pixel, and the median one; NaN where none was measured."""
+        mean = F.normalize(targets.nanmean(0), dim=0)
+        yield mean
+        share = 1 / _measured(targets).flatten(1).sum(1).clamp_min(1)
+        rows = zip(targets.unbind(2), mean.unbind(1), strict=True)  # memory holds little
+        yield torch.stack([_median(row, start, share) for row, start in rows], 1)
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """Mean directions."""
@@ -82,6 +88,24 @@ class UnitVectors:
     def shown(self, targets: torch.Tensor) -> torch.Tensor:
         """A colour for each direction, (v + 1) / 2."""
         return (targets + 1) / 2
+
+
+def _median(targets: torch.Tensor, start: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Directions [3, W] of the least sum of angles to targets [N, 3, W], by samples' weights [N].
+
+    Weiszfeld's steps on the sphere (Fletcher, Venkatasubramanian and Joshi, *The geometric median
+    on Riemannian manifolds*, NeuroImage 2009): the mean of unit steps towards the targets, each
+    by 1 / angle. Where targets point to all sides, it may be the least of its surroundings alone.
+    """
+    known, best = targets.nan_to_num(0).movedim(1, 0).contiguous(), start  # [3, N, W]
+    share = weights[:, None] * _measured(targets)
+    for _ in range(_STEPS):
+        cosine = (known * best[:, None]).sum(0)
+        angle = cosine.clamp(-1, 1).acos().clamp_min(1e-3)  # one at a target would stay there
+        unit = share / (1 - cosine.square()).clamp_min(1e-12).sqrt()
+        steps = (known * unit).sum(1) - (cosine * unit).sum(0) * best
+        best = F.normalize(best + steps / (share / angle).sum(0), dim=0)
+    return best
 
 
 def log_sinhc(square: torch.Tensor) -> torch.Tensor:
