@@ -1,4 +1,4 @@
-"""Fisher task distance: dataset → task → probe → Fisher → distance → selection → search → training → report."""
+"""Fisher task distance: dataset → derive → task → probe → Fisher → distance → selection → search → training → report."""
 
 import os
 
@@ -39,6 +39,7 @@ rule all:
     default_target: True
     input:
         rules.datasets.input,
+        rules.derived.input,
         rules.tasks.input,
         for_all(at.probe_facts),
         rules.probes.input,

@@ -116,7 +116,7 @@ class TargetKind:
         settings: the keys of a task that are this kind's own; ``None``: it has none.
         slice: (task, settings, cut, seed) → ``ftd.tasks.slices.Sliced``: a task's images and
             labels; ``None``: all that have a part, each with its annotation or its modality ``of``.
-        describe: (settings, that modality's values [N, …] in ``train``) → the fact ``measured``.
+        describe: (settings, its values [N, …], the rows of each part) → the fact ``measured``.
     """
 
     make: Factory

@@ -184,11 +184,11 @@ def in_order(value):
 def decides(stage, **fixed):
     """What a job's result follows from besides its inputs, as a parameter: a change reruns it.
 
-    Of the job's wildcards, or of what is ``fixed`` for all of the rule's.
+    Of the job's wildcards, and of what is ``fixed`` for all of the rule's.
     """
 
     def found(wildcards):
-        return in_order(stage.decides(EXPERIMENT, **(fixed or wildcards)))
+        return in_order(stage.decides(EXPERIMENT, **wildcards, **fixed))
 
     return found
 

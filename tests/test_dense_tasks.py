@@ -20,8 +20,11 @@ from ftd.layout import LAYOUT
 from ftd.library import leftovers, verify
 from ftd.stages import dataset, derive, distance, figures, fisher, probe, report, task, transfer
 from ftd.stages.experiment import Experiment
+from ftd.stages.sides import Things
+from ftd.tasks import dense_slices
 from ftd.tasks.augment import augmented
 from ftd.tasks.data import TaskData
+from ftd.tasks.dense_keys import LabelsOfPixels, Numbers
 from ftd.tasks.slices import read_slice
 from ftd.tasks.targets.dense import Dense
 from ftd.tasks.targets.pixel_classes import PixelClasses
@@ -79,7 +82,7 @@ def made(tmp_path_factory):
 
 def data_of(made, name, *parts):
     sliced = read_slice(made.input(LAYOUT.slice, task=name))
-    return TaskData(sliced, made.images_of(name), dict.fromkeys(parts or ("train",)))
+    return task.data_of(made, sliced, dict.fromkeys(parts or ("train",)))
 
 
 def changed(made, **sections):
@@ -144,17 +147,58 @@ def test_images_without_a_measured_pixel_are_left_out(tmp_path):
 
 
 def test_a_derived_file_of_other_images_is_refused(made, tmp_path):
-    path = made.input(LAYOUT.derived, dataset="frames", modality="texture-edges")
-    tensors, facts = store.read_tensors(path)
+    tensors, facts = store.read_tensors(made.derived_of("edges"))
     sliced = read_slice(made.input(LAYOUT.slice, task="edges"))
-    images = tmp_path / "frames.safetensors"
-    images.write_bytes(made.images_of("edges").read_bytes())
-    with pytest.raises(UserError, match=r"texture-edges.*no such file"):
-        TaskData(sliced, images, {"train": None})
-    other = {name: value + 1 for name, value in tensors.items()}
-    store.write_tensors(tmp_path / "frames" / "texture-edges.safetensors", other, facts)
+    with pytest.raises(UserError, match=r"derived modality 'texture-edges', whose file is not giv"):
+        TaskData(sliced, made.images_of("edges"), {"train": None})
+    experiment = Experiment(made.config, tmp_path, made.root)
+    path = experiment.output(LAYOUT.derived, dataset="frames", modality="texture-edges")
+    store.write_tensors(path, {name: value + 1 for name, value in tensors.items()}, facts)
     with pytest.raises(UserError, match=r"not the values that .* was made of"):
-        TaskData(sliced, images, {"train": None})
+        task.data_of(experiment, sliced, {"train": None})
+    store.write_tensors(path, tensors, facts | {"images": "0" * 64})
+    with pytest.raises(UserError, match=r"texture-edges.* of other images .* the stage derive ag"):
+        task.run(experiment, task="edges")
+
+
+def test_images_and_what_is_derived_of_them_may_lie_apart(made, tmp_path):
+    experiment = Experiment(made.config, tmp_path / "new", tmp_path / "library")
+    for name in ("frames.safetensors", "frames.parquet"):
+        copied = experiment.base / made.images_of("edges").parent.name / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made.images_of("edges").with_name(name), copied)
+    derive.run(experiment, dataset="frames", modality="texture-edges")
+    task.run(experiment, task="edges")
+    probe.run(experiment, task="edges", **PLACE)
+    fisher.run(experiment, task="edges", **PLACE)
+    assert experiment.output(LAYOUT.fisher, task="edges", **PLACE).exists()
+
+
+def test_images_older_than_a_modality_are_named(made, tmp_path):
+    path = tmp_path / made.images_of("depth").relative_to(made.root)
+    tensors, facts = store.read_tensors(made.images_of("depth"))
+    del tensors["depth"]
+    store.write_tensors(path, tensors, facts)
+    experiment = Experiment(made.config, tmp_path, made.root)
+    cut = store.read_table(made.input(LAYOUT.cut, dataset="frames"))
+    about = store.table_facts(cut) | {"images": store.checksum(path)}
+    store.write_table(path.with_suffix(".parquet"), cut, about)
+    message = r"frames\.safetensors: it has no modality 'depth'.*run the stage dataset again"
+    with pytest.raises(UserError, match=message):
+        task.run(experiment, task="depth")
+
+
+def test_values_stay_on_disk(made, monkeypatch):
+    """Of a modality a job reads what it uses: batches, and a part for the constant answer."""
+    data = task.data_of(made, read_slice(made.input(LAYOUT.slice, task="depth")), {"val": 2})
+    part = data._parts["val"]
+    assert len(part.values) == 40 and data.count("val") == len(part.places) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("ftd.tasks.data._CHUNK", 3)
+        few = data_of(made, "objects", "val")
+        chunked = few.most_frequent("val")
+    targets = few.batch("val", torch.arange(few.count("val")))[1]
+    assert chunked == few.most_frequent("val") == few.target.most_frequent(targets.numpy())
 
 
 # Probes -----------------------------------------------------------------------------------------
@@ -218,6 +262,24 @@ def test_a_task_has_its_own_epsilon(made):
     assert task.decides(own, task="depth") == task.decides(made, task="depth")
 
 
+def test_a_unit_decides_its_sheet_alone(made):
+    tasks = RAW["tasks"] | {"depth": RAW["tasks"]["depth"] | {"unit": "m"}}
+    own = changed(made, tasks=tasks)
+    assert task.decides(own, task="depth") == task.decides(made, task="depth")
+    of = {"figure": "examples", "network": "small-cnn"}
+    for name, same in (("depth", False), ("normal", True)):
+        decided = [figures.decides(each, task=name, **of) for each in (own, made)]
+        assert (decided[0] == decided[1]) == same
+
+
+def test_what_is_derived_does_not_decide_the_images(made):
+    more = RAW["datasets"]["frames"] | {"derive": ["z-depth", "texture-edges"]}
+    own = changed(made, datasets={"frames": more})
+    assert dataset.decides(own, dataset="frames") == dataset.decides(made, dataset="frames")
+    facts = store.TensorFile(made.images_of("depth")).facts
+    assert "derive" not in facts["settings"] and "modalities" in facts["settings"]
+
+
 def test_mirrored_and_shifted_images_keep_their_targets():
     """Wherever a pixel goes, its target goes too; x of a mirrored vector changes its sign."""
     generator = torch.Generator().manual_seed(0)
@@ -269,6 +331,15 @@ def test_tasks_of_all_kinds_stand_in_one_matrix(made, compared):
     )
     assert np.allclose(own, own.T, atol=1e-6, equal_nan=True)
     assert apart["distance"].nunique() >= 40
+
+
+def test_lists_of_sources_name_derived_files(made):
+    beside = made.root / "index" / "x.json"
+    for name, derived in (("edges", True), ("depth", False), ("scene", False)):
+        entries = Things.of(made, ("features",), task=name, **PLACE).entries(("features",), beside)
+        assert ("derived" in entries["features"]) == derived
+        data = Things.listed(entries, beside, {}).data(None, 0)
+        assert data.count("fisher") == data_of(made, name, "fisher").count("fisher")
 
 
 def test_dense_tasks_are_fine_tuned(made):
@@ -364,6 +435,16 @@ def test_the_library_is_sound(made, compared):
     found = verify.run(made.root)
     asked = [line for line in found.problems if "not there" not in line]
     assert not asked and found.checked["derived modalities"] == 1
+
+
+def test_a_lost_or_stray_derived_file_is_told_as_what_it_is(made, tmp_path):
+    root = tmp_path / "library"
+    shutil.copytree(made.root, root)
+    derived = made.derived_of("edges").relative_to(made.root)
+    shutil.copy(root / derived, (root / derived).with_stem("depth"))  # a leftover
+    (root / derived).unlink()
+    said = [line for line in verify.run(root).problems if line.startswith(f"{root / 'tasks'}")]
+    assert len(said) == 1 and f"made from modality {root / derived}, which is not there" in said[0]
 
 
 def problems_of(made, folder, path, change):
@@ -468,3 +549,26 @@ def test_values_that_a_target_does_not_take_are_named(made, tmp_path):
     experiment = Experiment(changed(made, tasks={"own": own}).config, tmp_path, made.root)
     with pytest.raises(UserError, match=r"tasks\.own\.classes: 2, and .* has the class 2"):
         task.run(experiment, task="own")
+
+
+def test_a_class_that_only_val_has_is_found_before_any_training():
+    rows = {"train": np.arange(4), "fisher": np.arange(4, 5), "val": np.arange(5, 8)}
+    values = np.array([0, 1, 2, -1, 1, 0, 6, 1], np.int16)[:, None, None]
+    settings = LabelsOfPixels(of="segments")
+    with pytest.raises(UserError, match=r"^classes: not given, 3 by train, .* class 6 in val"):
+        dense_slices.classes(settings, values, rows)
+    known = LabelsOfPixels(of="segments", classes=7)
+    assert dense_slices.classes(known, values, rows) == {"classes": 7}
+
+
+def test_moments_are_those_of_train_in_any_chunks(monkeypatch):
+    values = np.random.default_rng(0).normal(5, 2, (40, 2, 3, 3)).astype(np.float32)
+    values[3, 0] = np.nan
+    rows = {"train": np.arange(0, 40, 2), "val": np.arange(1, 40, 2)}
+    found = dense_slices.moments(Numbers(of="depth"), values, rows)
+    of_train = values[::2].astype(float)
+    assert found["mean"] == pytest.approx(np.nanmean(of_train, (0, 2, 3)))
+    assert found["std"] == pytest.approx(np.nanstd(of_train, (0, 2, 3)))
+    monkeypatch.setattr(dense_slices, "_CHUNK", 3)
+    chunked = dense_slices.moments(Numbers(of="depth"), values, rows)
+    assert chunked["std"] == pytest.approx(found["std"], rel=1e-6)

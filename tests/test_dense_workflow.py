@@ -3,15 +3,20 @@
 import copy
 
 import pytest
+import yaml
 from conftest import TINY, Workflow, jobs
 from test_dense_tasks import RAW
 from test_frames import parquet
 
-from ftd import store
-from ftd.library import verify
+from ftd import config, store
+from ftd.layout import LAYOUT
+from ftd.library import recommend, verify
+from ftd.stages import report
+from ftd.stages.experiment import Experiment
 
 EDGES = {"dataset": "frames", "target": "regression", "of": "texture-edges"}
 FAR = {"dataset": "frames", "target": "regression", "of": "euclidean-distance", "unit": "metre"}
+DERIVED = {"dataset": "frames", "modality": "texture-edges"}
 
 
 def dense(folder, **changes) -> dict:
@@ -19,7 +24,9 @@ def dense(folder, **changes) -> dict:
     same = {key: RAW[key] for key in ("image", "datasets", "trials", "probe")}
     own = {"experiment": "tiny", "data_root": str(folder), "tasks": tasks}
     more = {"measures": ["fisher-refit", "displacement"], "search": TINY["search"]}
-    return copy.deepcopy(same | own | more | {"train": TINY["train"]} | changes)
+    found = copy.deepcopy(same | own | more | {"train": TINY["train"]} | changes)
+    found["datasets"]["frames"]["derive"] = ["texture-edges"]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +52,11 @@ def test_dense_tasks_go_all_the_way(dense_run):
 
 
 def test_a_new_modality_reruns_only_what_is_new(dense_run, tmp_path):
+    """A name more in ``derive``, a task of it, and another unit in a figure."""
     workflow = dense_run.copy(tmp_path / "copy")
     raw = dense(dense_run.folder.parent)
+    raw["datasets"]["frames"]["derive"].append("euclidean-distance")
+    raw["tasks"]["depth"]["unit"] = "m"
     workflow.configure(raw | {"tasks": raw["tasks"] | {"far": FAR}})
     done = jobs(workflow.run("distances"))
     measures = len(raw["measures"])
@@ -54,3 +64,29 @@ def test_a_new_modality_reruns_only_what_is_new(dense_run, tmp_path):
         **{"derive": 1, "task": 1, "probe": 1, "fisher": 1},
         **{"index": measures, "distance": 4 * measures, "distances": 1},
     }
+    sheets = [f"results/tiny/figures/examples-small-cnn-{task}.svg" for task in ("depth", "edges")]
+    assert jobs(workflow.run(*sheets)) == {"example_figure": 1}
+
+
+def test_a_lost_derived_file_is_made_again(dense_run, tmp_path):
+    workflow = dense_run.copy(tmp_path / "copy")
+    path = LAYOUT.derived.path(workflow.results, **DERIVED)
+    before = path.read_bytes()
+    path.unlink()
+    done = jobs(workflow.run())
+    assert done.get("derive") == 1 and "dataset" not in done and path.read_bytes() == before
+
+
+def test_a_new_task_of_a_modality_that_no_task_takes_is_placed(dense_run, tmp_path):
+    """It is derived for it; what is kept is a sound library."""
+    root = dense_run.copy(tmp_path / "copy").results
+    raw = dense(dense_run.folder.parent)
+    raw["datasets"]["frames"]["derive"].append("euclidean-distance")
+    recorded = config.recorded(root) | {"datasets": raw["datasets"]}
+    report.record(Experiment.of(config.parse(recorded), root))
+    new = tmp_path / "new.yaml"
+    new.write_text(yaml.safe_dump({"tasks": {"far": FAR}}))
+    for add in (False, True):
+        said = recommend.run(root, new, add=add)
+        assert {*said.nearest["source"]} == {"depth", "edges", "scene"}
+        assert LAYOUT.derived.path(root, **DERIVED | {"modality": FAR["of"]}).exists() == add

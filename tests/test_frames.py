@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import dataset
 from ftd.stages.experiment import Experiment
-from ftd.tasks.cut import PARTS, cut
+from ftd.tasks.cut import PARTS, cut, usual_classes
 from ftd.tasks.frame_sizes import fitted
 from ftd.tasks.frames import IGNORED, Values, values_of
 from ftd.tasks.modality_keys import Modality
@@ -221,6 +222,66 @@ def test_parts_of_small_groups_have_the_size_they_ask_for():
     assert all(abs(counts[part] - asked[part]) <= 2 for part in PARTS)
 
 
+@given(
+    sizes=st.lists(st.integers(20, 200), min_size=12, max_size=40),
+    seed=st.integers(0, 5),
+    official=st.booleans(),
+    train=st.sampled_from([None, 40]),
+)
+def test_parts_of_large_groups_have_the_number_they_ask_for(sizes, seed, official, train):
+    """What a group has more of stays unused, and no group is in two parts."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    is_test = groups >= len(sizes) - 2 if official else None
+    asked = {"train": train, "fisher": 6, "val": 7, "test": 10}
+    parts = cut(groups % 2, is_test, config.Parts(**asked), seed, groups)
+    found = {part: int((parts == part).sum()) for part in PARTS}
+    others = {part: {*groups[parts == part].tolist()} for part in PARTS}
+    assert all(found[part] == asked[part] for part in PARTS if asked[part])
+    assert found["train"] > 0 and sum(map(len, others.values())) == len(set.union(*others.values()))
+    if official:
+        assert is_test[parts == "test"].all() and not is_test[parts == "train"].any()
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_numbers_of_all_parts_share_the_groups_out(official):
+    """Each part has images of as many groups as can be, not of as few as are enough."""
+    groups = np.repeat(np.arange(35), 100)
+    is_test = groups >= 30 if official else None
+    asked = config.Parts(fisher=40, val=40, train=400, test=100)
+    parts = cut(np.zeros(3500, int), is_test, asked, 0, groups)
+    counts = {part: len({*groups[parts == part].tolist()}) for part in PARTS}
+    assert counts["train"] >= 20 and min(counts.values()) >= 2 and (parts == "train").sum() == 400
+    assert sum(counts.values()) == 35
+
+
+@pytest.mark.parametrize("train", [None, 5])
+def test_one_large_group_leaves_some_for_the_other_parts(train):
+    groups = np.repeat(np.arange(4), [10, 10, 10, 1000])
+    for seed in range(12):
+        asked = config.Parts(fisher=5, val=5, train=train, test=5)
+        parts = cut(np.zeros(1030, int), None, asked, seed, groups)
+        assert {len({*groups[parts == part].tolist()}) for part in PARTS} == {1}
+
+
+def test_numbers_that_do_not_fit_groups_are_refused():
+    groups = np.repeat(np.arange(3), 20)
+    with pytest.raises(ValueError, match="'val' wants 30 images but only 20 of 60 are left"):
+        cut(np.zeros(60, int), None, config.Parts(test=25, val=30), 0, groups)
+
+
+def test_many_groups_are_cut_in_a_moment():
+    rng = np.random.default_rng(0)
+    groups, classes = np.repeat(np.arange(30_000), 4), rng.integers(0, 10, 120_000)
+    began = time.process_time()
+    parts = cut(classes, None, config.Parts(), 0, groups)
+    assert time.process_time() - began < 5 and {*PARTS} == {*parts.tolist()}
+
+
+def test_a_group_counts_as_its_most_frequent_class():
+    groups, classes = np.array([0, 0, 0, 1, 1, 2]), np.array([5, 3, 5, 2, 1, 7])
+    assert usual_classes(groups, classes).tolist() == [5, 1, 7]
+
+
 def test_a_group_on_both_sides_of_the_official_split_is_refused():
     groups, is_test = np.array([0, 0, 1, 1, 2, 2]), np.array([False] * 3 + [True] * 3)
     with pytest.raises(ValueError, match="1 groups have images in train and in test"):
@@ -354,6 +415,30 @@ def test_frames_of_taskonomy(tmp_path):
         read(tmp_path, taskonomy_split)
 
 
+def test_frames_without_a_part_are_not_read(tmp_path):
+    """Of frames without classes it is known before: damage there hurts no one."""
+    taskonomy(tmp_path)
+    own = OWN | {"parts": {"train": 5, "val": 2, "fisher": 1, "test": 3}}
+    tensors, cut = read(tmp_path, own)
+    number = tensors["images"][:, 0, 0, 0].numpy()
+    parts = np.array(cut["part"].to_pylist())
+    assert len(number) == len(tensors["normal"]) == 11
+    assert {part: int((parts == part).sum()) for part in PARTS} == own["parts"]
+    assert ((number >= 20) == (parts == "test")).all() and (np.diff(number) > 0).all()
+    assert np.allclose(tensors["depth_zbuffer"][:, 0, 0, 0], (1000 + number.astype(float)) / 512)
+    left_out = {split: of["left out"] for split, of in store.table_facts(cut)["read"].items()}
+    assert left_out == {"train": {"in no part": 12}, "test": {"in no part": 1}}
+    for unread in {*range(24)} - {*number.tolist()}:
+        name = f"point_{unread}_view_{unread % 2}_domain_rgb.png"
+        (tmp_path / "rgb" / f"house{unread // 4}" / name).write_bytes(b"x")
+    again, _ = read(tmp_path, own)
+    assert (again["images"] == tensors["images"]).all()
+    folders(tmp_path / "frames")
+    ungrouped = {key: value for key, value in FOLDERS.items() if key != "group"}
+    tensors, cut = read(tmp_path, ungrouped | {"test": None, "parts": {"train": 3, "val": 2}})
+    assert len(tensors["images"]) == len(cut) < 24 and None not in cut["part"].to_pylist()
+
+
 @pytest.mark.skipif(not TASKONOMY.exists(), reason="the miniature is not there")
 def test_taskonomy_s_own_encodings(tmp_path):
     (tmp_path / "taskonomy_format").symlink_to(TASKONOMY)
@@ -375,6 +460,8 @@ def test_taskonomy_s_own_encodings(tmp_path):
         ({"derive": ["normals"]}, "'normals' is made of a modality 'intrinsics' of the kind"),
         ({"derive": ["z-depth"], "modalities": {}}, "'z-depth' is made of a modality 'depth'"),
         ({"modalities": {"depth": {"kind": "depth"}}}, "modalities.depth.kind"),
+        ({"modalities": {"images": {"kind": "map"}}}, "modalities: 'images' is the name of"),
+        ({"modalities": {"annotations": {"kind": "map"}}}, "'annotations' is the name of"),
         ({"label": None, "modalities": {}}, "no modalities: the images mean nothing"),
         ({"loader": "taskonomy"} | {"domains": ["x"]}, "unknown domain 'x'"),
     ],

@@ -16,8 +16,8 @@ ROOMS = [
 ]
 """Low to high: a room imports from itself and from those before it."""
 STAGES = [
-    *("dataset", "task", "probe", "fisher", "embedding", "distance", "selection", "search"),
-    *("training", "genotypes", "transfer", "few", "agreement", "comparison", "figures"),
+    *("dataset", "derive", "task", "probe", "fisher", "embedding", "distance", "selection"),
+    *("search", "training", "genotypes", "transfer", "few", "agreement", "comparison", "figures"),
     "report",
 ]
 """Their modules, in ``ftd/stages``, have their names, which rooms may have too."""

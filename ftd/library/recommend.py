@@ -22,6 +22,7 @@ from ftd.measures.ranking import NEEDED, nearest, nearest_on_average
 from ftd.parts import MEASURES
 from ftd.stages import (
     dataset,
+    derive,
     distance,
     embedding,
     fisher,
@@ -32,7 +33,7 @@ from ftd.stages import (
     task,
     training,
 )
-from ftd.stages.experiment import Experiment
+from ftd.stages.experiment import Experiment, modality_of
 from ftd.transfer import trust
 from ftd.transfer.trust import Trust
 
@@ -261,10 +262,15 @@ def _with_task(settings: dict, new: dict, library: Path, task_file: Path) -> tup
 
 
 def _decode_and_slice(experiment: Experiment, name: str) -> None:
-    """The task's slice; its data set is the library's, if that was made with these settings."""
-    chosen = experiment.config.tasks[name].dataset
+    """The task's slice; its data set is the library's, if that was made with these settings.
+
+    So is the modality that is derived for it.
+    """
+    chosen, modality = experiment.config.tasks[name].dataset, modality_of(experiment.config, name)
     if not _is_there(experiment, chosen):
         dataset.run(experiment, dataset=chosen)
+    if modality and not _is_derived(experiment, chosen, modality):
+        derive.run(experiment, dataset=chosen, modality=modality)
     task.run(experiment, task=name)
 
 
@@ -280,6 +286,18 @@ def _is_there(experiment: Experiment, name: str) -> bool:
         return False  # damaged: decoded anew
     asked = dataset.decides(experiment, dataset=name)
     return all(facts.get(key, {}) == asked[key] for key in asked)
+
+
+def _is_derived(experiment: Experiment, name: str, modality: str) -> bool:
+    """Whether there is a modality of the data set's images, as they are now."""
+    names = {"dataset": name, "modality": modality}
+    try:
+        facts = store.read_tensor_facts(experiment.input(LAYOUT.derived, **names), stage="derive")
+    except UserError:
+        return False  # not there, or damaged: derived anew
+    asked = derive.decides(experiment, **names)
+    images = store.read_tensor_facts(experiment.input(LAYOUT.images, dataset=name))["sha256"]
+    return facts["images"] == images and all(facts.get(key) == asked[key] for key in asked)
 
 
 def _columns(experiment: Experiment, name: str) -> Iterator[pa.Table]:

@@ -30,7 +30,8 @@ def decides(experiment: Experiment, *, dataset: str) -> dict[str, Any]:
     """All that decides a data set's artifacts, besides the raw data."""
     settings = experiment.config.datasets[dataset]
     return {
-        "settings": settings.model_dump(mode="json"),
+        # a modality that is derived of the images has an artifact of its own
+        "settings": settings.model_dump(mode="json", exclude={"derive"}),
         "image": experiment.config.image.model_dump(),
         "seed": experiment.config.seed,
         "version": VERSION,
@@ -40,6 +41,8 @@ def decides(experiment: Experiment, *, dataset: str) -> dict[str, Any]:
 
 def run(experiment: Experiment, *, dataset: str) -> None:
     """Decode a data set and write its images and its cut.
+
+    Where a loader knows what a cut needs before it reads images, those without a part are not read.
 
     Images: safetensors, ``images`` uint8 [N, channels, size, size], official test last, and
     ``annotations`` [N, …], where they are no class numbers; of frames, their modalities by name,
@@ -59,19 +62,15 @@ def run(experiment: Experiment, *, dataset: str) -> None:
 
     from ftd.tasks.cut import check_classes, moments, parts_of
     from ftd.tasks.decoding import decode
-    from ftd.tasks.loaders import open_splits
     from ftd.tasks.twins import check_different
 
     experiment.expect(dataset=dataset)
     settings, image = experiment.config.datasets[dataset], experiment.config.image
-    train, test, names = open_splits(dataset, settings, Path(experiment.config.data_root))
-    splits = {"train": train} if test is None else {"train": train, "test": test}
-    if not len(train):
-        raise UserError(f"data set {dataset}: no images found; check datasets.{dataset}.train")
+    splits, names, parts = _splits(experiment, dataset)
     shape = (sum(map(len, splits.values())), image.channels, image.size, image.size)
-    out = experiment.output(LAYOUT.images, dataset=dataset)
+    out, trained = experiment.output(LAYOUT.images, dataset=dataset), len(splits["train"])
     made = decides(experiment, dataset=dataset)
-    decided = record("dataset", VERSION, settings, made["parts"])
+    decided = record("dataset", VERSION, made["settings"], made["parts"])
     about = {"dataset": dataset, "image": image.model_dump(), "seed": made["seed"]}
     with ExitStack() as arrays:
 
@@ -83,10 +82,10 @@ def run(experiment: Experiment, *, dataset: str) -> None:
         decoded = decode(dataset, pairs, images, settings, new)
         labels = decoded.labels
         if labels is not None:
-            check_classes(dataset, labels, len(train), names)
-        trained = None if test is None else len(train)
-        of_parts = settings.parts, decoded.strata, trained, made["seed"], decoded.groups
-        parts = parts_of(dataset, *of_parts)
+            check_classes(dataset, labels, trained, names)
+        if parts is None:
+            of = decoded.strata, trained if "test" in splits else None
+            parts = parts_of(dataset, settings.parts, *of, made["seed"], decoded.groups)
         check_different(dataset, decoded.prints, settings.background)
         read = _what_was_read(dataset, splits, decoded, parts)
         mean, std = moments(images, np.flatnonzero(parts == "train"))
@@ -97,6 +96,22 @@ def run(experiment: Experiment, *, dataset: str) -> None:
     facts |= about | read
     _say(dataset, facts)
     _write_cut(experiment.output(LAYOUT.cut, dataset=dataset), labels, parts, facts | decided)
+
+
+def _splits(
+    experiment: Experiment, dataset: str
+) -> "tuple[Mapping[str, Counted], dict[int, str], np.ndarray | None]":
+    """The images to be read by official split, the names of classes, the parts if known by now."""
+    from ftd.tasks.first_cut import cut_first  # as in run
+    from ftd.tasks.loaders import open_splits
+
+    settings, root = experiment.config.datasets[dataset], Path(experiment.config.data_root)
+    train, test, names = open_splits(dataset, settings, root)
+    if not len(train):
+        raise UserError(f"data set {dataset}: no images found; check datasets.{dataset}.train")
+    splits = {"train": train} if test is None else {"train": train, "test": test}
+    splits, parts = cut_first(dataset, splits, settings.parts, experiment.config.seed)
+    return splits, names, parts
 
 
 def _tensors(images: "np.ndarray", decoded: "Decoded") -> "dict[str, torch.Tensor]":

@@ -1,8 +1,9 @@
 """Stage *derive*: a modality of frames out of their colours and depths, once for all tasks."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.errors import UserError
@@ -11,6 +12,9 @@ from ftd.stages.checking import Library, must, tensors_of
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 from ftd.tasks.derived import DERIVED
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VERSION = 1
 
@@ -40,11 +44,16 @@ def run(experiment: Experiment, *, dataset: str, modality: str) -> None:
     made = decides(experiment, dataset=dataset, modality=modality)
     file = store.TensorFile(experiment.input(LAYOUT.images, dataset=dataset), stage="dataset")
     arrays = {name: tensor.numpy() for name, tensor in file.tensors().items()}
-    values = derive(modality, arrays, f"deriving {modality} of {dataset}")
     about = {"dataset": dataset, "modality": modality, "images": file.facts["sha256"]}
     out = experiment.output(LAYOUT.derived, dataset=dataset, modality=modality)
     decided = record("derive", VERSION, made["settings"])
-    store.write_tensors(out, {modality: torch.from_numpy(values)}, about | decided)
+    with ExitStack() as scratch:
+
+        def new(shape: tuple[int, ...], kind: str) -> "np.ndarray":
+            return scratch.enter_context(store.scratch_array(out.parent, shape, kind))
+
+        values = derive(modality, arrays, f"deriving {modality} of {dataset}", new)
+        store.write_tensors(out, {modality: torch.from_numpy(values)}, about | decided)
 
 
 def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:

@@ -43,13 +43,12 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
     # torch and SciPy: seconds that rules and --help would pay.
     from ftd.measures.task2vec import embedding
     from ftd.runtime.threads import setup
-    from ftd.tasks.data import TaskData
 
     experiment.expect(network=network, trial=trial, task=task)
     setup()
     names = {"network": network, "trial": trial, "task": task}
     sliced, made = slices.read(experiment, task=task), decides(experiment, **names)
-    data = TaskData(sliced, experiment.images_of(task), {"fisher": made["settings"]["samples"]})
+    data = slices.data_of(experiment, sliced, {"fisher": made["settings"]["samples"]})
     start = probe.common_start(experiment, sliced, **names).eval()
     what = "embedding of {task}, network {network}, trial {trial}".format(**names)
     found = embedding(start, data, what)

@@ -80,12 +80,12 @@ class Experiment:
         """The images of a task's data set."""
         return self.input(LAYOUT.images, dataset=self.config.tasks[task].dataset)
 
-    def annotations_of(self, task: str) -> Path:
-        """The file of a task's modality: one that is derived, or its data set's images."""
-        settings = self.config.tasks[task]
-        if modality_of(self.config, task) is None:
-            return self.images_of(task)
-        return self.input(LAYOUT.derived, dataset=settings.dataset, modality=settings.of)
+    def derived_of(self, task: str) -> Path | None:
+        """The file of the modality that is derived for a task; ``None`` if it takes none."""
+        if (modality := modality_of(self.config, task)) is None:
+            return None
+        dataset = self.config.tasks[task].dataset
+        return self.input(LAYOUT.derived, dataset=dataset, modality=modality)
 
     def expect(self, **names: Any) -> None:
         """Compare names with the configuration's.

@@ -29,11 +29,13 @@ _SOURCES_SHOWN = 5
 _FRAMES_SHOWN = 6
 
 
-def decides(experiment: Experiment, figure: str) -> dict[str, Any]:
-    """What decides a figure besides the artifacts that it shows."""
+def decides(experiment: Experiment, figure: str, **names: Any) -> dict[str, Any]:
+    """What decides a figure, of the names that ``run`` takes, besides the artifacts it shows."""
     found: dict[str, Any] = {"version": VERSION}
     if figure in ("trace", "cells"):
         found["tasks"] = _searched(experiment)
+    if figure == "examples":
+        found["unit"] = _unit(experiment, names["task"])
     if figure == "nearest":
         known = trust.measured(experiment.config.measures)
         found["trust"] = {name: asdict(own) for name, own in known.items()}
@@ -197,7 +199,6 @@ def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> 
     import torch  # as in the stages before
 
     from ftd.drawing import examples
-    from ftd.tasks.data import TaskData
 
     sliced = slices.read(experiment, task=task)
     if missing := [name for name in ("answers", "shown") if not hasattr(sliced.target, name)]:
@@ -209,16 +210,21 @@ def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> 
     model, facts = probe.load(experiment.input(LAYOUT.probe, network=network, trial=0, task=task))
     if facts["slice"] != sliced.facts["sha256"]:
         raise UserError(f"{sliced.path}: not the slice of {probe.name_of(facts)}; run probe again")
-    data = TaskData(sliced, experiment.images_of(task), {"val": None})
+    data = slices.data_of(experiment, sliced, {"val": None})
     count = data.count("val")
     rows = torch.linspace(0, count - 1, min(count, _FRAMES_SHOWN)).long()
     images, targets = data.batch("val", rows)
     with torch.inference_mode():
         answers = data.target.answers(model.to(data.device)(images))
     pictures = data.colours(images), data.target.shown(targets), data.target.shown(answers)
-    unit = getattr(experiment.config.tasks[task], "unit", None)
+    unit = _unit(experiment, task)
     title = f"{task}, {network}, {len(rows)} frames of val"
     examples.sheet(*(each.cpu().numpy() for each in pictures), out, title=title, unit=unit)
+
+
+def _unit(experiment: Experiment, task: str) -> str | None:
+    """That of a task's numbers, where the configuration gives one."""
+    return getattr(experiment.config.tasks[task], "unit", None)
 
 
 def _datasets(experiment: Experiment, out: Path) -> None:

@@ -37,7 +37,6 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
     from ftd.fisher.kronecker import layers_of
     from ftd.measures.fisher_task import on_own_task
     from ftd.runtime.threads import setup
-    from ftd.tasks.data import TaskData
 
     experiment.expect(network=network, trial=trial, task=task)
     setup()
@@ -48,7 +47,7 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
     sliced = slices.read(experiment, task=task)
     if facts["slice"] != sliced.facts["sha256"]:
         raise UserError(f"{path}: trained on another slice than {sliced.path}; run probe again")
-    data = TaskData(sliced, experiment.images_of(task), {"fisher": settings.samples})
+    data = slices.data_of(experiment, sliced, {"fisher": settings.samples})
     count = data.count("fisher")
     if count < settings.microbatch:
         raise UserError(

@@ -88,7 +88,6 @@ def run(experiment: Experiment, *, task: str, repeat: int) -> int:
     # torch: seconds that rules and --help would pay.
     from ftd.runtime.device import default_device
     from ftd.runtime.threads import setup
-    from ftd.tasks.data import TaskData
 
     experiment.expect(task=task, repeat=repeat)
     setup()
@@ -96,7 +95,7 @@ def run(experiment: Experiment, *, task: str, repeat: int) -> int:
     settings, made = experiment.config.genotypes, decides(experiment, **names)
     genotypes = drawn(settings.space, settings.count, made["seed"])
     sliced = slices.read(experiment, task=task)
-    data = TaskData(sliced, experiment.images_of(task), {"train": settings.samples, "val": None})
+    data = slices.data_of(experiment, sliced, {"train": settings.samples, "val": None})
     same = made | {"settings": {k: v for k, v in made["settings"].items() if k != "count"}}
     same |= {"slice": sliced.facts["sha256"], "device": default_device().type}
     what = f"genotypes of {task}, repeat {repeat}"

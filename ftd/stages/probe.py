@@ -112,12 +112,11 @@ def _make(
 ) -> dict:
     """Train or load a probe, measure it, write it."""
     from ftd.store.resume import Resume  # torch, as in run
-    from ftd.tasks.data import TaskData
 
     task = identity["task"]
     settings = settings_of(experiment, task)
     files = files_of(experiment, network=identity["network"], task=task)
-    data = TaskData(sliced, experiment.images_of(task), {"train": None, "val": None})
+    data = slices.data_of(experiment, sliced, {"train": None, "val": None})
     model = started(sliced, identity, files).to(data.device)
     resume = Resume.beside(outputs[0], identity | decided)
     facts = identity | decided

@@ -166,13 +166,12 @@ def _searched(
     """Search in the space that the donors span; returns the trace, and facts of the result."""
     from ftd.models.genotype import Genotype  # torch, as in run
     from ftd.search.ledger import Ledger, Start
-    from ftd.tasks.data import TaskData
 
     settings = experiment.config.search.of(names["method"])
     what = "search {task}, method {method}, seed {seed}".format(**names)
     ledger = Ledger(what, settings.max_macs, resume)
-    images = experiment.images_of(names["task"])
-    data = TaskData(sliced, images, {"train": settings.samples, "val": settings.samples})
+    parts = {"train": settings.samples, "val": settings.samples}
+    data = slices.data_of(experiment, sliced, parts)
     donors = [Genotype.from_json(genotype) for genotype in facts["donor_genotypes"]]
     kind = method_of(names["method"])
     seed, start = seed_of("search", facts["experiment_seed"], names["seed"]), None

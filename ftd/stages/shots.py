@@ -77,6 +77,12 @@ class Shots:
         """The images of the task's data set."""
         return store.TensorFile(self.experiment.images_of(self.names["task"]), stage="dataset")
 
+    @cached_property
+    def derived(self) -> store.TensorFile | None:
+        """The modality that is derived for the task, if it takes one."""
+        path = self.experiment.derived_of(self.names["task"])
+        return path and store.TensorFile(path, stage="derive")
+
     def data(self, shots: int, part: str, *others: str) -> "TaskData":
         """So many images a class as this part, and other parts of the task as they are."""
         import numpy as np  # as above
@@ -89,7 +95,8 @@ class Shots:
         label = None if self.sliced.label is None else self.sliced.label[rows]
         arrays = {"index": self.sliced.index[rows], "label": label}
         seen = dataclasses.replace(self.sliced, part=parts, **arrays)
-        return TaskData(seen, self.images, dict.fromkeys((part, *others)), kept=KEPT)
+        wanted = dict.fromkeys((part, *others))
+        return TaskData(seen, self.images, wanted, derived=self.derived, kept=KEPT)
 
     @cached_property
     def pretrained(self) -> str | None:

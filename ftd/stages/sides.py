@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Entry = dict[str, str]
 """``path``, and by artifact those of more files, relative to the list's own; ``sha256``."""
 Opened = dict[Path, store.TensorFile]
-"""Images that a job has opened: tasks share them, so sides do."""
+"""Files of images, and of modalities, that a job has opened: tasks share them, so sides do."""
 KEPT = 2**28
 """Bytes of a task's batches that are made once for all sources, 256 MiB: the first that fit."""
 
@@ -85,15 +85,18 @@ class Things:
         """Those of an experiment's task; ``names``: ``network``, ``trial`` and ``task``."""
         names["dataset"] = experiment.config.tasks[names["task"]].dataset
         wanted = artifacts_of(needs)
-        return cls({n: experiment.input(getattr(LAYOUT, n), **names) for n in wanted}, {})
+        paths = {n: experiment.input(getattr(LAYOUT, n), **names) for n in wanted}
+        if "images" in wanted and (derived := experiment.derived_of(names["task"])):
+            paths["derived"] = derived
+        return cls(paths, {})
 
     @classmethod
     def listed(cls, entries: Mapping[str, Entry], beside: Path, opened: Opened) -> "Things":
         """Those that entries in the file ``beside`` name."""
         paths = {}
         for need, entry in entries.items():
-            first, *more = FILES[need]
-            paths |= {first: entry["path"]} | {name: entry[name] for name in more}
+            more = entry.keys() - {"path", "sha256"}
+            paths |= {FILES[need][0]: entry["path"]} | {name: entry[name] for name in more}
         # By its text: the file's folder need not be there yet.
         folder = beside.parent
         return cls({n: Path(os.path.normpath(folder / p)) for n, p in paths.items()}, opened)
@@ -116,6 +119,8 @@ class Things:
         found = {}
         for need in needs:
             first, *more = FILES[need]
+            if "images" in more and "derived" in self.paths:
+                more.append("derived")
             found[need] = {"path": relative(first)} | {name: relative(name) for name in more}
             found[need]["sha256"] = self.digest(need)
         return found
@@ -187,16 +192,22 @@ class Things:
         from ftd.tasks.data import TaskData  # torch: a column without missing pairs needs none
 
         if (samples, kept) not in self._loaded:
-            data = TaskData(self.slice, self.images, {"fisher": samples}, kept=kept)
+            derived = self._opened("derived", "derive") if "derived" in self.paths else None
+            data = TaskData(
+                self.slice, self.images, {"fisher": samples}, derived=derived, kept=kept
+            )
             self._loaded[samples, kept] = data
         return self._loaded[samples, kept]
 
     @property
     def images(self) -> store.TensorFile:
         """The images of the task's data set."""
-        path = self.paths["images"].resolve()
+        return self._opened("images", "dataset")
+
+    def _opened(self, name: str, stage: str) -> store.TensorFile:
+        path = self.paths[name].resolve()
         if path not in self.opened:
-            self.opened[path] = store.TensorFile(path, stage="dataset")
+            self.opened[path] = store.TensorFile(path, stage=stage)
         return self.opened[path]
 
 

@@ -12,7 +12,10 @@ from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ftd.config import Task
+    from ftd.tasks.data import TaskData
     from ftd.tasks.slices import Slice
 
 VERSION = 3
@@ -21,8 +24,9 @@ VERSION = 3
 def decides(experiment: Experiment, *, task: str) -> dict[str, Any]:
     """All that decides a slice, besides its data set's cut."""
     settings = experiment.config.tasks[task]
+    aside = {"weights", "epsilon", *getattr(settings, "for_figures", ())}
     return {
-        "settings": settings.model_dump(mode="json", exclude={"weights", "epsilon"}),
+        "settings": settings.model_dump(mode="json", exclude=aside),
         "seed": experiment.config.seed,
         "version": VERSION,
         "parts": experiment.digests(task=task),
@@ -34,13 +38,15 @@ def run(experiment: Experiment, *, task: str) -> None:
 
     Parquet with ``index`` (row of the data set's images), ``label`` (where the target is no
     annotation of the data set's) and ``part``; facts: names of the labels, and the cut's; of a
-    modality ``of``, its file's checksum (``annotations``), and what was ``measured`` of it.
+    modality ``of``, its file's checksum (``annotations``), whether it was ``derived``, and what was
+    ``measured`` of it.
     Beside it a file that is no declared output, so that nothing deletes it, keeps what classes the
     numbers in ``labels`` meant.
 
     Raises:
-        UserError: unknown class, a class in two labels, a part or label without images, or a
-            number that meant another class when the task was sliced before.
+        UserError: unknown class, a class in two labels, a part or label without images, a number
+            that meant another class when the task was sliced before, or a modality that is missing,
+            of other images, or has values that the target does not take.
     """
     # Numbers and tables: what reading this module does not cost.
     import pyarrow as pa
@@ -57,10 +63,8 @@ def run(experiment: Experiment, *, task: str) -> None:
     sliced = slice_cut(task, settings, cut, facts, made["seed"])
     of, found = getattr(settings, "of", None), {}
     if of is not None:
-        file = store.TensorFile(experiment.annotations_of(task))
-        values = file.tensors()[of].numpy()
+        values, found = _modality(experiment, task, facts["images"])
         sliced = with_values(sliced, values)
-        found = {"of": of, "annotations": file.facts["sha256"]}
     check_parts(task, sliced)
     columns = {"index": pa.array(sliced.rows, pa.int64())}
     if sliced.label is not None:
@@ -69,7 +73,7 @@ def run(experiment: Experiment, *, task: str) -> None:
     about = {key: facts[key] for key in ("dataset", "image", "images", "mean", "std")}
     target = {"kind": settings.target, "labels": sliced.names, "settings": made["settings"]}
     if of is not None:
-        target["measured"] = measured(task, settings, values[sliced.rows[sliced.part == "train"]])
+        target["measured"] = measured(task, settings, values, sliced)
     about |= {"task": task, "target": target, "labels": sliced.names} | found
     about |= {"seed": made["seed"], "cut": facts["sha256"]}
     decided = record("task", VERSION, made["settings"], made["parts"])
@@ -79,6 +83,33 @@ def run(experiment: Experiment, *, task: str) -> None:
         store.write_json(kept, meant)
     else:
         kept.unlink(missing_ok=True)
+
+
+def _modality(experiment: Experiment, task: str, images: str) -> "tuple[np.ndarray, dict]":
+    """A task's modality of all images of its data set, mapped, and what the slice records of it.
+
+    Args:
+        images: the checksum of these images.
+
+    Raises:
+        UserError: a file that is missing, damaged or of other images, or lacks the modality.
+    """
+    derived, settings = experiment.derived_of(task), experiment.config.tasks[task]
+    stage = "dataset" if derived is None else "derive"
+    file = store.TensorFile(derived or experiment.images_of(task), stage=stage)
+    if file.facts["sha256" if derived is None else "images"] != images:
+        raise UserError(
+            f"{file.path}: of other images than the cut of data set {settings.dataset!r}; run the "
+            f"stage {stage} again"
+        )
+    values = file.tensors().get(settings.of)
+    if values is None:
+        raise UserError(
+            f"{file.path}: it has no modality {settings.of!r}, which tasks.{task}.of names and the "
+            "configuration gives the data set now; run the stage dataset again"
+        )
+    about = {"of": settings.of, "derived": derived is not None}
+    return values.numpy(), about | {"annotations": file.facts["sha256"]}
 
 
 def _meant(settings: "Task", classes: Mapping[str, str]) -> dict[str, Any]:
@@ -110,6 +141,21 @@ def _expect_the_same(task: str, meant: Mapping[str, Any], kept: Path) -> None:
             )
 
 
+def data_of(experiment: Experiment, sliced: "Slice", parts: Mapping[str, int | None]) -> "TaskData":
+    """Images and targets of some parts of a task, for the stages that follow.
+
+    Args:
+        parts: see ``ftd.tasks.data.TaskData``.
+
+    Raises:
+        UserError: missing or damaged files, or others than those that the slice was made of.
+    """
+    from ftd.tasks.data import TaskData  # torch: seconds that rules and --help would pay
+
+    images, derived = experiment.images_of(sliced.name), experiment.derived_of(sliced.name)
+    return TaskData(sliced, images, parts, derived=derived)
+
+
 def read(experiment: Experiment, *, task: str) -> "Slice":
     """A task's slice, for the stages that follow.
 
@@ -136,7 +182,7 @@ def _check(path: Path, names: Mapping[str, str], library: Library) -> Iterator[s
     yield from library.same(images, facts["images"], "images")
     if "of" in facts:
         derived = library.path(LAYOUT.derived, dataset=facts["dataset"], modality=facts["of"])
-        file = derived if derived.exists() else images
+        file = derived if facts["derived"] else images
         yield from library.same(file, facts["annotations"], "modality")
     yield from must(facts["task"] == names["task"], f"is of task {facts['task']}")
     index, parts = columns["index"], columns["part"]

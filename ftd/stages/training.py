@@ -59,7 +59,6 @@ def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
     from ftd.runtime.device import default_device
     from ftd.runtime.threads import setup
     from ftd.store.resume import Resume
-    from ftd.tasks.data import TaskData
 
     experiment.expect(method=method, task=task)
     setup()
@@ -75,7 +74,7 @@ def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
     start = seed_of("train", made["seed"], seed)
     model = network_of(found, sliced.image_shape, sliced.target, seed=start)
     parts = {"train": settings.samples, "val": None, "test": None}
-    data = TaskData(sliced, experiment.images_of(task), parts)
+    data = slices.data_of(experiment, sliced, parts)
     model.to(data.device)
     identity = names | {
         "experiment_seed": made["seed"],

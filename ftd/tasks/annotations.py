@@ -1,15 +1,10 @@
 """Collecting what a data set says of its images besides their pixels, image by image."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ftd.errors import UserError
 from ftd.tasks.frame_sizes import fitted
-from ftd.tasks.frames import Frame, Values
-
-New = Callable[[tuple[int, ...], str], np.ndarray]
-"""A new array of a shape and kind of numbers, which need not lie in memory."""
+from ftd.tasks.frames import Frame, New, Values
 
 
 class Annotations:

@@ -1,6 +1,7 @@
 """Cutting a data set into the parts that all its tasks share."""
 
 import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -28,7 +29,8 @@ def cut(
 
     With ``groups`` (int64 [N]), these are what is shuffled, spread and cut: a part ends with the
     group that brings it nearest to what it asks for. None may be on both sides of an official
-    split.
+    split. A part that asks for a number of images gets groups that have as many at least, and of
+    their images so many; where all parts do, the groups are shared out in proportion.
     """
     if groups is not None:
         return _cut_groups(classes, is_test, parts, seed, groups)
@@ -37,9 +39,12 @@ def cut(
     pool = np.arange(len(classes)) if is_test is None else np.flatnonzero(~is_test)
     order = stratified(classes, pool, rng)
     wanted, of_test = _wanted(parts, is_test is not None)
+    sides = [(order, wanted)]
     if is_test is not None:
-        _assign(result, stratified(classes, np.flatnonzero(is_test), rng), of_test)
-    _assign(result, order, wanted)
+        sides.insert(0, (stratified(classes, np.flatnonzero(is_test), rng), of_test))
+    for rows, amounts in sides:
+        for part, start, end in _blocks(len(rows), amounts):
+            result[rows[start:end]] = part
     return result
 
 
@@ -62,16 +67,32 @@ def _cut_groups(
     wanted = _wanted(parts, is_test is not None)
     for side, amounts in zip((~official, official), wanted, strict=True):
         numbers, of = np.unique(groups[side], return_inverse=True)
-        usual = np.array(
-            [np.bincount(classes[side][of == n]).argmax() for n in range(len(numbers))]
-        )
-        order = stratified(usual, np.arange(len(numbers)), rng)
+        order = stratified(usual_classes(of, classes[side]), np.arange(len(numbers)), rng)
         place = np.empty(len(numbers), np.int64)
         place[order] = np.arange(len(numbers))
         rows = np.flatnonzero(side)[np.argsort(place[of], kind="stable")]
         ends = np.flatnonzero(np.diff(np.sort(place[of]), append=-1)) + 1
-        _assign(result, rows, amounts, np.r_[0, ends])
+        numbers = {part: amount for part, amount in amounts.items() if type(amount) is int}
+        if len(numbers) == len(amounts):  # then what is not asked for is shared out too
+            amounts = {part: number / sum(numbers.values()) for part, number in numbers.items()}
+        for part, start, end in _blocks(len(rows), amounts, np.r_[0, ends], numbers):
+            block = rows[start:end]
+            if part in numbers:
+                block = stratified(classes, block, rng)[: numbers[part]]
+            result[block] = part
     return result
+
+
+def usual_classes(groups: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The most frequent class of every group, by its number: of several, the lowest.
+
+    Args:
+        groups: int64 [N], each from 0 on.
+        classes: int64 [N].
+    """
+    pairs, counts = np.unique(np.stack([groups, classes], 1), axis=0, return_counts=True)
+    pairs = pairs[np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))]
+    return pairs[np.unique(pairs[:, 0], return_index=True)[1], 1]
 
 
 def _wanted(parts: Parts, official: bool) -> tuple[dict, dict]:
@@ -90,30 +111,48 @@ def stratified(classes: np.ndarray, pool: np.ndarray, rng: np.random.Generator) 
     return pool[np.lexsort((rng.random(len(pool)), position))]
 
 
-def _assign(
-    result: np.ndarray,
-    order: np.ndarray,
-    wanted: dict[str, float | int | None],
+def _blocks(
+    total: int,
+    wanted: Mapping[str, float | int | None],
     ends: np.ndarray | None = None,
-) -> None:
-    """Give consecutive blocks of ``order`` to the parts; ``None`` takes what is left.
+    numbers: Mapping[str, int] | None = None,
+) -> Iterator[tuple[str, int, int]]:
+    """Where each part begins and ends in ``total`` images; ``None`` takes what is left.
 
-    ``ends``: where blocks may end, beginning with 0; else anywhere.
+    Args:
+        ends: where parts may end, beginning with 0; else anywhere.
+        numbers: of images that a part then has at least.
     """
-    total = len(order)
+    numbers, later = numbers or {}, list(wanted)
     start, exact = 0, 0.0  # shares are rounded at their ends, so that a sum of 1 fits
     for part, amount in wanted.items():
         exact += amount * (total if isinstance(amount, float) else 1) if amount else total - exact
-        end = math.floor(exact + 0.5)
+        near, least = math.floor(exact + 0.5), start + numbers.get(part, 0)
+        end = max(near, least)
         if end > total:
             raise ValueError(
                 f"part {part!r} wants {end - start} images but only {total - start} of {total} "
                 "are left; lower the parts"
             )
+        later.remove(part)
         if ends is not None:
-            end = int(ends[np.abs(ends - end).argmin()])
-        result[order[start:end]] = part
+            left = [numbers.get(other, 1) for other in later] if numbers else []
+            end = _end(ends, near, least, left)
+            if isinstance(amount, int):
+                exact = max(exact, end)
+        yield part, start, end
         start = end
+
+
+def _end(ends: np.ndarray, near: int, least: int, left: list[int]) -> int:
+    """Of some ends the one nearest to ``near``, of those from ``least`` on.
+
+    If there are such, one that leaves a group, and as many images, for each of those ``left``.
+    """
+    allowed = ends[ends >= least]
+    most = min(ends[-1] - sum(left), ends[max(-1 - len(left), -len(ends))])
+    allowed = allowed[: max(1, np.count_nonzero(allowed <= most))]
+    return int(allowed[np.abs(allowed - near).argmin()])
 
 
 def strata_of(annotations: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ from PIL.Image import new as new_image
 from ftd.config import Dataset
 from ftd.errors import UserError
 from ftd.runtime.progress import progress
-from ftd.tasks.annotations import Annotations, New
+from ftd.tasks.annotations import Annotations
 from ftd.tasks.cut import strata_of
 from ftd.tasks.foreign import named
-from ftd.tasks.frames import Frame
+from ftd.tasks.frames import Frame, New
 from ftd.tasks.loaders import DEEP, Annotation, remember_depth
 from ftd.tasks.loaders.turned import check_upright, turn_of
 

@@ -12,6 +12,8 @@ class OfModality(Section):
 
     takes: ClassVar[str]
     """The kind of modality."""
+    for_figures: ClassVar[frozenset[str]] = frozenset()
+    """Keys that decide nothing but figures."""
 
     of: str
 
@@ -24,6 +26,7 @@ class Numbers(OfModality):
     """
 
     takes: ClassVar[str] = "map"
+    for_figures: ClassVar[frozenset[str]] = frozenset({"unit"})
 
     score: Literal["explained", "delta1", "psnr"] = "explained"
     unit: str | None = None
@@ -42,7 +45,7 @@ class YesOrNo(OfModality):
 
 
 class LabelsOfPixels(OfModality):
-    """``classes``: how many there are; if not given, those of ``train``."""
+    """``classes``: how many there are, in any part; if not given, those of ``train``."""
 
     takes: ClassVar[str] = "labels"
 

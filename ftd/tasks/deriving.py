@@ -7,9 +7,12 @@ import numpy as np
 from ftd.errors import UserError
 from ftd.runtime.progress import progress
 from ftd.tasks.derived import DERIVED
+from ftd.tasks.frames import New
 
 
-def derive(modality: str, arrays: Mapping[str, np.ndarray], what: str) -> np.ndarray:
+def derive(
+    modality: str, arrays: Mapping[str, np.ndarray], what: str, new: New = np.empty
+) -> np.ndarray:
     """A modality of every frame, float32 [N, C, H, W]; NaN where it is not defined.
 
     Args:
@@ -17,6 +20,7 @@ def derive(modality: str, arrays: Mapping[str, np.ndarray], what: str) -> np.nda
         arrays: ``images`` uint8 [N, 1 or 3, H, W], and, where they are needed, ``depth`` float32
             [N, 1, H, W] and ``intrinsics`` float32 [N, 4].
         what: named in errors and progress.
+        new: makes the array of the modality.
 
     Raises:
         UserError: an array of another shape.
@@ -28,7 +32,7 @@ def derive(modality: str, arrays: Mapping[str, np.ndarray], what: str) -> np.nda
             raise UserError(
                 f"{what}: {name} of shape {list(arrays[name].shape)}, expected {shapes[name]}"
             )
-    found = np.empty((count, derivation.channels, *size), np.float32)
+    found = new((count, derivation.channels, *size), "float32")
     for row in progress(range(count), what):
         frame = {}
         if "colour" in derivation.inputs:

@@ -1,6 +1,6 @@
 """Frames: pictures with modalities, maps of the same pixels such as depths and normals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,8 @@ from ftd.tasks.modality_keys import Modality
 IGNORED = -1
 """The label of a pixel that has none."""
 _MOST = 2**15 - 1
+New = Callable[[tuple[int, ...], str], np.ndarray]
+"""A new array of a shape and kind of numbers, which need not lie in memory."""
 
 
 @dataclass(frozen=True)

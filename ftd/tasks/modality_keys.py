@@ -13,6 +13,8 @@ _OF_PIXELS = ("scale", "offset", "invalid", "channels", "resize")
 _KEYS = {"map": _OF_PIXELS, "vectors": _OF_PIXELS, "labels": ("ignore",), "intrinsics": ()}
 """Of modalities, by kind."""
 _MADE = {"normals": "vectors"}
+_TAKEN = {"images", "annotations"}
+"""What the file of a data set has besides its modalities."""
 _OF = {"depth": "map", "intrinsics": "intrinsics"}
 
 
@@ -71,7 +73,10 @@ class Modal(Section):
     @field_validator("modalities", mode="before")
     @classmethod
     def _modality_names(cls, value: object) -> object:
-        return {safe_name(name): item for name, item in by_name(value).items()}
+        found = {safe_name(name): item for name, item in by_name(value).items()}
+        if taken := sorted(_TAKEN & found.keys()):
+            raise ValueError(f"{taken[0]!r} is the name of the data set's own; give it another")
+        return found
 
     @field_validator("derive")
     @classmethod

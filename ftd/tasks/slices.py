@@ -126,8 +126,11 @@ def with_values(sliced: Sliced, values: np.ndarray) -> Sliced:
     return replace(sliced, rows=sliced.rows[kept], part=sliced.part[kept])
 
 
-def measured(task: str, settings: Task, values: np.ndarray) -> dict:
-    """What a kind of target is to know of a modality's values in ``train`` [N, …].
+def measured(task: str, settings: Task, values: np.ndarray, sliced: Sliced) -> dict:
+    """What a kind of target is to know of a modality of the slice's images.
+
+    Args:
+        values: as ``with_values`` takes them.
 
     Raises:
         UserError: what the kind says is wrong with them.
@@ -135,9 +138,10 @@ def measured(task: str, settings: Task, values: np.ndarray) -> dict:
     kind = TARGETS.get(settings.target)
     if kind.describe is None:
         return {}
+    rows = {part: sliced.rows[sliced.part == part] for part in PARTS}
     with named(f"tasks.{task}: target {settings.target!r} failed"):
         try:
-            return dict(resolve(kind.describe)(settings, values))
+            return dict(resolve(kind.describe)(settings, values, rows))
         except UserError as error:
             raise UserError(f"tasks.{task}.{error}") from error
 

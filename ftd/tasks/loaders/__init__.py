@@ -3,7 +3,7 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -47,6 +47,10 @@ class Counted:
     Attributes:
         left_out: files or rows that are not among them, by reason; it may grow while they are read.
         noted: what is to be said of how many of them, likewise.
+        only: (their rows, int64) → some of them, without reading the others, where they are known
+            to have no classes; else ``None``.
+        groups: as of ``ftd.tasks.frames.Frame``, one each, where ``only`` is given and there are
+            some; else ``None``.
     """
 
     def __init__(
@@ -55,7 +59,10 @@ class Counted:
         count: int,
         left_out: Mapping[str, int] | None = None,
         noted: Mapping[str, int] | None = None,
+        only: "Callable[[np.ndarray], Counted] | None" = None,
+        groups: list[str] | None = None,
     ):
+        self.only, self.groups = only, groups
         self.images, self.count = images, count
         self.left_out = {} if left_out is None else left_out  # not a copy: it may grow
         self.noted = {} if noted is None else noted
@@ -111,7 +118,11 @@ def _checked(what: str, split: Any) -> Counted:
             found = "more" if row == count else row + 1
             raise UserError(f"{what}: a split of length {count} gives {found} images")
 
-    return _counted(images(), count, split)
+    found = _counted(images(), count, split)
+    if isinstance(split, Counted) and split.only:
+        found.only = lambda rows: _checked(what, split.only(rows))
+        found.groups = split.groups
+    return found
 
 
 def _counted(images: Iterable[Any], count: int, split: Any) -> Counted:

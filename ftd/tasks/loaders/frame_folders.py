@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL.Image import Image
 
 from ftd.config import Dataset
@@ -111,8 +112,9 @@ def frames(
         left_out[f"{modality} without a picture"] += len(own.keys() - pictures.keys())
     noted: Counter[str] = Counter()
 
-    def read() -> Iterator[tuple[Image, Frame]]:
-        for key, path in pictures.items():
+    def read(keys: list[str]) -> Iterator[tuple[Image, Frame]]:
+        for key in keys:
+            path = pictures[key]
             try:
                 with about(path):
                     picture = read_picture(path, noted)
@@ -126,4 +128,11 @@ def frames(
                 raise UserError(f"data set {name}: cannot be read: {reason}") from error
             yield picture, Frame(None, found, groups[key] if groups else None)
 
-    return Counted(read(), len(pictures), left_out, noted)
+    every = list(pictures)
+
+    def only(rows: np.ndarray) -> Counted:
+        left_out["in no part"] += len(every) - len(rows)
+        return Counted(read([every[row] for row in rows]), len(rows), left_out, noted)
+
+    of = [groups[key] for key in every] if groups else None
+    return Counted(read(every), len(every), left_out, noted, only, of)
