@@ -15,7 +15,6 @@ from evidence import (
     architecture_page,
     architecture_tables,
     commands,
-    frozen,
     kept_architectures,
     transfer_page,
 )
@@ -256,7 +255,7 @@ def test_targets_that_pass_the_gate_alone(tmp_path):
 def test_a_frozen_list_is_looked_at_alone_where_sets_are_held_out(tmp_path):
     kept(tmp_path, "one", "two")
     page()
-    frozen.PLACE.write_text(
+    architecture_tables.FROZEN.write_text(
         yaml.safe_dump({"comment": "Why.", "choosing": ["one"], "measures": ["fisher"]})
     )
     lines = architecture_tables.run(draws=20)
