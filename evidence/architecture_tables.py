@@ -2,8 +2,8 @@
 
 Where a list of measures is frozen (one of its own: weights were chosen on other sets), sets that
 were not used for choosing are looked at by that list and ``evidence.transfer_tables.REFERENCES``
-alone. The *gate*: the tables are made of all targets,
-and of those alone whose trainings agree (``ftd.transfer.architectures.GATE``), of all sources.
+alone. The *gate*: the tables are made of all targets, and of those alone whose means over repeats
+are reliable (``ftd.transfer.architectures.GATE``), of all sources.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def run(draws: int = DRAWS) -> list[str]:
     """Write ``docs/transfer/architectures-agreement.parquet``, and its tables into the page.
 
     Columns (Parquet): ``set`` (or what several are called), ``sets`` (how many have such rows),
-    ``role``, ``gate`` (whether only targets count whose trainings agree), ``network``, ``scope``
+    ``role``, ``gate`` (whether only targets count that pass it), ``network``, ``scope``
     (``rank_correlation``, ``affinity`` or ``gain``), ``statistic``, ``measure``, ``temperature``,
     ``against``, ``value``, ``low``, ``high``, ``targets``, ``trials``. The statistic ``weighted``
     of the scope ``gain`` has the rows of ``ftd.transfer.weighting.summary``, in points; ``mean``
