@@ -1,6 +1,6 @@
 """The tables of architectures in ``docs/transfer.md``, between two marks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ def write(
     shown = table[table["network"].notna() & table["gate"]]
     for network, rows in shown.groupby("network", sort=False):
         lines += [
-            f"**Measures by {network}; targets of r ≥ {GATE}**",
+            f"**Measures by {network}; targets whose means have r ≥ {GATE}**",
             "",
             *_gains(rows, reliability),
             "",
@@ -56,19 +56,25 @@ def _sets(
 ) -> Iterator[str]:
     """How reliable each set's accuracies are, and how alike its tasks."""
     heads = ["set", "tasks", "architectures × trainings", "r of one training: least, mean"]
-    yield line([*heads, f"r < {GATE}", "mean ρ of two tasks", "mean affinity"])
-    yield "|---" * 7 + "|"
+    heads += ["r of their mean: least, mean", f"below {GATE}"]
+    yield line([*heads, "mean ρ of two tasks", "mean affinity"])
+    yield "|---" * (len(heads) + 2) + "|"
     means = table[(table["statistic"] == "mean") & ~table["gate"]].set_index(["set", "scope"])[
         "value"
     ]
     for name, tasks in reliability.items():
         repeats, count = sizes[name]
-        low = ", ".join(task for task, of in tasks.items() if not (of["one"] or 0) >= GATE)
-        known = [of["one"] for of in tasks.values() if of["one"] is not None]
-        least = f"{min(known):z.2f}, {np.mean(known):z.2f}" if known else ""
+        low = ", ".join(task for task, of in tasks.items() if not (of["mean"] or 0) >= GATE)
+        least = [_least([of[key] for of in tasks.values()]) for key in ("one", "mean")]
         alike = [means[name, key] for key in ("rank_correlation", "affinity")]
         said = ["" if np.isnan(value) else f"{value:z.2f}" for value in alike]
-        yield line([name, str(len(tasks)), f"{count} × {repeats}", least, low or "none", *said])
+        yield line([name, str(len(tasks)), f"{count} × {repeats}", *least, low or "none", *said])
+
+
+def _least(known: Sequence[float | None]) -> str:
+    """The least and the mean of what is known; nothing if nothing is."""
+    known = [value for value in known if value is not None]
+    return f"{min(known):z.2f}, {np.mean(known):z.2f}" if known else ""
 
 
 def _gains(rows: pd.DataFrame, reliability: Reliability) -> Iterator[str]:

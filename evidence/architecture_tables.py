@@ -1,8 +1,9 @@
 """What architectures say of measures, over all sets of tasks that are kept: tables and a page.
 
-Where a list of measures is frozen, sets that were not used for choosing are looked at by that list
-and ``evidence.transfer_tables.REFERENCES`` alone. The *gate*: the tables are made of all targets,
-and of those alone whose trainings agree (``ftd.transfer.architectures.GATE``), of all sources.
+Where a list of measures is frozen (one of its own: weights were chosen on other sets), sets that
+were not used for choosing are looked at by that list and ``evidence.transfer_tables.REFERENCES``
+alone. The *gate*: the tables are made of all targets, and of those alone whose means over repeats
+are reliable (``ftd.transfer.architectures.GATE``), of all sources.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from ftd.transfer.agreement import AVERAGE, DRAWS, RANDOM, interval, resampled, 
 from ftd.transfer.trust import CHOOSING
 
 OUT = Path("docs/transfer/architectures-agreement.parquet")
+FROZEN = Path("docs/transfer/frozen-architectures.yaml")
 ALIKE = ("rank_correlation", "affinity")
 _BASELINES = {RANDOM, AVERAGE, weighting.UNIFORM, weighting.NEAREST, weighting.OWN}
 _ORDER = [
@@ -36,7 +38,7 @@ def run(draws: int = DRAWS) -> list[str]:
     """Write ``docs/transfer/architectures-agreement.parquet``, and its tables into the page.
 
     Columns (Parquet): ``set`` (or what several are called), ``sets`` (how many have such rows),
-    ``role``, ``gate`` (whether only targets count whose trainings agree), ``network``, ``scope``
+    ``role``, ``gate`` (whether only targets count that pass it), ``network``, ``scope``
     (``rank_correlation``, ``affinity`` or ``gain``), ``statistic``, ``measure``, ``temperature``,
     ``against``, ``value``, ``low``, ``high``, ``targets``, ``trials``. The statistic ``weighted``
     of the scope ``gain`` has the rows of ``ftd.transfer.weighting.summary``, in points; ``mean``
@@ -58,7 +60,7 @@ def run(draws: int = DRAWS) -> list[str]:
     transfer_page.expect_marks(architecture_page.BEGIN)
     sets = {name: kept_architectures.load(name) for name in names}
     tables = {name: tables_of(each) for name, each in sets.items()}
-    fixed = frozen.load(frozen.PLACE)
+    fixed = frozen.load(FROZEN)
     found = [rows for pool in pools(names, fixed) for rows in summaries(pool, tables, draws)]
     table = pd.concat(found, ignore_index=True)
     kinds = dict.fromkeys(["value", "low", "high"], "float32")
