@@ -261,7 +261,7 @@ def turned(array):
 def test_the_first_picture_on_its_side_is_named(tmp_path, height):
     """Also one that is no square: its modalities would have other sides than it."""
     nearest = {"depth": MODALITIES["depth"] | {"resize": "nearest"}}
-    own = {"modalities": nearest, "fit": "resize"}
+    own = {"modalities": nearest, "fit": "resize", "group": None}
     frames = [{key: array[:height] for key, array in frame(n).items()} for n in range(24)]
     for number, each in enumerate(frames):
         for name in ("rgb", "depth"):

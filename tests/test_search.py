@@ -752,7 +752,9 @@ def test_search_never_loads_the_test_part(method, searching, monkeypatch):
     loaded, whole = [], TaskData
     monkeypatch.setattr(
         "ftd.tasks.data.TaskData",
-        lambda task, images, parts: loaded.append(parts) or whole(task, images, parts),
+        lambda task, images, parts, **more: (
+            loaded.append(parts) or whole(task, images, parts, **more)
+        ),
     )
     searched(searching(), method=method)
     assert [set(parts) for parts in loaded] == [{"train", "val"}]

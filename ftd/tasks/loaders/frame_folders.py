@@ -88,6 +88,7 @@ def frames(
     expected: Callable[[str, str], str],
     groups: Mapping[str, str] | None,
     left_out: Counter[str],
+    mended: Callable[[Frame], Frame] = lambda frame: frame,
 ) -> Counted:
     """The frames of a split, in the order of ``pictures``.
 
@@ -96,6 +97,7 @@ def frames(
         expected: says of a modality and a picture, where it has none, the path that is missing.
         groups: of each picture.
         left_out: it grows.
+        mended: of a frame as its files hold it, what it is meant to be.
 
     Raises:
         UserError: a modality that lacks a picture's file; while they are read, a file that cannot
@@ -126,7 +128,7 @@ def frames(
             except DAMAGED as error:
                 reason = str(error).partition("\n")[0]
                 raise UserError(f"data set {name}: cannot be read: {reason}") from error
-            yield picture, Frame(None, found, groups[key] if groups else None)
+            yield picture, mended(Frame(None, found, groups[key] if groups else None))
 
     every = list(pictures)
 

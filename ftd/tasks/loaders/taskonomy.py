@@ -4,14 +4,14 @@ Zamir et al., *Taskonomy: Disentangling Task Transfer Learning*, CVPR 2018.
 """
 
 import csv
+import functools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL.Image import Image
 
 from ftd.config import Dataset
 from ftd.errors import UserError
@@ -63,26 +63,23 @@ def open_taskonomy(name: str, settings: Dataset, root: Path) -> Splits:
             for key, found in files.items()
         }
         groups = {key: _building(key) for key in own}
-        found = frames(name, own, theirs, modalities, expected, groups, unused)
-        if DEPTH not in settings.domains:
-            return found
-        masked = OF_THE_MESH.intersection(settings.domains)
-        return Counted(_measured(found, masked), len(found), found.left_out, found.noted)
+        masked = OF_THE_MESH.intersection(settings.domains) if DEPTH in settings.domains else ()
+        mended = functools.partial(_measured, names=masked)
+        return frames(name, own, theirs, modalities, expected, groups, unused, mended)
 
     strange = {*buildings} - {*trained, *tested}
     left_out["in a building of no split"] += sum(_building(key) in strange for key in pictures)
     return split(trained, left_out), split(tested, Counter()) if tested else None, {}
 
 
-def _measured(found: Counted, names: set[str]) -> Iterator[tuple[Image, Frame]]:
-    """Frames with modalities that are unmeasured where the depth is: not all have a code for it."""
-    for picture, frame in found:
-        nothing = ~seen(frame.modalities[DEPTH].array[0])
-        masked = {}
-        for name in names:
-            array = np.where(nothing, np.float32(np.nan), frame.modalities[name].array)
-            masked[name] = replace(frame.modalities[name], array=array)
-        yield picture, replace(frame, modalities={**frame.modalities, **masked})
+def _measured(frame: Frame, names: Collection[str]) -> Frame:
+    """Modalities are unmeasured where the depth is: not all have a code for that."""
+    found = dict(frame.modalities)
+    for name in names:
+        nothing = ~seen(found[DEPTH].array[0])
+        array = np.where(nothing, np.float32(np.nan), found[name].array)
+        found[name] = replace(found[name], array=array)
+    return replace(frame, modalities=found)
 
 
 def _building(key: str) -> str:
