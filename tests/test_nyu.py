@@ -19,7 +19,7 @@ def test_ten_dense_tasks_of_real_frames(tmp_path):
     raw |= {"experiment": "tiny", "data_root": str(NYU), "trials": 1}
     raw |= {"image": {"size": 48, "channels": 3}, "fisher": {"samples": 100}}
     raw["probe"] |= {"epochs": 6}
-    raw |= {"measures": ["fisher-refit", "displacement"]}
+    raw |= {"measures": ["fisher", "displacement"]}
     workflow = Workflow(tmp_path, raw)
     sheets = [f"results/tiny/figures/examples-resnet18-x0.25-{task}.svg" for task in raw["tasks"]]
     workflow.run("selection", *sheets)
@@ -29,7 +29,7 @@ def test_ten_dense_tasks_of_real_frames(tmp_path):
     assert len(facts) == 10 and len(better) >= 6, facts
     assert all(own["val_metric"] != own["val_metric_constant"] for own in facts.values())
     nearest = pd.read_parquet(workflow.results / "nearest.parquet")
-    first = nearest[(nearest["measure"] == "fisher-refit") & (nearest["rank"] == 1)]
+    first = nearest[(nearest["measure"] == "displacement") & (nearest["rank"] == 1)]
     by = dict(zip(first["target"], first["source"], strict=True))
     assert (by[DEPTHS[0]], by[DEPTHS[1]]) == DEPTHS[::-1]
     assert [line for line in verify.run(workflow.results).problems if "not there" not in line] == []
