@@ -38,7 +38,7 @@ def write(
     shown = table[table["network"].notna() & table["gate"]]
     for network, rows in shown.groupby("network", sort=False):
         lines += [
-            f"**Measures by {network}; targets whose means have r ≥ {GATE}**",
+            f"**Measures by {network}; targets of r ≥ {GATE}**",
             "",
             *_gains(rows, reliability),
             "",
@@ -56,7 +56,7 @@ def _sets(
 ) -> Iterator[str]:
     """How reliable each set's accuracies are, and how alike its tasks."""
     heads = ["set", "tasks", "architectures × trainings", "r of one training: least, mean"]
-    heads += ["r of their mean: least, mean", f"below {GATE}"]
+    heads += [f"one training below {GATE}", "r of their mean: least, mean"]
     yield line([*heads, "mean ρ of two tasks", "mean affinity"])
     yield "|---" * (len(heads) + 2) + "|"
     means = table[(table["statistic"] == "mean") & ~table["gate"]].set_index(["set", "scope"])[
@@ -64,11 +64,12 @@ def _sets(
     ]
     for name, tasks in reliability.items():
         repeats, count = sizes[name]
-        low = ", ".join(task for task, of in tasks.items() if not (of["mean"] or 0) >= GATE)
-        least = [_least([of[key] for of in tasks.values()]) for key in ("one", "mean")]
+        low = ", ".join(task for task, of in tasks.items() if not (of["one"] or 0) >= GATE)
+        one, mean = (_least([of[key] for of in tasks.values()]) for key in ("one", "mean"))
         alike = [means[name, key] for key in ("rank_correlation", "affinity")]
         said = ["" if np.isnan(value) else f"{value:z.2f}" for value in alike]
-        yield line([name, str(len(tasks)), f"{count} × {repeats}", *least, low or "none", *said])
+        about = [name, str(len(tasks)), f"{count} × {repeats}"]
+        yield line([*about, one, low or "none", mean, *said])
 
 
 def _least(known: Sequence[float | None]) -> str:

@@ -2,8 +2,8 @@
 
 Where a list of measures is frozen (one of its own: weights were chosen on other sets), sets that
 were not used for choosing are looked at by that list and ``evidence.transfer_tables.REFERENCES``
-alone. The *gate*: the tables are made of all targets, and of those alone whose means over repeats
-are reliable (``ftd.transfer.architectures.GATE``), of all sources.
+alone. The *gate*: the tables are made of all targets, and of those alone whose trainings agree
+(``ftd.transfer.architectures.GATE``), of all sources.
 """
 
 from collections.abc import Iterator, Mapping

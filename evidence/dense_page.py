@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from evidence import published
+from evidence import kept_distances, published
 from evidence.transfer_page import line
 from ftd import store
 from ftd.drawing import atlas, pages
@@ -44,8 +44,8 @@ def write(found: "list[Found]", folder: Path) -> list[str]:
         lines += ["", f"## {each.name}, {each.network}", "", *_about(each), ""]
         lines += [*_probes(each.probes), "", *_beside(each), ""]
         lines += _transfer(each.agreement)
-        for measure, far in each.far.items():
-            lines += _measure(each, measure, far, folder)
+        for measure in each.numbers:
+            lines += _measure(each, measure, folder)
     store.write_bytes(PAGE, ("\n".join(lines) + "\n").encode())
     return lines
 
@@ -53,7 +53,7 @@ def write(found: "list[Found]", folder: Path) -> list[str]:
 def _about(found: "Found") -> Iterator[str]:
     facts, image = found.facts, found.facts["image"]
     settings = ", ".join(f"{key} {value}" for key, value in facts["settings"].items())
-    trials = len(next(iter(found.far.values())))
+    trials = len(next(iter(found.numbers.values())))
     yield (
         f"{trials} trials; images {image['size']}×{image['size']}×{image['channels']}; probes: "
         f"{settings}; torch {facts['packages']['torch']}. {facts['note']}".rstrip()
@@ -93,7 +93,8 @@ def _beside(found: "Found") -> Iterator[str]:
     ]
     yield line(["measure", "distance and z-depth nearest of each other", *heads])
     yield "|---" * (len(heads) + 2) + "|"
-    for measure, far in found.far.items():
+    for measure in found.numbers:
+        far = _far(found, measure)
         near = [published.nearest(trial) for trial in far]
         pair = sum(own[0] == 1 and own[1] == 0 for own in near)
         cells = [said for other in _OTHERS.values() for said in _agreement(far.mean(0), other)]
@@ -107,7 +108,7 @@ def _agreement(mine: np.ndarray, theirs: np.ndarray) -> list[str]:
     each = [spearmanr(mine[off[:, n], n], theirs[off[:, n], n]).statistic for n in range(len(mine))]
     pairs = zip(published.nearest(mine), published.nearest(theirs), strict=True)
     same = sum(one == other for one, other in pairs)
-    overall = spearmanr(mine[off], theirs[off]).statistic
+    overall = kept_distances.rank_correlation(mine, theirs)
     return [f"{overall:z.2f}", f"{np.mean(each):z.2f}", f"{same} of {len(mine)}"]
 
 
@@ -134,9 +135,24 @@ def _said(row: object) -> str:
     return "" if row is None else f"{row.value:z.2f} [{row.low:z.2f}, {row.high:z.2f}]"
 
 
-def _measure(found: "Found", measure: str, far: np.ndarray, folder: Path) -> Iterator[str]:
+def _far(found: "Found", measure: str) -> np.ndarray:
+    """A measure's numbers [trial, source, target] such that the smaller is the nearer source's.
+
+    Of similarities, how far below the largest of two tasks each is.
+    """
+    numbers = found.numbers[measure]
+    if measure not in found.higher:
+        return numbers
+    off = ~np.eye(numbers.shape[1], dtype=bool)
+    return np.where(off, numbers[:, off].max() - numbers, 0.0)
+
+
+def _measure(found: "Found", measure: str, folder: Path) -> Iterator[str]:
     """A measure's matrix, its curves beside the published ones, and its atlas."""
-    mean, std = (pd.DataFrame(each, _ORDER, _ORDER) for each in (far.mean(0), far.std(0, ddof=1)))
+    numbers, far = found.numbers[measure], _far(found, measure)
+    mean, std = (
+        pd.DataFrame(each, _ORDER, _ORDER) for each in (numbers.mean(0), numbers.std(0, ddof=1))
+    )
     yield f"### {measure}"
     yield ""
     yield from pages.markdown_table(
@@ -149,7 +165,8 @@ def _measure(found: "Found", measure: str, far: np.ndarray, folder: Path) -> Ite
     yield ""
     stem = f"{found.name}-{measure}"
     title = f"{measure}, {found.network}, {len(far)} trials"
-    atlas.atlas(mean, folder / f"{stem}-atlas.svg", title=title)
+    higher = measure in found.higher
+    atlas.atlas(mean, folder / f"{stem}-atlas.svg", title=title, higher=higher)
     curves(far, folder / f"{stem}-curves.svg", title=title)
     yield f"![atlas](taskonomy/{stem}-atlas.svg) ![by target](taskonomy/{stem}-curves.svg)"
     yield ""
@@ -161,7 +178,7 @@ def curves(far: np.ndarray, out: Path, *, title: str) -> None:
     Each is divided by its largest mean, so that orders can be compared.
 
     Args:
-        far: [trial, source, target], in the paper's order.
+        far: [trial, source, target], in the paper's order, at least 0.
     """
     mean, std = far.mean(0), far.std(0, ddof=1)
     theirs = published.TASKONOMY_DISTANCES

@@ -3,7 +3,6 @@
 The page is written from what is kept: see ``evidence.dense_page``.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ import pandas as pd
 
 from evidence import dense_page, kept_distances, published, running
 from ftd import store
-from ftd.drawing import heatmaps
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.measures.ranking import ranked
 from ftd.parts import MEASURES
 
 TABLES = Path("docs/taskonomy")
@@ -32,8 +29,9 @@ class Found:
         name: of the files.
         network: of its probes.
         probes: a row a task and trial, as ``evidence.kept_distances`` keeps them.
-        far: by measure: float64 [trial, source, target] in the paper's order, smaller is nearer;
-            of measures that are squared, the squares.
+        numbers: by measure: what sources are ranked by, float64 [trial, source, target], in the
+            paper's order.
+        higher: the measures whose larger number is the nearer source's.
         agreement: ``ftd.transfer.agreement.summary`` of gains of fine-tuning; empty if none was
             measured.
         facts: of the probes' table.
@@ -42,7 +40,8 @@ class Found:
     name: str
     network: str
     probes: pd.DataFrame
-    far: dict[str, np.ndarray]
+    numbers: dict[str, np.ndarray]
+    higher: frozenset[str]
     agreement: pd.DataFrame
     facts: dict[str, Any]
 
@@ -97,17 +96,13 @@ def load(name: str) -> Found:
         name=name,
         network=distances["network"].iloc[0],
         probes=probes.to_pandas(),
-        far=dict(_far(distances)),
+        numbers={
+            measure: kept_distances.by_trial(rows, published.TASKONOMY)
+            for measure, rows in distances.groupby("measure", sort=False)
+        },
+        higher=frozenset(
+            name for name in distances["measure"].unique() if MEASURES.get(name).nearer == "higher"
+        ),
         agreement=store.read_table(agreement).to_pandas() if agreement.exists() else pd.DataFrame(),
         facts=store.table_facts(probes),
     )
-
-
-def _far(distances: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
-    for measure, rows in distances.groupby("measure", sort=False):
-        sign = -1 if MEASURES.get(measure).nearer == "higher" else 1
-        trials = [
-            heatmaps.matrices(own, ranked(own), published.TASKONOMY)[0].to_numpy()
-            for _, own in rows.groupby("trial")
-        ]
-        yield measure, sign * np.stack(trials)

@@ -8,7 +8,9 @@ import pyarrow as pa
 from scipy.stats import spearmanr
 
 from ftd import store
+from ftd.drawing import heatmaps
 from ftd.layout import LAYOUT
+from ftd.measures.ranking import ranked
 
 TABLES = Path("docs/distances")
 
@@ -26,9 +28,10 @@ def keep(results: Path, name: str, note: str, folder: Path = TABLES) -> None:
         for network, trial in pairs.drop_duplicates().itertuples(index=False)
         for task in order
     ]
+    more = _OF_MAPS if any("metric" in fact for fact in facts) else ()
     rows = [
         {key: fact[key] for key in _OF_PROBES}
-        | {key: fact.get(key) for key in _OF_MAPS if any(key in each for each in facts)}
+        | {key: fact.get(key) for key in more}
         | parts[fact["task"]]
         for fact in facts
     ]
@@ -60,18 +63,14 @@ def names(dataset: str) -> list[str]:
     return sorted(path.name.removesuffix(ending) for path in found)
 
 
-def tables(
-    name: str, folder: Path = TABLES, measure: str | None = None
-) -> tuple[pd.DataFrame, ...]:
-    """Distances, rankings and probes; of several measures the one, or the first one's."""
+def tables(name: str) -> tuple[pd.DataFrame, ...]:
+    """Distances, rankings and probes; of several measures the first one's."""
     found = [
-        store.read_table(folder / f"{name}-{kind}.parquet").to_pandas()
+        store.read_table(TABLES / f"{name}-{kind}.parquet").to_pandas()
         for kind in ("distances", "nearest", "probes")
     ]
     return tuple(
-        table[table["measure"] == (measure or table["measure"].iloc[0])]
-        if "measure" in table
-        else table
+        table[table["measure"] == table["measure"].iloc[0]] if "measure" in table else table
         for table in found
     )
 
@@ -84,6 +83,14 @@ def made_before(name: str) -> bool:
 def order_of(name: str, folder: Path = TABLES) -> list[str]:
     """Task names of an experiment that is kept, as they arrive."""
     return store.table_facts(store.read_table(folder / f"{name}-nearest.parquet"))["order"]
+
+
+def by_trial(rows: pd.DataFrame, order: list[str]) -> np.ndarray:
+    """What sources are ranked by, [trial, source, target], of one measure's and network's rows."""
+    trials = [
+        heatmaps.matrices(own, ranked(own), order)[0].to_numpy() for _, own in rows.groupby("trial")
+    ]
+    return np.stack(trials)
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -15,7 +15,6 @@ import pandas as pd
 
 from evidence import kept_distances, published, running
 from ftd import store
-from ftd.drawing import heatmaps
 
 RELEASED = {"microbatch": 10, "pool_first_dimension": True}
 """Fisher information as the released code takes it: squared gradients of the mean loss of ten
@@ -118,7 +117,7 @@ def _rows(dataset: str, name: str, fisher: str) -> Iterator[tuple[str, str]]:
     order = kept_distances.order_of(name)
     facts = store.table_facts(store.read_table(kept_distances.TABLES / f"{name}-probes.parquet"))
     for network, rows in distances.groupby("network"):
-        trials = _trials(rows, order)
+        trials = kept_distances.by_trial(rows, order)
         mean = trials.mean(axis=0)
         off = ~np.eye(len(mean), dtype=bool)
         accuracies = probes[probes["network"] == network].groupby("task")["val_accuracy"].mean()
@@ -133,15 +132,6 @@ def _rows(dataset: str, name: str, fisher: str) -> Iterator[tuple[str, str]]:
         cells += [", ".join(map(str, nearest))]
         cells += [", ".join(map(str, (own == nearest).sum(axis=0)))]
         yield network, "| " + " | ".join(cells) + " |"
-
-
-def _trials(rows: pd.DataFrame, order: list[str]) -> np.ndarray:
-    """Squared distances [trial, source, target]."""
-    matrices = [
-        heatmaps.matrices(own, own["squared_distance"], order)[0].to_numpy()
-        for _, own in rows.groupby("trial")
-    ]
-    return np.stack(matrices)
 
 
 def _correlation(trials: np.ndarray, matrix: np.ndarray) -> str:

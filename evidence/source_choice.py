@@ -14,12 +14,10 @@ import pandas as pd
 import pyarrow as pa
 from scipy.stats import rankdata
 
-from evidence import nas_tables
+from evidence import kept_distances, nas_tables
 from evidence.transfer_page import line
 from ftd import store
-from ftd.drawing import heatmaps
 from ftd.errors import UserError
-from ftd.measures.ranking import ranked
 from ftd.parts import MEASURES
 
 TASKS = {
@@ -31,12 +29,12 @@ TASKS = {
 }
 """Tasks of ``config/transnas.yaml``, and what the table calls them."""
 QUERIES = (10, 25, 50)
-_FLOPS = "flops_m"
+_LAYOUT, _FLOPS = "transnas-micro", "flops_m"
 _TABLE = "table, nearest"
 _FIXED = ("a random cell", "FLOPs", "a random source", "all sources", _TABLE, "table, farthest")
 
 
-def run(out: Path, *, table: Path, distances: Path, layout: str = "transnas-micro") -> list[str]:
+def run(out: Path, *, table: Path, distances: Path) -> list[str]:
     """Look up what each way to choose is worth; a table as Parquet, and its lines.
 
     A row a target, way and number of queries: ``rank``, that of the best cell tried (1 the best of
@@ -49,7 +47,7 @@ def run(out: Path, *, table: Path, distances: Path, layout: str = "transnas-micr
     Raises:
         UserError: files that cannot be used, or a task without distances.
     """
-    cells = nas_tables.read(table, layout)
+    cells = nas_tables.read(table, _LAYOUT)
     flops = store.read_foreign_table(table).to_pandas()
     if _FLOPS not in flops:
         raise UserError(f"{table}: no column {_FLOPS!r}; give the published table")
@@ -71,15 +69,11 @@ def _nearness(path: Path) -> dict[str, np.ndarray]:
     table = store.read_table(path).to_pandas()
     if missing := [task for task in TASKS if task not in set(table["target"])]:
         raise UserError(f"{path}: no distances to {missing[0]!r}; expected {', '.join(TASKS)}")
-    found = {}
-    for measure, rows in table.groupby("measure", sort=False):
-        sign = 1 if MEASURES.get(measure).nearer == "higher" else -1
-        trials = [
-            heatmaps.matrices(own, ranked(own), list(TASKS))[0].to_numpy()
-            for _, own in rows.groupby("trial")
-        ]
-        found[measure] = sign * np.stack(trials)
-    return found
+    return {
+        measure: kept_distances.by_trial(rows, list(TASKS))
+        * (1 if MEASURES.get(measure).nearer == "higher" else -1)
+        for measure, rows in table.groupby("measure", sort=False)
+    }
 
 
 def _of_target(

@@ -346,7 +346,7 @@ def load_rooms() -> None:
 def load(plugins: Iterable[str]) -> dict[str, str]:
     """Import the user's files (``….py``) and modules, once; their SHA-256 by name.
 
-    A file that has changed since is imported anew, in place of what it registered.
+    A file that has changed since is imported anew, in place of what it registered before.
 
     Raises:
         UserError: one that is not there, cannot be imported, or registers what is there already.

@@ -66,9 +66,12 @@ def test_the_page_says_what_the_tables_hold(tmp_path):
     dense_tasks.keep(tmp_path / "results", "nyu", "A note.")
     found = dense_tasks.load("nyu")
     off = ~np.eye(10, dtype=bool)
-    for measure in ("fisher-refit", "displacement"):  # of similarities, the larger is nearer
-        mean = found.far[measure].mean(0)
-        assert np.allclose(mean[off], published.TASKONOMY_DISTANCES[off], atol=2e-4)
+    assert found.higher == {"displacement"}  # a similarity: the larger is nearer
+    for measure, sign in (("fisher-refit", 1), ("displacement", -1)):
+        mean = found.numbers[measure].mean(0)
+        assert np.allclose(mean[off], sign * published.TASKONOMY_DISTANCES[off], atol=2e-4)
+    near, alike = (dense_page._far(found, name) for name in ("fisher-refit", "displacement"))
+    assert alike.min() == 0 and np.allclose(alike[0][off], near[0][off] - 0.04, atol=1e-3)
     lines = dense_page.write([found], dense_tasks.TABLES)
     text = dense_page.PAGE.read_text()
     assert text == "\n".join(lines) + "\n" and "A note." in text and "3 trials" in text
@@ -80,6 +83,7 @@ def test_the_page_says_what_the_tables_hold(tmp_path):
         for kind in ("atlas", "curves"):
             assert (dense_tasks.TABLES / f"nyu-{measure}-{kind}.svg").exists()
             assert f"(taskonomy/nyu-{measure}-{kind}.svg)" in text
+    assert "| -0.440 ± 0.000 |" in text  # the measure's own number in its matrix
     (row,) = [line for line in lines if line.startswith("| **nearest")][:1]
     assert row.startswith("| **nearest source** | z-depth (100%) | euclidean-distance (100%) |")
 

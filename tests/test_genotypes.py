@@ -224,8 +224,7 @@ def test_a_task_whose_repeats_disagree_is_named(assembled, capsys):
     turned = table.set_column(2, "accuracy", [table["accuracy"].to_pylist()[::-1]])
     store.write_table(path, turned, store.table_facts(table))
     assert genotypes.assemble(assembled) == ["six"]
-    said = capsys.readouterr().err
-    assert "are reliable to less than 0.5 on six: raise genotypes.samples" in said
+    assert "repeats agree less than 0.5 on six: raise genotypes.samples" in capsys.readouterr().err
 
 
 def test_tables_of_other_settings_are_not_joined(assembled, made):

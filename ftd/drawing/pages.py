@@ -120,10 +120,8 @@ def probes(facts: list[dict], out: Path) -> None:
     nothing = table["val_accuracy"] <= table["val_most_frequent"]
     if nothing.any():
         table.insert(0, "remark", np.where(nothing, "NO BETTER THAN A CONSTANT ANSWER", ""))
-    order = table.assign(learned=~nothing).sort_values(
-        ["learned", "reached", "network", "trial", "task"]
-    )
-    found = table.loc[order.index]
+    order = ["learned", "reached", "network", "trial", "task"]
+    found = table.assign(learned=~nothing).sort_values(order).drop(columns="learned")
     for column in own:  # those of classes have none
         found[column] = found[column].astype(object).where(found[column].notna(), "")
     _page(found, out=out)

@@ -199,7 +199,9 @@ def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> 
     import torch  # as in the stages before
 
     from ftd.drawing import examples
+    from ftd.runtime.threads import setup
 
+    setup()
     sliced = slices.read(experiment, task=task)
     if missing := [name for name in ("answers", "shown") if not hasattr(sliced.target, name)]:
         raise UserError(

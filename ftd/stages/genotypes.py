@@ -221,9 +221,8 @@ def assemble(experiment: Experiment) -> list[str]:
     loud = architectures.unreliable(found)
     if loud:
         log(
-            f"means over repeats are reliable to less than {architectures.GATE} on "
-            f"{', '.join(loud)}: raise genotypes.samples, .epochs or .repeats before affinities "
-            "are read"
+            f"repeats agree less than {architectures.GATE} on {', '.join(loud)}: raise "
+            "genotypes.samples or .epochs before affinities are read"
         )
     return loud
 

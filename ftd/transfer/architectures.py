@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GATE = 0.5
-"""The least reliability of a task's means over repeats that its affinities can be read with."""
+"""The least agreement between two repeats of a task that its affinities can be read with."""
 BEST = 3
 """How many of a source's best genotypes are taken over."""
 
@@ -82,8 +82,8 @@ def reliabilities(accuracies: Mapping[str, np.ndarray]) -> dict[str, dict[str, f
 
 
 def unreliable(accuracies: Mapping[str, np.ndarray], gate: float = GATE) -> list[str]:
-    """The tasks whose ``reliability`` is below the gate: more images, epochs or repeats are due."""
-    return [task for task, rows in accuracies.items() if not reliability(rows) >= gate]
+    """The tasks whose repeats agree less than the gate asks: give them more images or epochs."""
+    return [task for task, rows in accuracies.items() if not between_repeats(rows) >= gate]
 
 
 def affinity(one: np.ndarray, other: np.ndarray) -> float:
