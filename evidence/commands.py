@@ -167,6 +167,25 @@ def tabular(
     print(found.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
+@app.command()
+def arena(
+    table: Annotated[Path, typer.Option(help="Every architecture's results (Parquet).")],
+    kind: Annotated[str, typer.Option(help="micro, macro or nas-bench-201.")],
+    out: Out,
+    repetitions: Annotated[int, typer.Option(min=1, help="Of ways that draw.")] = 100,
+    page: Annotated[
+        Path | None, typer.Option(help="Page to write of every arena-*.parquet beside the output.")
+    ] = None,
+) -> None:
+    """Learned tasks' architectures on a new task, looked up in a published table."""
+    from evidence import arena
+
+    found = arena.run(out, table=table, kind=kind, repetitions=repetitions, page=page)
+    last = found[found["queries"] == arena.CHOICE]
+    means = last.groupby(["way", "nearness"])["rank"].mean().sort_values()
+    print(means.to_string(float_format=lambda value: f"{value:.1f}"))
+
+
 # The published task sets ------------------------------------------------------------------------
 
 
