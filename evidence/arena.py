@@ -145,18 +145,14 @@ def _from_sources(
     def weighted_by(rows: np.ndarray) -> np.ndarray:
         return ranked @ arena_ways.shares(alike(sources[rows], own[rows]))
 
+    after = arena_ways.after_probes
     for name, by in (("nearest's ranking", nearest_by), ("weighted ranking", weighted_by)):
-        yield (
-            name,
-            QUERIED,
-            lambda rng, by=by: arena_ways.after_probes(cells, own, QUERIES, rng, by),
-            True,
-        )
+        yield name, QUERIED, lambda rng, by=by: after(cells, QUERIES, rng, by), True
     yield (
         "weighted ranking to 25, mutations",
         QUERIED,
         lambda rng: arena_ways.mutated(
-            cells, own, arena_ways.after_probes(cells, own, 25, rng, weighted_by), QUERIES, rng
+            cells, own, after(cells, 25, rng, weighted_by), QUERIES, rng
         ),
         True,
     )

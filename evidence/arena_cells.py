@@ -6,10 +6,12 @@ in ``macro`` a layer's change of channels and resolution, and codes differ in le
 
 import functools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ftd import store
 from ftd.errors import UserError
@@ -116,14 +118,11 @@ def read(path: Path, kind: str) -> Cells:
     ]
     if missing := [name for name in seen if name not in frame]:
         raise UserError(f"{path}: no column {missing[0]!r}")
-    scores = {}
-    for name in frame:
-        if match := _SCORE.fullmatch(name):
-            task = next((task for task in results if name.endswith(f"_{task}")), None)
-            if task:
-                scores[match[1].removesuffix(f"_{task}"), task] = _numbers(path, frame, [name])[
-                    :, 0
-                ]
+    scores = {
+        key: _numbers(path, frame, [name])[:, 0]
+        for name in frame
+        if (key := _score_of(name, results))
+    }
     sizes = {name: _numbers(path, frame, [name])[:, 0] for name in _SIZES if name in frame}
     return Cells(
         kind,
@@ -136,7 +135,16 @@ def read(path: Path, kind: str) -> Cells:
     )
 
 
-def _numbers(path: Path, frame, names: list[str]) -> np.ndarray:
+def _score_of(name: str, tasks: Iterable[str]) -> tuple[str, str] | None:
+    """(zero-cost score, task) of a column's name, if it is of one."""
+    if match := _SCORE.fullmatch(name):
+        for task in tasks:
+            if match[1].endswith(f"_{task}"):
+                return match[1].removesuffix(f"_{task}"), task
+    return None
+
+
+def _numbers(path: Path, frame: pd.DataFrame, names: list[str]) -> np.ndarray:
     try:
         values = frame[names].to_numpy(float)
     except (TypeError, ValueError) as error:

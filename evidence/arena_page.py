@@ -33,16 +33,16 @@ all of the table, of the best one tried so far: 1 is the best of all.
 
 **Nearness** is what a search knows of which learned task is near: `nothing`; `queries`: it tries
 five random architectures on the target first, which count; `the table`: the rank correlation of
-all results, the target's own among them, which no search has: an oracle, to show what nearness can be
-worth. Where chance takes part, numbers are means over repetitions.
+all results, the target's own among them, which no search has: an oracle, to show what nearness can
+be worth. Where chance takes part, numbers are means over repetitions.
 
-The **surrogate** (`ftd.search.surrogate`) is a Gaussian process: the target's score is a weighted sum of
-the learned tasks' scores, whose weights are uncertain, and of what alike architectures share;
-after each trial it tries what it expects most of. Its settings, of each target, are the best of 12
-on the other tasks (least mean logarithm of the rank after 50 queries, five random ones first; the
-target's results are nowhere in it). Its weights are equal beforehand, but with `the table`, where
-they are in proportion to the rank correlation, as in *weighted ranking*. *Mutations* go on with
-untried neighbours of the best so far, and *local search* does from the first.
+The **surrogate** (`ftd.search.surrogate`) is a Gaussian process: the target's score is a weighted
+sum of the learned tasks' scores, whose weights are uncertain, and of what alike architectures
+share; after each trial it tries what it expects most of. Its settings, of each target, are the
+best of 12 on the other tasks (least mean logarithm of the rank after 50 queries, five random ones
+first; the target's results are nowhere in it). Its weights are equal beforehand, but with `the
+table`, where they are in proportion to the rank correlation, as in *weighted ranking*. *Mutations*
+go on with untried neighbours of the best so far, and *local search* does from the first.
 """
 
 

@@ -28,7 +28,7 @@ def at_random(cells: Cells, count: int, rng: Rng) -> np.ndarray:
 
 
 def evolved(cells: Cells, target: np.ndarray, count: int, rng: Rng) -> np.ndarray:
-    """Regularised evolution (Real et al. 2019): the best of a tournament has a child, the oldest goes.
+    """Regularised evolution (Real et al. 2019): a tournament's best has a child, the oldest goes.
 
     A child is a neighbour that was not tried before; a parent without one gives way to a random
     architecture.
