@@ -100,11 +100,7 @@ def shares(likeness: np.ndarray) -> np.ndarray:
 
 
 def after_probes(
-    cells: Cells,
-    target: np.ndarray,
-    count: int,
-    rng: Rng,
-    go_on: Callable[[np.ndarray], np.ndarray],
+    cells: Cells, count: int, rng: Rng, go_on: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """``PROBES`` at random, then the ranking that ``go_on`` makes of these rows, [N]."""
     probes = at_random(cells, min(PROBES, count), rng)
