@@ -6,7 +6,7 @@ table, of the best one tried. Settings of the surrogate are chosen on the other 
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from ftd.search.surrogate import Surrogate
 from ftd.store.provenance import packages
 
 QUERIES = 100
+CHOOSING = ("micro", "macro")
+"""Kinds of tables by which settings are chosen; others take the surrogate as it is."""
 CHOICE, CHOICE_REPEATS = 50, 10
 """Settings are chosen by the rank after so many queries, over so many draws of first queries."""
 SETTINGS = [
@@ -35,36 +37,57 @@ NOTHING, TABLE, QUERIED = "nothing", "the table", "queries"
 Way = Callable[[np.random.Generator], np.ndarray]
 
 
-def run(out: Path, *, table: Path, kind: str, repetitions: int, page: Path | None) -> pd.DataFrame:
-    """Run the arena on a table; ranks as Parquet, and the page of all tables beside it.
+def run(
+    out: Path, *, tables: Mapping[str, Path], repetitions: int, page: Path | None
+) -> pd.DataFrame:
+    """Run the arena on tables; ranks as Parquet, one file a table, and the page of all.
 
     A row a target, way and number of queries: ``rank``, the mean over repetitions of the best
     one's (1 the best of all), its ``median``, ``repetitions`` (1 where nothing is drawn) and
     ``nearness``, what the way knows of it.
 
+    Args:
+        out: a folder; ``arena-<kind>.parquet`` is written there.
+        tables: by kind.
+        repetitions: of ways that draw.
+
+    Returns:
+        All rows, with the table's ``kind``.
+
     Raises:
         UserError: a table that cannot be used.
     """
     setup()
-    cells = arena_cells.read(table, kind)
-    chosen = chosen_settings(cells)
-    every = [(target, way) for target in cells.tasks for way in ways(cells, target, chosen[target])]
-    rows = []
-    for target, (name, nearness, way, drawn) in progress(every, f"arena, {kind}"):
-        about = {"target": target, "way": name, "nearness": nearness}
-        rows += _rows(cells, about, way, repetitions if drawn else 1)
-    found = pd.DataFrame(rows)
-    facts = {
-        "kind": kind,
-        "table": {"name": table.name, "sha256": store.digest(table)},
-        "architectures": len(cells.codes),
-        "surrogates": {target: vars(own) for target, own in chosen.items()},
-        "packages": packages(),
-    }
-    store.write_table(out, pa.Table.from_pandas(found, preserve_index=False), facts)
+    read = {kind: arena_cells.read(path, kind) for kind, path in tables.items()}
+    chosen = chosen_settings([read[kind] for kind in CHOOSING if kind in read])
+    found = []
+    for kind, cells in read.items():
+        rows = pd.DataFrame(_of_table(cells, chosen, repetitions))
+        facts = {
+            "kind": kind,
+            "table": {"name": tables[kind].name, "sha256": store.digest(tables[kind])},
+            "architectures": len(cells.codes),
+            "surrogates": {task: vars(chosen.get(task, Surrogate())) for task in cells.tasks},
+            "packages": packages(),
+        }
+        file = out / f"arena-{kind}.parquet"
+        store.write_table(file, pa.Table.from_pandas(rows, preserve_index=False), facts)
+        found.append(rows.assign(kind=kind))
     if page:
-        arena_page.write(sorted(out.parent.glob("arena-*.parquet")), page)
-    return found
+        arena_page.write(sorted(out.glob("arena-*.parquet")), page)
+    return pd.concat(found, ignore_index=True)
+
+
+def _of_table(cells: Cells, chosen: Mapping[str, Surrogate], repetitions: int) -> Iterator[dict]:
+    """The rows of all targets and ways."""
+    every = [
+        (target, way)
+        for target in cells.tasks
+        for way in ways(cells, target, chosen.get(target, Surrogate()))
+    ]
+    for target, (name, nearness, way, drawn) in progress(every, f"arena, {cells.kind}"):
+        about = {"target": target, "way": name, "nearness": nearness}
+        yield from _rows(cells, about, way, repetitions if drawn else 1)
 
 
 def _rows(cells: Cells, about: dict, way: Way, repetitions: int) -> Iterator[dict]:
@@ -183,22 +206,25 @@ def _by_surrogate(
     yield "surrogate without learned tasks", NOTHING, alone, True
 
 
-def chosen_settings(cells: Cells) -> dict[str, Surrogate]:
+def chosen_settings(tables: Sequence[Cells]) -> dict[str, Surrogate]:
     """By target: of ``SETTINGS``, the best on the other tasks, each of which is a target once.
 
-    Sources are those that are left then: of no use is made of the target's results. The best: the
-    least mean logarithm of the rank after ``CHOICE`` queries, the first ones drawn.
+    Sources are those that are left then: of no use is made of the target's results, in any of the
+    tables. The best: the least mean logarithm of the rank after ``CHOICE`` queries, the first ones
+    drawn, over all other tasks and all tables.
     """
-    pairs = [(out, target) for out in cells.tasks for target in cells.tasks if target != out]
-    logs = {
-        pair: [_log_rank(cells, *pair, own) for own in SETTINGS]
-        for pair in progress(pairs, f"arena, settings for {cells.kind}")
-    }
-    found = {}
-    for out in cells.tasks:
-        means = np.mean([logs[out, target] for target in cells.tasks if target != out], axis=0)
-        found[out] = SETTINGS[int(means.argmin())]
-    return found
+    pairs = [
+        (cells, out, target)
+        for cells in tables
+        for out in cells.tasks
+        for target in cells.tasks
+        if target != out
+    ]
+    logs: dict[str, list[list[float]]] = {}
+    for cells, out, target in progress(pairs, "arena, settings"):
+        rows = [_log_rank(cells, out, target, own) for own in SETTINGS]
+        logs.setdefault(out, []).append(rows)
+    return {out: SETTINGS[int(np.mean(rows, axis=0).argmin())] for out, rows in logs.items()}
 
 
 def _log_rank(cells: Cells, out: str, target: str, surrogate: Surrogate) -> float:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ftd.errors import UserError
+
 app = typer.Typer(
     name="python -m evidence",
     help="Measure speed and searches; run the published task sets and write docs/.",
@@ -169,20 +171,25 @@ def tabular(
 
 @app.command()
 def arena(
-    table: Annotated[Path, typer.Option(help="Every architecture's results (Parquet).")],
-    kind: Annotated[str, typer.Option(help="micro, macro or nas-bench-201.")],
-    out: Out,
+    out: Annotated[Path, typer.Option(help="Folder for arena-<kind>.parquet.")],
+    micro: Annotated[Path | None, typer.Option(help="TransNAS-Bench-101, micro level.")] = None,
+    macro: Annotated[Path | None, typer.Option(help="The same, macro level.")] = None,
+    nb201: Annotated[Path | None, typer.Option(help="NAS-Bench-201.")] = None,
     repetitions: Annotated[int, typer.Option(min=1, help="Of ways that draw.")] = 100,
     page: Annotated[
-        Path | None, typer.Option(help="Page to write of every arena-*.parquet beside the output.")
+        Path | None, typer.Option(help="Page to write of every arena-*.parquet in the folder.")
     ] = None,
 ) -> None:
-    """Learned tasks' architectures on a new task, looked up in a published table."""
+    """Learned tasks' architectures on a new task, looked up in published tables (Parquet)."""
     from evidence import arena
 
-    found = arena.run(out, table=table, kind=kind, repetitions=repetitions, page=page)
+    given = {"micro": micro, "macro": macro, "nas-bench-201": nb201}
+    tables = {kind: path for kind, path in given.items() if path}
+    if not tables:
+        raise UserError("no table: give --micro, --macro or --nb201")
+    found = arena.run(out, tables=tables, repetitions=repetitions, page=page)
     last = found[found["queries"] == arena.CHOICE]
-    means = last.groupby(["way", "nearness"])["rank"].mean().sort_values()
+    means = last.groupby(["way", "nearness", "kind"])["rank"].mean().unstack()
     print(means.to_string(float_format=lambda value: f"{value:.1f}"))
 
 

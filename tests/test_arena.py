@@ -49,16 +49,15 @@ def page(file):
 
 @pytest.fixture(scope="module")
 def results(file, page):
-    options = ["--table", file, "--kind", "micro", "--repetitions", 3, "--page", page]
-    out = file.parent / "arena-micro.parquet"
+    options = ["--micro", file, "--repetitions", 3, "--page", page, "--out", file.parent]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arena, "QUERIES", 60)
         patch.setattr("evidence.arena_page._SHOWN", (10, 25, 50))
         patch.setattr(arena, "SETTINGS", arena.SETTINGS[2:4])
         patch.setattr(arena, "CHOICE_REPEATS", 2)
-        said = CliRunner().invoke(commands.app, ["arena", *map(str, options), "--out", str(out)])
+        said = CliRunner().invoke(commands.app, ["arena", *map(str, options)])
     assert said.exit_code == 0, said.output
-    return store.read_table(out).to_pandas()
+    return store.read_table(file.parent / "arena-micro.parquet").to_pandas()
 
 
 def test_a_table_is_read_with_sizes_and_the_scores_of_each_task(cells):
@@ -143,11 +142,11 @@ def test_settings_are_chosen_without_the_targets_results(cells):
         patch.setattr(arena, "CHOICE_REPEATS", 2)
         patch.setattr(arena, "CHOICE", 12)
         patch.setattr(arena, "SETTINGS", arena.SETTINGS[::5])
-        before = arena.chosen_settings(cells)["one"]
+        before = arena.chosen_settings([cells])["one"]
         mixed = cells.seen.copy()
         mixed[:, 0] = np.random.default_rng(1).permutation(mixed[:, 0])
         other = arena_cells.Cells("micro", cells.codes, cells.tasks, mixed, mixed, {}, {})
-        assert arena.chosen_settings(other)["one"] == before
+        assert arena.chosen_settings([other])["one"] == before
 
 
 def test_the_page_has_every_way_and_target(results, page):
