@@ -79,10 +79,9 @@ class Searcher:
 
     Attributes:
         search: (space, data, settings, seed, start=None, ledger=None, **options) → SearchResult.
-        settings: its own keys; ``None``: it has none.
-        section: the name of their section; methods may share one.
-        source: the learned tasks that it starts from: the ``nearest``, ``farthest`` or ``random``
-            ones (``select.nearest``), or the ``heaviest`` (``select.sources``); ``None``: none.
+        settings, section: its own keys (``None``: none), and where; methods may share a section.
+        source: the learned tasks that it starts from: ``select.nearest`` ``nearest``, ``farthest``
+            or ``random`` ones, or the ``select.sources`` ``heaviest``; ``None``: none.
         takes: their ``architecture``, which restricts its space, or their ``candidates``.
         restriction: how, if not as ``search.restriction`` says.
         unused: common keys of ``search`` that it does not use.

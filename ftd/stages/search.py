@@ -17,8 +17,11 @@ from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
-    from ftd.search.ledger import SearchResult, Start
-    from ftd.tasks.data import TaskData
+    import pyarrow as pa
+
+    from ftd.search.ledger import Start
+    from ftd.store.resume import Resume
+    from ftd.tasks.slices import Slice
 
 VERSION = 8
 
@@ -92,8 +95,6 @@ def run(
     # torch: seconds that rules and --help would pay.
     from ftd.runtime.device import default_device
     from ftd.runtime.threads import setup
-    from ftd.search.candidates import table
-    from ftd.search.ledger import trace_table
     from ftd.store.resume import Resume
 
     experiment.expect(method=method, task=task)
@@ -113,22 +114,14 @@ def run(
     decided |= {"device": default_device().type}
     genotype_out = experiment.output(LAYOUT.genotype, **names)
     resume = Resume.beside(genotype_out, facts | decided)
-    trace, candidates, data = [], [], None
     if method_of(method) is HAND_DESIGNED:
-        facts |= {"network": method, "genotype": None, "space_log10": 0.0}
-        facts |= {"search_macs": 0, "search_seconds": 0.0}
+        own, trace, candidates = _given(method)
     else:
-        parts = dict.fromkeys(("train", "val"), experiment.config.search.of(method).samples)
-        data = slices.data_of(experiment, sliced, parts)
-        result, own = _searched(experiment, data, names, facts, resume)
-        trace, candidates = result.trace, result.candidates
-        facts |= own
-    about = {key: facts[key] for key in (*names, "experiment_seed", "slice")}
-    for artifact, rows in (
-        (LAYOUT.trace, trace_table(trace)),
-        (LAYOUT.candidates, table(candidates, data)),
-    ):
-        store.write_table(experiment.output(artifact, **names), rows, about | decided)
+        own, trace, candidates = _searched(experiment, sliced, names, facts, resume)
+    facts |= own
+    about = {key: facts[key] for key in (*names, "experiment_seed", "slice")} | decided
+    store.write_table(experiment.output(LAYOUT.trace, **names), trace, about)
+    store.write_table(experiment.output(LAYOUT.candidates, **names), candidates, about)
     store.write_json(genotype_out, facts | decided)
     resume.done()
     return facts
@@ -174,31 +167,45 @@ def read_architecture(path: Path) -> dict:
     return found
 
 
+def _given(network: str) -> "tuple[dict[str, Any], pa.Table, pa.Table]":
+    """A hand-designed network's facts, trace and candidates."""
+    from ftd.search.candidates import table  # torch, as in run
+    from ftd.search.ledger import trace_table
+
+    facts = {"network": network, "genotype": None, "space_log10": 0.0}
+    return facts | {"search_macs": 0, "search_seconds": 0.0}, trace_table([]), table([], None)
+
+
 def _searched(
     experiment: Experiment,
-    data: "TaskData",
+    sliced: "Slice",
     names: dict[str, Any],
     facts: dict[str, Any],
-    resume: Any,
-) -> "tuple[SearchResult, dict]":
-    """Search in the space that the donors span, or from their candidates; the result as facts."""
+    resume: "Resume",
+) -> "tuple[dict[str, Any], pa.Table, pa.Table]":
+    """Search in the space that the donors span, or from their candidates.
+
+    Returns:
+        What is found as facts, the trace, the candidates.
+    """
     from ftd.models.genotype import Genotype  # torch, as in run
-    from ftd.search.ledger import Ledger
+    from ftd.search.candidates import table
+    from ftd.search.ledger import Ledger, trace_table
     from ftd.search.space import Space, restrict
 
     kind, settings = method_of(names["method"]), experiment.config.search.of(names["method"])
     what = "search {task}, method {method}, seed {seed}".format(**names)
     ledger = Ledger(what, settings.max_macs, resume)
+    data = slices.data_of(experiment, sliced, dict.fromkeys(("train", "val"), settings.samples))
     full = Space.full(settings.space)
     donors = [Genotype.from_json(value) for value in facts.get("donor_genotypes", ())]
-    how = kind.restriction or settings.restriction
-    space = restrict(full, donors, how, settings.radius)
+    space = restrict(full, donors, kind.restriction or settings.restriction, settings.radius)
     seed = seed_of("search", facts["experiment_seed"], names["seed"])
     start = _start(experiment, facts) if facts.get("donor_candidates") else None
     search = resolve(kind.search)
     result = search(space, data, settings, seed, start=start, ledger=ledger, **kind.options)
     _expect_result(result, what)
-    return result, result.facts | {
+    found = result.facts | {
         "network": None,
         "genotype": result.genotype.to_json(),
         "space": space.to_json(),
@@ -207,6 +214,7 @@ def _searched(
         "search_macs": result.macs,
         "search_seconds": result.seconds,
     }
+    return found, trace_table(result.trace), table(result.candidates, data)
 
 
 def _start(experiment: Experiment, facts: Mapping[str, Any]) -> "Start":
