@@ -1,6 +1,6 @@
 """The page of the arena of published tables, ``docs/arena.md``, and a figure beside each table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +24,17 @@ _DRAWN = (
     ("surrogate", "nothing"),
     ("surrogate", "queries"),
 )
-_INTRODUCTION = """# Which architectures to try first on a new task
-
+_ANSWER = (
+    ("surrogate", "nothing"),
+    ("surrogate", "queries"),
+    ("nearest's ranking", "the table"),
+    ("all tasks' ranking", "nothing"),
+    ("evolution", "nothing"),
+    ("surrogate without learned tasks", "nothing"),
+    ("random", "nothing"),
+)
+_TITLE = "# Which architectures to try first on a new task"
+_INTRODUCTION = """\
 Made by `python -m evidence arena --micro transnas_micro.parquet --macro transnas_macro.parquet
 --nb201 nb201.parquet --out docs --page docs/arena.md`. Tables hold every architecture of a space,
 trained by others on each of several tasks, so that a search is a look-up. Every task is the target
@@ -55,19 +64,41 @@ def write(files: list[Path], out: Path) -> None:
     Raises:
         UserError: a file that cannot be read.
     """
-    lines = _INTRODUCTION.splitlines()
+    sections, means = [], {}
     for file in files:
         read = store.read_table(file)
         table, facts = read.to_pandas(), store.table_facts(read)
         figure = file.with_suffix(".svg")
         _draw(table, figure)
-        lines += ["", *_section(table, facts, figure)]
-    store.write_bytes(out, "\n".join([*lines, ""]).encode())
+        sections += ["", *_section(table, facts, figure)]
+        means[facts["kind"]] = _means_of(table)
+    lines = [_TITLE, "", *_answer(means), "", *_INTRODUCTION.splitlines(), *sections, ""]
+    store.write_bytes(out, "\n".join(lines).encode())
+
+
+def _means_of(table: pd.DataFrame) -> pd.Series:
+    """Mean rank over targets, by way, nearness and number of queries."""
+    return table.groupby(["way", "nearness", "queries"], sort=False)["rank"].mean()
+
+
+def _answer(means: Mapping[str, pd.Series]) -> Iterator[str]:
+    """What the page says in short."""
+    yield (
+        "**Those that learned tasks rank highest, and then what a model expects that weighs these "
+        "tasks by the trials so far.** Nearness need not be known beforehand: trials tell. "
+        f"Mean rank of the best of {AT} architectures tried:"
+    )
+    yield ""
+    yield line(["", *means])
+    yield "|---" * (1 + len(means)) + "|"
+    for way, nearness in _ANSWER:
+        numbers = [f"{own[way, nearness, AT]:,.1f}" for own in means.values()]
+        yield line([f"{way} (nearness known by: {nearness})", *numbers])
 
 
 def _section(table: pd.DataFrame, facts: dict, figure: Path) -> Iterator[str]:
     kind = facts["kind"]
-    means = table.groupby(["way", "nearness", "queries"], sort=False)["rank"].mean()
+    means = _means_of(table)
     yield f"## {arena_cells.ORIGINS[kind]}"
     yield ""
     yield (

@@ -25,11 +25,11 @@ from scipy.stats import rankdata
 class Surrogate:
     """Variances, in units of normal scores, and the length in edges.
 
-    The defaults are those that were best on published tables (``docs/arena.md``).
+    The defaults are those that published tables chose most often (``docs/arena.md``).
     """
 
     doubt: float = 0.05
-    residual: float = 0.3
+    residual: float = 1.0
     length: float = 2.0
     noise: float = 1.0
 

@@ -30,8 +30,6 @@ FIRST = 6
 PARENTS = 3
 """So many of the most promising trials have their neighbours proposed."""
 SURROGATE = Surrogate()
-ALONE = Surrogate(residual=1.0)
-"""Of one learned task's own scores, or where there is no learned task."""
 
 
 def search(
@@ -99,8 +97,7 @@ def _expected(
     for column, one in enumerate(learned):
         scores[:, column] = _on_learned(every, one)
     weights = np.array([one.weight for one in learned])
-    own = SURROGATE if learned else ALONE
-    found = own.expected(weights, scores, differing(every, tried), rows, values)
+    found = SURROGATE.expected(weights, scores, differing(every, tried), rows, values)
     return found[[place[genotype] for genotype in genotypes]]
 
 
@@ -110,7 +107,7 @@ def _on_learned(genotypes: list[Genotype], learned: Learned) -> np.ndarray:
     rows = np.arange(len(genotypes), len(every))
     none = np.empty((len(every), 0))
     far = differing(every, learned.genotypes)
-    found = ALONE.expected(none[0], none, far, rows, -np.array(learned.ranks, float))
+    found = SURROGATE.expected(none[0], none, far, rows, -np.array(learned.ranks, float))
     return normal_scores(found)[: len(genotypes)]
 
 
