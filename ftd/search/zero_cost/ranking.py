@@ -48,26 +48,33 @@ def search(
     """
     ledger, rules, shape = ledger or Ledger(), settings.own, data.task.image_shape
     generator = torch.Generator().manual_seed(seed_of("batches", seed))
-    ledger.load({}, {}, generator)
+    done = ledger.load({}, {}, generator).get("scored", 0)
     drawn = space.sample(rules.candidates, random.Random(seed_of("candidates", seed)))
     images, _ = next(data.batches("train", rules.images, generator))
-    for number in progress(range(len(ledger.candidates), len(drawn)), ledger.what):
+    for number in progress(range(done, len(drawn)), ledger.what):
         if ledger.exhausted and number:
             break
-        own = seed_of("weights", seed, number)
-        net = build(drawn[number], image_shape=shape, target=data.target, seed=own).to(data.device)
-        macs = forward_macs(net, shape)
-        if score in SCORES:
-            function, passes = SCORES[score]
-            found = function(net, images, torch.Generator().manual_seed(own))
-            ledger.spend(macs * passes * len(images))
-        else:
-            found = macs if score == "macs" else sum(p.numel() for p in net.parameters())
-        found = float(found) if math.isfinite(found) else -math.inf
-        ledger.compare(Candidate(drawn[number], found, 0))
-        ledger.record("scored", score=found, candidate=drawn[number].name)
-        ledger.keep({}, {}, generator, {})
-    best = max(ledger.candidates.values(), key=lambda one: one.score)
-    if best.score == -math.inf:
+        genotype, own = drawn[number], seed_of("weights", seed, number)
+        net = build(genotype, image_shape=shape, target=data.target, seed=own).to(data.device)
+        found = _scored(score, net, images, forward_macs(net, shape), own, ledger)
+        if math.isfinite(found):  # else nothing of the image arrives at the head
+            ledger.compare(Candidate(genotype, found, 0))
+            ledger.record("scored", score=found, candidate=genotype.name)
+        ledger.keep({}, {}, generator, {"scored": number + 1})
+    if not ledger.candidates:
         raise UserError(f"{ledger.what}: no architecture has a finite score")
+    best = max(ledger.candidates.values(), key=lambda one: one.score)
     return ledger.result(best.genotype, candidates=len(ledger.candidates))
+
+
+def _scored(
+    score: str, net: nn.Module, images: torch.Tensor, macs: int, seed: int, ledger: Ledger
+) -> float:
+    """A network's score; the passes that it takes are counted."""
+    if score == "macs":
+        return macs
+    if score == "parameters":
+        return sum(p.numel() for p in net.parameters())
+    function, passes = SCORES[score]
+    ledger.spend(macs * passes * len(images))
+    return function(net, images, torch.Generator().manual_seed(seed))
