@@ -16,7 +16,7 @@ class ZeroCost(Section):
 for _name in ("synflow", "jacobian-covariance", "zen", "parameters", "macs"):
     register_searcher(
         _name,
-        "ftd.search.zero_cost.ranking:search",
+        "ftd.search.zero_cost.untrained:search",
         settings=ZeroCost,
         section="zero_cost",
         unused=("learning_rate", "batch_size"),
