@@ -9,7 +9,7 @@ from ftd.parts import register_searcher
 class Sequential(Section):
     """Sequential search: trials in all, and epochs of each."""
 
-    candidates: int = Field(16, ge=1)
+    candidates: int = Field(12, ge=1)
     epochs: int = Field(4, ge=1)
 
 
