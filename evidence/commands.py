@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ftd.errors import UserError
+
 app = typer.Typer(
     name="python -m evidence",
     help="Measure speed and searches; run the published task sets and write docs/.",
@@ -165,6 +167,30 @@ def tabular(
         page=page,
     )
     print(found.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+@app.command()
+def arena(
+    out: Annotated[Path, typer.Option(help="Folder for arena-<kind>.parquet.")],
+    micro: Annotated[Path | None, typer.Option(help="TransNAS-Bench-101, micro level.")] = None,
+    macro: Annotated[Path | None, typer.Option(help="The same, macro level.")] = None,
+    nb201: Annotated[Path | None, typer.Option(help="NAS-Bench-201.")] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="Of ways that draw.")] = 100,
+    page: Annotated[
+        Path | None, typer.Option(help="Page to write of every arena-*.parquet in the folder.")
+    ] = None,
+) -> None:
+    """Learned tasks' architectures on a new task, looked up in published tables (Parquet)."""
+    from evidence import arena
+
+    given = {"micro": micro, "macro": macro, "nas-bench-201": nb201}
+    tables = {kind: path for kind, path in given.items() if path}
+    if not tables:
+        raise UserError("no table: give --micro, --macro or --nb201")
+    found = arena.run(out, tables=tables, repetitions=repetitions, page=page)
+    last = found[found["queries"] == arena.CHOICE]
+    means = last.groupby(["way", "nearness", "kind"])["rank"].mean().unstack()
+    print(means.to_string(float_format=lambda value: f"{value:.1f}"))
 
 
 # The published task sets ------------------------------------------------------------------------

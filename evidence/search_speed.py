@@ -28,11 +28,17 @@ from ftd.store.provenance import packages
 from ftd.tasks.data import TaskData
 from ftd.tasks.slices import read_slice
 
-METHODS = tuple(name for name in SEARCHERS.names() if SEARCHERS.get(name).source is None)
+METHODS = tuple(
+    name
+    for name in SEARCHERS.names()
+    if SEARCHERS.get(name).source is None and SEARCHERS.get(name).section != "zero_cost"
+)
 DIGITS = "digits"
 SHORT = {
     "fuse": {"max_generations": 1, "alternations": 1},
     "random": {"candidates": 2},
+    "evolution": {"candidates": 2, "population": 2, "epochs": 1},
+    "sequential": {"candidates": 2, "epochs": 1},
     "darts": {"epochs": 1},
     "pc_darts": {"epochs": 1, "warm_up": 0},
     "enas": {"epochs": 2, "controller_steps": 10, "candidates": 3},

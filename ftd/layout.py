@@ -95,6 +95,9 @@ class Layout:
         "search", "search/{method}/{task}/{seed}/genotype.json", "genotypes"
     )
     trace: Artifact = Artifact("search", "search/{method}/{task}/{seed}/trace.parquet", "traces")
+    candidates: Artifact = Artifact(
+        "search", "search/{method}/{task}/{seed}/candidates.parquet", "tables of candidates"
+    )
     weights: Artifact = Artifact(
         "training", "final/{method}/{task}/{seed}/weights.safetensors", "trained networks"
     )

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 Factory = Callable[..., Any] | str
 Entry = TypeVar("Entry")
 
-SOURCES = ("nearest", "farthest", "random")
-STARTS = ("genotype", "weights")
-"""Which learned tasks may restrict a search method's space, and what it may take over from them."""
+SOURCES = ("nearest", "farthest", "random", "heaviest")
+TAKEN = ("architecture", "candidates")
+"""Which learned tasks a search method may start from, and by what of theirs."""
 _ROOMS = ("ftd.tasks", "ftd.models", "ftd.measures", "ftd.measures.catalogue", "ftd.search")
 """Packages that register the parts that are always there."""
 
@@ -79,29 +79,29 @@ class Searcher:
 
     Attributes:
         search: (space, data, settings, seed, start=None, ledger=None, **options) → SearchResult.
-        settings: its own keys; ``None``: it has none.
-        section: the name of their section; methods may share one.
-        source: the learned tasks that restrict its space: ``nearest``, ``farthest`` or
-            ``random``; ``None``: it searches the full space.
-        start: what it takes over from them: ``genotype``, ``weights`` (with the genotype) or
-            ``None``.
+        settings, section: its own keys (``None``: none), and where; methods may share a section.
+        source: the learned tasks that it starts from: ``select.nearest`` ``nearest``, ``farthest``
+            or ``random`` ones, or the ``select.sources`` ``heaviest``; ``None``: none.
+        takes: their ``architecture``, which restricts its space, or their ``candidates``.
+        restriction: how, if not as ``search.restriction`` says.
         unused: common keys of ``search`` that it does not use.
         options: further arguments of ``search``: what tells variants of a method apart.
 
     Raises:
-        ValueError: a source or a start that there is not.
+        ValueError: a source that there is not, or such as none has.
     """
 
     search: Factory
     settings: "type[BaseModel] | None" = None
     section: str | None = None
     source: str | None = None
-    start: str | None = None
+    takes: str = "architecture"
+    restriction: str | None = None
     unused: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key, known in (("source", SOURCES), ("start", STARTS)):
+        for key, known in (("source", SOURCES), ("takes", TAKEN)):
             value = getattr(self, key)
             if value is not None and value not in known:
                 raise ValueError(f"unknown {key} {value!r}{did_you_mean(str(value), known)}")

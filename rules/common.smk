@@ -306,20 +306,11 @@ def donors_of(wildcards):
 
 
 def donors(wildcards):
-    """The architectures whose space a task's search starts from."""
+    """Their architectures or candidates, whichever the method takes."""
+    pattern = getattr(at, search_stage.taken_by(wildcards.method))
     return [
-        at.genotype.format(method=LIBRARY, task=source, seed=wildcards.seed)
+        pattern.format(method=LIBRARY, task=source, seed=wildcards.seed)
         for source in donors_of(wildcards)
-    ]
-
-
-def donor_weights(wildcards):
-    """The first donor's trained weights, where the method takes them over."""
-    if configuration.method_of(wildcards.method).start != "weights":
-        return []
-    return [
-        at.weights.format(method=LIBRARY, task=source, seed=wildcards.seed)
-        for source in donors_of(wildcards)[:1]
     ]
 
 

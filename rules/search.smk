@@ -3,10 +3,10 @@ rule search:
         slice=at.slice,
         images=images_of,
         donors=donors,
-        weights=donor_weights,
     output:
         genotype=at.genotype,
         trace=at.trace,
+        candidates=at.candidates,
     log:
         log_at["search"],
     conda:

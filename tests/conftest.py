@@ -27,6 +27,7 @@ TINY = {
     "search": {
         "space": {"nodes": [1], "channels": [2]},
         "samples": 60,
+        "sequential": {"candidates": 3, "epochs": 1},
         "fuse": {"alternations": 1, "alpha_epochs": 2, "max_generations": 1},
     },
     "train": {"epochs": 1, "samples": 60},

@@ -19,6 +19,7 @@ COLUMN, PAIRS = "columns/fisher/small-cnn/0/six.parquet", "pairs/fisher/small-cn
 DISTANCES, LAYERS, NEAREST = "distances.parquet", "layers.parquet", "nearest.parquet"
 SELECTION, COMPARISON = "selection.json", "comparison.parquet"
 GENOTYPE, DONOR = "search/ftd-nas/six/0/genotype.json", "search/ftd-nas/zero/0/genotype.json"
+CANDIDATES = "search/ftd-nas/zero/0/candidates.parquet"
 METRICS, WEIGHTS = "final/ftd-nas/six/0/metrics.json", "final/ftd-nas/zero/0/weights.safetensors"
 TRACE = "search/ftd-nas/six/0/trace.parquet"
 
@@ -170,7 +171,7 @@ BAD = {
         "distances.parquet: no such file; make it by: ftd distances",
     ),
     "search: metrics for a genotype": (
-        "search --task six",
+        "search --task six --method fuse-nearest --set search.methods=[fuse-nearest]",
         {DONOR: METRICS},
         "expected a file of the stage search, this is one of the stage training",
     ),
@@ -180,14 +181,19 @@ BAD = {
         "selection.json: no such file; make it by: ftd selection",
     ),
     "search: no architecture to start from": (
-        "search --task six",
+        "search --task six --method fuse-nearest --set search.methods=[fuse-nearest]",
         {DONOR: NONE},
         "make it by: ftd search --method ftd-nas --task zero --seed 0",
     ),
-    "search: a probe for trained weights": (
-        "search --task six --method ftd-nas-weights --set search.methods=[ftd-nas-weights]",
-        {WEIGHTS: PROBE},
-        "expected a file of the stage training",
+    "search: no candidates to start from": (
+        "search --task six",
+        {CANDIDATES: NONE},
+        "make it by: ftd search --method ftd-nas --task zero --seed 0",
+    ),
+    "search: distances for candidates": (
+        "search --task six",
+        {CANDIDATES: DISTANCES},
+        "expected a file of the stage search, this is one of the stage distance",
     ),
     "training: metrics for a genotype": (
         "training --task six",

@@ -155,11 +155,11 @@ def test_later_files_and_settings_win_key_by_key(tmp_path):
     first.write_text(yaml.safe_dump(TINY, sort_keys=False))
     own = {"trials": 2, "networks": ["vgg16"], "probe": {"epochs": 7, "epsilon": 0.5}}
     second.write_text(yaml.safe_dump(own))
-    found = config.load(first, second, settings=["probe.epochs=3", "search.fuse.tie=null"])
+    found = config.load(first, second, settings=["probe.epochs=3", "search.samples=null"])
     assert found.probe.epochs == 3 and found.probe.epsilon == 0.5  # merged
     assert found.trials == 2 and found.networks == ["vgg16"]  # a list is replaced
     assert found.fisher.samples == 40 and list(found.tasks) == list(TINY["tasks"])  # all else stays
-    assert found.search.fuse.tie is None and found.search.fuse.alternations == 1
+    assert found.search.samples is None and found.search.fuse.alternations == 1
     found = config.load(first, settings=["trials=3", "networks=[vgg16, resnet18]", "trials=4"])
     assert found.trials == 4 and found.networks == ["vgg16", "resnet18"]
 
@@ -314,7 +314,7 @@ def test_bad_value_is_named(path, value, message):
         ("datasets/digits/parts", {"val": True}, "datasets.digits.parts.val"),
         ("search/seeds", [True], "search.seeds.0"),
         ("search/space/feeds", True, "search.space.feeds"),
-        ("search/fuse/tie", False, "search.fuse.tie"),
+        ("search/fuse/alpha_learning_rate", False, "search.fuse.alpha_learning_rate"),
         ("search/max_macs", True, "search.max_macs"),
     ],
 )
@@ -483,12 +483,25 @@ def test_a_record_that_is_read_by_hand_is_checked_too(record_with_plugins):
         ("enas", "epochs", ["enas"]),
         ("te_nas", "repeats", ["te-nas"]),
         ("random", "candidates", ["random"]),
-        ("fuse", "patience", ["ftd-nas", "ftd-nas-warm", "fuse-full"]),
+        ("fuse", "patience", ["fuse-nearest", "fuse-full"]),
+        ("fuse_paper", "patience", ["fuse-paper"]),
+        ("sequential", "epochs", ["ftd-nas", "ftd-nas-nearest"]),
+        ("evolution", "population", ["evolution"]),
     ],
 )
 def test_a_method_s_settings_decide_its_searches_alone(tmp_path, section, key, own):
-    methods = ["ftd-nas", "ftd-nas-warm", "fuse-full", "random", "darts-1st", "darts-2nd"]
-    methods += ["pc-darts-1st", "pc-darts-2nd", "enas", "te-nas", "vgg16"]
+    methods = ["ftd-nas", "ftd-nas-nearest", "fuse-nearest", "fuse-full", "fuse-paper"]
+    methods += [
+        "evolution",
+        "random",
+        "darts-1st",
+        "darts-2nd",
+        "pc-darts-1st",
+        "pc-darts-2nd",
+        "enas",
+        "te-nas",
+        "vgg16",
+    ]
 
     def decided(value):
         experiment = experiment_of(tmp_path, search={"methods": methods, section: {key: value}})
@@ -502,14 +515,18 @@ def test_a_method_s_settings_decide_its_searches_alone(tmp_path, section, key, o
 @pytest.mark.parametrize(
     ("key", "values", "without"),
     [
-        ("radius", (1, 2), ["random", "te-nas", "darts-1st", "vgg16"]),
-        ("learning_rate", (0.1, 0.2), ["te-nas", "darts-1st", "vgg16"]),
+        ("radius", (1, 2), ["ftd-nas", "fuse-paper", "random", "te-nas", "darts-1st", "vgg16"]),
+        (
+            "learning_rate",
+            (0.1, 0.2),
+            ["fuse-nearest", "fuse-paper", "te-nas", "darts-1st", "vgg16"],
+        ),
         ("batch_size", (8, 16), ["te-nas", "vgg16"]),
         ("samples", (50, 60), ["vgg16"]),
     ],
 )
 def test_common_settings_decide_the_searches_that_use_them(key, values, without):
-    methods = ["ftd-nas", "random", "te-nas", "darts-1st", "vgg16"]
+    methods = ["ftd-nas", "fuse-nearest", "fuse-paper", "random", "te-nas", "darts-1st", "vgg16"]
     first, second = (config.parse(changed(f"search/{key}", v)).search.decides for v in values)
     assert [method for method in methods if first(method) == second(method)] == without
 

@@ -109,9 +109,9 @@ MISTAKES = {
         lambda: parts.register_searcher("x", "a:b", source="neerest"),
         "method 'x': unknown source 'neerest'; did you mean 'nearest'",
     ),
-    "an unknown start": (
-        lambda: parts.register_searcher("x", "a:b", source="nearest", start="weight"),
-        "method 'x': unknown start 'weight'; did you mean 'weights'",
+    "an unknown thing to take": (
+        lambda: parts.register_searcher("x", "a:b", source="nearest", takes="candidate"),
+        "method 'x': unknown takes 'candidate'; did you mean 'candidates'",
     ),
     "an unknown attribute": (
         lambda: parts.register_searcher("x", "a:b", sorce="nearest"),

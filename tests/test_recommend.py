@@ -54,7 +54,7 @@ def test_a_new_task_is_placed_and_the_library_left_alone(finished, task_file, tm
     best = found.nearest["source"].iloc[0]
     assert found.architecture == finished.results / f"search/ftd-nas/{best}/0/genotype.json"
     genotype, metrics = map(store.read_json, found.found)
-    assert genotype["donors"] == [best] and metrics["task"] == "seven"
+    assert genotype["donors"] == list(found.nearest["source"]) and metrics["task"] == "seven"
     assert found.found[0].parent == task_file.parent
     text = found.text()
     assert f"  1. {best}: " in text and f"{metrics['parameters']:,} parameters" in text
@@ -130,7 +130,7 @@ def refused(**_):
     raise OSError(errno.EROFS, "Read-only file system")
 
 
-def test_a_search_starts_from_the_nearest_task_that_was_searched(finished, task_file, tmp_path):
+def test_a_search_starts_from_the_nearest_tasks_that_were_searched(finished, task_file, tmp_path):
     library = finished.copy(tmp_path / "library").results
     added = recommend.run(library, task_file, data_root=tmp_path, add=True)  # seven: no search
     nearest = added.nearest["source"].iloc[0]
@@ -139,7 +139,7 @@ def test_a_search_starts_from_the_nearest_task_that_was_searched(finished, task_
     found = recommend.run(library, another, data_root=tmp_path, searching=True)
     assert found.nearest["source"].iloc[0] == "seven"  # the same labels
     assert found.architecture == library / f"search/ftd-nas/{nearest}/0/genotype.json"
-    assert store.read_json(found.found[0])["donors"] == [nearest]
+    assert store.read_json(found.found[0])["donors"] == list(added.nearest["source"])
 
 
 # A library of other settings ----------------------------------------------------------------------

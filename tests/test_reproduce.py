@@ -341,7 +341,7 @@ def test_the_comparison_keeps_what_finding_the_nearest_task_costs(finished):
     assert row["most_frequent"] == np.bincount(labels).max() / len(labels) >= 1 / 3
     assert facts["preparation_macs"] == 3 * images * forward_macs(network, (1, 8, 8))
     assert read.num_rows == 3 and facts["train"]["epochs"] == 1
-    assert facts["search"]["fuse"]["fuse"]["alternations"] == 1
+    assert facts["search"]["sequential"]["sequential"]["epochs"] == 1
 
 
 def test_the_distances_that_are_kept_make_a_page(finished):

@@ -19,15 +19,16 @@ from ftd.config.search_keys import DARTS_OPERATIONS, SearchSettings, SpaceSettin
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.models import cells
-from ftd.models.genotype import Skeleton
+from ftd.models.genotype import Skeleton, edges_changed
 from ftd.models.macs import forward_macs
 from ftd.parts import OPERATIONS, SEARCHERS, Operation, resolve
 from ftd.runtime.seeds import seed_of
-from ftd.search import supernet
+from ftd.search import candidates, supernet, trials
 from ftd.search.darts import bilevel
 from ftd.search.enas import Enas, controller
 from ftd.search.fuse import generations
-from ftd.search.ledger import Ledger, SearchResult, Start, trace_table
+from ftd.search.ledger import Learned, Ledger, SearchResult, Start, trace_table
+from ftd.search.sequential import proposing
 from ftd.search.space import Space
 from ftd.stages import search as search_stage
 from ftd.stages import task as task_stage
@@ -41,14 +42,17 @@ from ftd.tasks.targets.classes import Classes
 FAST = SearchSettings(space=SpaceSettings(nodes=[1], channels=[4]), samples=60)
 OWN = {
     "fuse": {"alternations": 2, "alpha_epochs": 3, "max_generations": 2},
+    "fuse_paper": {"alternations": 1, "max_generations": 1, "weight_epochs": 1, "alpha_epochs": 2},
     "random": {"candidates": 4},
+    "evolution": {"candidates": 5, "epochs": 1, "population": 3, "tournament": 2},
+    "sequential": {"candidates": 4, "epochs": 1},
     "darts": {"epochs": 3},
     "pc_darts": {"epochs": 3, "warm_up": 1},
     "enas": {"epochs": 3, "controller_steps": 2, "candidates": 3},
     "te_nas": {"ntk_images": 3, "region_images": 4},
 }
-DISTINCT = ["fuse-full", "random", "darts-1st", "darts-2nd", "pc-darts-1st", "pc-darts-2nd"]
-DISTINCT += ["enas", "te-nas"]
+DISTINCT = ["fuse-full", "random", "evolution", "surrogate", "darts-1st", "darts-2nd"]
+DISTINCT += ["pc-darts-1st", "pc-darts-2nd", "enas", "te-nas"]
 
 
 def settings_of(method, common=FAST, own=OWN, **changes):
@@ -87,12 +91,11 @@ def test_every_method_has_its_searcher():
     for name in SEARCHERS.names():
         kind = SEARCHERS.get(name)
         assert callable(resolve(kind.search))
-        assert (kind.source is None) is not name.startswith("ftd-nas")
-        assert kind.section in OWN and set(kind.unused) <= set(SearchSettings.model_fields)
-    starts = {name: SEARCHERS.get(name).start for name in SEARCHERS.names()}
-    assert {name for name, start in starts.items() if start == "weights"} == {"ftd-nas-weights"}
-    warm = {name for name, start in starts.items() if start == "genotype"}
-    assert warm == {name for name in starts if name.endswith("-warm")} and len(warm) == 3
+        from_learned = name.startswith("ftd-nas") or name in ("fuse-nearest", "fuse-paper")
+        assert (kind.source is not None) is from_learned
+        assert (kind.takes == "candidates") is (kind.section == "sequential")
+        assert kind.section in (*OWN, "zero_cost")  # that one has tests of its own
+        assert set(kind.unused) <= set(SearchSettings.model_fields)
 
 
 def test_registering_the_methods_imports_nothing_heavy():
@@ -158,6 +161,8 @@ LONGER = SearchSettings(batch_size=16, learning_rate=0.02)
 LONGER_OWN = {
     "fuse": {"max_generations": 15, "patience": 15, "alternations": 1, "weight_epochs": 2},
     "random": {"candidates": 10},
+    "evolution": {"candidates": 16, "epochs": 6},
+    "sequential": {"candidates": 10, "epochs": 6},
     "darts": {"epochs": 10, "alpha_learning_rate": 0.1},
     "pc_darts": {"epochs": 10, "warm_up": 2, "alpha_learning_rate": 0.1, "partial": 2},
     "enas": {"epochs": 8, "controller_steps": 20, "controller_learning_rate": 0.01},
@@ -261,7 +266,7 @@ def test_the_cap_ends_a_search_resumed_or_not(method, data, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("method", ["fuse-full", "random", "darts-1st", "darts-2nd"])
 def test_a_search_that_diverges_says_so(method, data):
-    own = {"learning_rate": 1e36} if "darts" in method else {}
+    own = {} if method == "random" else {"learning_rate": 1e36}
     common = {"learning_rate": 1e36, "batch_size": 10}
     settings = settings_of(method, FAST.model_copy(update=common), **own)
     with pytest.raises(UserError, match=r"^mine: .*lower its learning_rate"):
@@ -310,20 +315,13 @@ def test_second_order_is_taken_in_single_precision(data, monkeypatch):
 # FUSE -------------------------------------------------------------------------------------------
 
 
-def size_of(result):
-    model = cells.build(result.genotype, image_shape=(1, 8, 8), target=Classes(2), seed=0)
-    return sum(p.numel() for p in model.parameters())
-
-
-def smallest_as_good(row):
-    """The winner of a generation's last row, where ``tie`` is 0."""
-    chosen = max(range(3), key=lambda c: row["alpha"][c])
-    able = [c for c in range(3) if row["scores"][c] >= row["scores"][chosen]]
-    return min(able, key=lambda c: row["sizes"][c])
+def of_largest_weight(row):
+    """The winner of a generation's last row."""
+    return max(range(3), key=lambda c: row["alpha"][c])
 
 
 def test_fuse_trace_and_accounting(data):
-    once = settings_of("fuse-full", max_generations=1, alternations=1, tie=0)
+    once = settings_of("fuse-full", max_generations=1, alternations=1)
     result = run("fuse-full", data, settings=once)
     assert [row["phase"] for row in result.trace] == ["weights", *["alpha"] * 3, "winner"]
     assert all(sum(row["alpha"]) == pytest.approx(1) for row in result.trace)
@@ -336,17 +334,20 @@ def test_fuse_trace_and_accounting(data):
     )
     assert result.macs == forward * (60 * 3 + 40)
     last = result.trace[-1]
-    winner = smallest_as_good(last)
+    winner = of_largest_weight(last)
     assert result.genotype.name == last["candidates"][winner]
-    assert last["score"] == last["scores"][winner] and last["sizes"][winner] == size_of(result)
+    assert last["score"] == last["scores"][winner]
+    assert {one.genotype: one.score for one in result.candidates} == dict(
+        zip(candidates, last["scores"], strict=True)
+    )
 
 
 def test_the_incumbent_stays_and_others_are_new(data):
-    patient = settings_of("fuse-full", patience=9, max_generations=3, tie=0)
+    patient = settings_of("fuse-full", patience=9, max_generations=3)
     result = run("fuse-full", data, settings=patient)
     for before, after in ((0, 1), (1, 2)):
         last = [row for row in result.trace if row["generation"] == before][-1]
-        winner = last["candidates"][smallest_as_good(last)]
+        winner = last["candidates"][of_largest_weight(last)]
         first = next(row for row in result.trace if row["generation"] == after)
         assert first["candidates"][0] == winner and len(set(first["candidates"])) == 3
 
@@ -362,22 +363,6 @@ def test_a_space_no_larger_than_the_candidates_needs_one_generation(data):
     one = Space(("skip_connect",), (Skeleton.usual(3, 1, 2),))
     result = run("fuse-full", data, space=one, settings=settings_of("fuse-full", max_generations=5))
     assert result.facts["generations"] == 1 and [result.genotype] == list(one)
-
-
-def test_a_warm_start_begins_with_the_learned_genotype_and_its_weights(data):
-    genotype = Space.full(FAST.space).draw(random.Random(3))
-    result = run("ftd-nas-warm", data, start=Start(genotype))
-    assert result.trace[0]["candidates"][0] == genotype.name
-    other_head = Classes(5)
-    learned = cells.build(genotype, image_shape=(1, 8, 8), target=other_head, seed=9)
-    start = Start(genotype, learned.state_dict())
-    models = generations._models([genotype, genotype], data, 0, start)
-    own = dict(models[0].named_parameters())
-    for name, value in learned.named_parameters():
-        assert torch.equal(own[name], value) is not name.startswith("head")
-    assert own["head.linear.weight"].shape == (2, own["head.linear.weight"].shape[1])
-    other = run("ftd-nas-weights", data, start=start)
-    assert timeless(other) != timeless(result)
 
 
 def test_alpha_learns_which_candidate_is_right():
@@ -396,27 +381,10 @@ def test_alpha_learns_which_candidate_is_right():
     torch.testing.assert_close(generations.fused(alpha, logits), expected)
 
 
-@pytest.mark.parametrize(
-    ("right", "tie", "winner"),
-    [
-        (["1111", "1111", "1111"], 0, 2),  # equally good
-        (["1111", "1110", "1100"], 0, 0),
-        (["1111", "1110", "1100"], 1, 1),  # one sample is one standard error, two are 1.4
-        (["1111", "1110", "1100"], 1.5, 2),
-        (["1100", "1111", "0000"], 0, 1),  # better than α's choice
-        (["1110", "0111", "1001"], 0, 1),  # equally often, of different samples
-        (["11100", "00011", "11111"], 1, 2),
-    ],
-)
-def test_the_smallest_candidate_that_scores_as_well_as_alphas_choice_wins(right, tie, winner):
-    scores = torch.tensor([[float(digit) for digit in row] for row in right])
-    assert generations.best([0.6, 0.3, 0.1], scores, [30, 20, 10], tie) == winner
-
-
 def test_alpha_does_not_judge_by_running_statistics_that_lag_behind(data):
     """Logits are the batches' own: running statistics of whatever value change nothing."""
     genotype = Space.full(FAST.space).draw(random.Random(3))
-    models = generations._models([genotype], data, 0, None)
+    models = generations._models([genotype], data, 0)
     generator = torch.Generator().manual_seed(0)
     expected, targets = generations._val_outputs(models, data, generator)
     images, labels = next(data.batches("val", 40, torch.Generator().manual_seed(0)))
@@ -635,9 +603,109 @@ def test_reinforce_prefers_what_is_rewarded():
     assert drawn.count({"c"}) > 40
 
 
+# Trials, evolution and the sequential search ------------------------------------------------------
+
+
+def test_candidates_of_random_search_are_known_by_their_last_score(data):
+    result = run("random", data)
+    scored = {row["candidate"]: row["score"] for row in result.trace}  # the last of each
+    assert {one.genotype.name: one.score for one in result.candidates} == scored
+    assert sorted(one.epochs for one in result.candidates) == [1, 1, 3, 3]
+    assert result.genotype in [one.genotype for one in result.candidates if one.epochs == 3]
+
+
+def test_trials_are_not_told_apart_by_running_statistics(data):
+    genotype = Space.full(FAST.space).draw(random.Random(3))
+    trial = trials.begin(genotype, data, settings_of("random"), 0)
+    before = trials.score_of(trial.model, data, torch.Generator().manual_seed(0))
+    for part in trial.model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.fill_(7.0)
+    assert trials.score_of(trial.model, data, torch.Generator().manual_seed(0)) == before
+
+
+def test_evolution_changes_one_edge_of_a_young_parent(data):
+    own = settings_of("evolution", candidates=9)
+    result = run("evolution", data, settings=own)
+    tried = [one.genotype for one in result.candidates]
+    assert len(tried) == len(set(tried)) == 9
+    for number in range(3, 9):
+        parents = tried[number - 3 : number]
+        assert any(edges_changed(tried[number], parent) == 1 for parent in parents)
+    assert result.genotype == max(result.candidates, key=lambda one: one.score).genotype
+
+
+def learned_from(genotypes, weight=1.0):
+    return Learned(weight, tuple(genotypes), tuple(range(1, len(genotypes) + 1)))
+
+
+def test_a_sequential_search_begins_with_what_learned_tasks_ranked_first(data):
+    ranked = Space.full(FAST.space).sample(12, random.Random(5))
+    start = Start((learned_from(ranked[:6], 0.9), learned_from(ranked[6:], 0.1)))
+    first = run("ftd-nas", data, start=start).candidates[0].genotype
+    alone = run("ftd-nas", data, start=Start((learned_from(ranked[6:]),))).candidates[0].genotype
+    assert first in ranked[:2] and alone in ranked[6:8]
+
+
+def test_a_sequential_search_goes_on_among_candidates_and_neighbours_of_the_promising(data):
+    ranked = Space.full(FAST.space).sample(3, random.Random(5))
+    own = settings_of("ftd-nas", candidates=8)
+    tried = [
+        one.genotype
+        for one in run(
+            "ftd-nas", data, settings=own, start=Start((learned_from(ranked),))
+        ).candidates
+    ]
+    assert len(tried) == len(set(tried)) == 8
+    for number, genotype in enumerate(tried):
+        near = any(edges_changed(genotype, before) == 1 for before in tried[:number])
+        assert genotype in ranked or near
+
+
+def test_first_tasks_try_the_same_architectures(data, make_slice, digits):
+    other = make_slice("large", {"small": [0, 1, 2], "large": [7, 8, 9]})
+    more = TaskData(read_slice(other), digits / "digits.safetensors", {"train": 60, "val": 40})
+    own = settings_of("surrogate", candidates=proposing.FIRST)
+    here, there = (run("surrogate", each, settings=own).candidates for each in (data, more))
+    assert [one.genotype for one in here] == [one.genotype for one in there]
+
+
+def test_differing_edges_are_counted_as_one_by_one():
+    space = Space.full(SpaceSettings(cells=[3, 5], nodes=[2], fan_in=1, feeds=2))
+    some, others = space.sample(9, random.Random(0)), space.sample(7, random.Random(1))
+    found = proposing.differing(some, others)
+    for row, one in enumerate(some):
+        for column, other in enumerate(others):
+            wanted = edges_changed(one, other) + (one.skeleton != other.skeleton)
+            assert found[row, column] == wanted
+    assert proposing.differing(some, []).shape == (9, 0)
+
+
+def test_what_a_learned_task_s_candidates_say_of_like_ones():
+    space = Space.full(SpaceSettings(nodes=[2]))
+    ranked = space.sample(10, random.Random(0))
+    near = [space.neighbours(ranked[0])[0], space.neighbours(ranked[-1])[0]]
+    found = proposing._on_learned([ranked[0], ranked[-1], *near], learned_from(ranked))
+    assert found[0] > found[2] > found[3] > found[1]
+
+
+def test_a_table_of_candidates_ranks_and_counts_them(data):
+    result = run("random", data)
+    table = candidates.table(result.candidates, data)
+    rows = table.to_pandas()
+    assert list(rows["rank"]) == [1, 2, 3, 4] and list(rows["epochs"]) == [3, 3, 1, 1]
+    assert rows["score"][0] >= rows["score"][1] and not rows["shared"].any()
+    learned = candidates.learned(table, 0.5)
+    assert learned.genotypes[0] == result.genotype and learned.ranks == (1, 2, 3, 4)
+    built = cells.build(result.genotype, image_shape=(1, 8, 8), target=Classes(2), seed=0)
+    assert rows["parameters"][0] == sum(p.numel() for p in built.parameters())
+    assert rows["macs"][0] == forward_macs(built, (1, 8, 8))
+    assert candidates.table([], None).num_rows == 0
+
+
 # Through the stages -------------------------------------------------------------------------------
 
-METHODS = [*DISTINCT, "ftd-nas", "ftd-nas-weights", "ftd-nas-random", "resnet18-x0.05"]
+METHODS = [*DISTINCT, "ftd-nas", "ftd-nas-random", "fuse-nearest", "fuse-paper", "resnet18-x0.05"]
 
 
 @pytest.fixture
@@ -656,7 +724,8 @@ def searching(digits, tmp_path):
 
 
 def searched(experiment, task="zero", method="ftd-nas", donors=()):
-    return search_stage.run(experiment, task=task, method=method, seed=0, donors=list(donors))
+    given = dict.fromkeys(donors, 1.0)
+    return search_stage.run(experiment, task=task, method=method, seed=0, donors=given)
 
 
 def place(artifact, experiment, task="zero", method="ftd-nas"):
@@ -668,14 +737,16 @@ def test_search_is_restricted_to_the_donors_and_the_winner_trains(searching, dig
     first = searched(plain)
     assert first["space_log10"] == pytest.approx(2) and first["donors"] == []
     used = {op for kind in ("normal", "reduction") for op, _ in first["genotype"][kind][0]}
-    second = searched(searching(restriction="operations"), "six", donors=["zero"])
-    assert second["donors"] == ["zero"] and set(second["space"]["operations"]) == used
-    genotype = place(LAYOUT.genotype, plain, "six")
+    for method, keys in (("fuse-nearest", {"restriction": "operations"}), ("fuse-paper", {})):
+        second = searched(searching(**keys), "six", method, donors=["zero"])
+        assert second["donors"] == ["zero"] and set(second["space"]["operations"]) == used
+        assert second["donor_genotypes"] == [first["genotype"]]
+    genotype = place(LAYOUT.genotype, plain, "six", "fuse-paper")
     assert genotype.exists() and not genotype.with_name("genotype.resume").exists()
-    trace = store.read_table(place(LAYOUT.trace, plain, "six"))
+    trace = store.read_table(place(LAYOUT.trace, plain, "six", "fuse-paper"))
     assert {"loss", "alpha", "macs", "seconds"} <= set(trace.column_names)
     near = {"restriction": "neighbourhood", "radius": 1}
-    third = searched(searching(**near), "six", donors=["zero"])
+    third = searched(searching(**near), "six", "fuse-nearest", donors=["zero"])
     assert 10 ** third["space_log10"] == pytest.approx(1 + 2 * 9)
     full = searched(plain, method="random")
     assert full["donors"] == [] and full["space_log10"] == first["space_log10"]
@@ -697,20 +768,30 @@ def test_search_is_restricted_to_the_donors_and_the_winner_trains(searching, dig
     assert shown.labels == facts["labels"]
     assert (shown.mean, shown.std) == (sliced.facts["mean"], sliced.facts["std"])
 
-    warm = searched(plain, "three", "ftd-nas-weights", ["zero"])
-    assert warm["donors"] == ["zero"]
-    assert warm["donor_weights"] == store.checksum(place(LAYOUT.weights, plain))
-    assert second["donor_weights"] is None
-    with pytest.raises(UserError, match=r"six/0/weights\.safetensors: no such file; make it by"):
-        searched(plain, "three", "ftd-nas-weights", ["six"])
+
+def test_a_search_takes_up_its_donors_candidates(searching):
+    plain = searching()
+    searched(plain)
+    table = store.read_table(place(LAYOUT.candidates, plain))
+    assert table.num_rows == OWN["sequential"]["candidates"]
+    found = searched(plain, "six", donors=["zero"])
+    assert found["donor_candidates"] == [store.table_facts(table)["sha256"]]
+    assert found["donor_weights"] == [1.0] and found["space_log10"] == pytest.approx(2)
+    first = store.read_table(place(LAYOUT.trace, plain, "six")).to_pylist()[0]["candidate"]
+    assert first in table.to_pandas()["name"][:2].tolist()
+    weights = {"zero": 3.0, "six": 1.0}
+    both = search_stage.run(plain, task="three", method="ftd-nas", seed=0, donors=weights)
+    assert both["donor_weights"] == [0.75, 0.25]
+    with pytest.raises(UserError, match=r"ten/0/candidates\.parquet: no such file; make it by"):
+        searched(plain, "three", donors=["ten"])
 
 
 def test_a_search_starts_from_what_the_selection_says(searching):
     plain = searching()
-    chosen = {"six": {"nearest": ["zero"], "farthest": []}}
+    chosen = {"six": {"nearest": ["zero"], "farthest": [], "heaviest": ["zero"], "weights": None}}
     store.write_json(plain.output(LAYOUT.selection), chosen, {"stage": "selection"})
     searched(plain)
-    for method in ("ftd-nas", "ftd-nas-random"):  # of one task that arrived before
+    for method in ("ftd-nas", "ftd-nas-random", "fuse-nearest"):  # of one that arrived before
         found = search_stage.run(plain, task="six", method=method, seed=0)
         assert found["donors"] == ["zero"], method
     assert search_stage.run(plain, task="six", method="random", seed=0)["donors"] == []

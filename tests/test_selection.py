@@ -221,7 +221,8 @@ def facts_of(measure="fisher", temperature="inf", higher=(), nearest=1):
     """What decides a selection of the two measures."""
     return {
         **{"order": ORDER, "networks": ["n"], "measures": ["fisher", "other"], "higher": higher},
-        **{"measure": measure, "settings": {"nearest": nearest, "temperature": temperature}},
+        "measure": measure,
+        "settings": {"nearest": nearest, "sources": 2, "temperature": temperature},
     }
 
 
@@ -232,7 +233,7 @@ def test_every_measure_s_nearest_stands_beside_the_one_that_decides():
         assert found["c"]["nearest"] == [first] and found["c"]["farthest"] != [first]
         assert found["c"]["by_measure"] == {"fisher": ["b"], "other": ["a"]}
         assert found["a"] == {
-            **{"nearest": [], "farthest": [], "weights": None},
+            **{"nearest": [], "farthest": [], "heaviest": [], "weights": None},
             "by_measure": {"fisher": [], "other": []},
         }
 
@@ -251,6 +252,8 @@ def test_weights_are_a_softmax_of_the_numbers_in_standard_deviations():
             assert found["weights"] == pytest.approx(expected, abs=1e-6)
             assert next(iter(found["weights"])) == found["nearest"][0]
             assert max(found["weights"], key=found["weights"].get) == found["nearest"][0]
+            heaviest = sorted(expected, key=expected.get, reverse=True)
+            assert found["heaviest"] == heaviest[:2] and len(found["nearest"]) == 1
         uniform = selection.selected(table, facts_of(measure, "inf", ["other"]))["c"]["weights"]
         assert uniform is None
 

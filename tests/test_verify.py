@@ -33,6 +33,7 @@ KINDS = {
     "selection": "selection.json",
     "genotype": "search/ftd-nas/six/0/genotype.json",
     "trace": "search/ftd-nas/six/0/trace.parquet",
+    "table of candidates": "search/ftd-nas/six/0/candidates.parquet",
     "trained network": "final/ftd-nas/six/0/weights.safetensors",
     "metrics": "final/ftd-nas/six/0/metrics.json",
     "comparison": "comparison.parquet",
@@ -52,8 +53,9 @@ INPUTS_AND_SEEDS = {
     "layers": ("inputs",),
     "ranking": ("distances", "order"),
     "selection": ("distances", "order"),
-    "genotype": ("donors", "donor_genotypes", *SEARCHED),
+    "genotype": ("donors", "donor_candidates", "donor_weights", *SEARCHED),
     "trace": SEARCHED,
+    "table of candidates": SEARCHED,
     "trained network": ("genotype", *SEARCHED),
     "metrics": ("genotype", *SEARCHED),
     "comparison": ("metrics",),
@@ -171,7 +173,7 @@ def test_a_genotype_that_is_missing_is_said_to_be(library):
     path.unlink()
     problems = verify.run(library).problems
     missing = f"made from {path}, which is not there; run snakemake {path}"
-    assert any("six" in line and missing in line for line in problems)
+    assert any("final" in line and missing in line for line in problems)
     assert not any("another genotype" in line for line in problems)
 
 
@@ -191,7 +193,7 @@ def test_another_seed_or_version_is_found_and_leftovers_are_not(library, monkeyp
     store.write_json(library / "config.json", recorded | {"seed": 5}, sort_keys=False)
     monkeypatch.setattr(fisher, "VERSION", 99)
     problems = verify.run(library).problems
-    assert sum("made with the experiment's seed 0" in line for line in problems) == 23
+    assert sum("made with the experiment's seed 0" in line for line in problems) == 26
     assert sum("made by another version of the stage fisher" in line for line in problems) == 3
     fewer = {name: task for name, task in recorded["tasks"].items() if name != "six"}
     store.write_json(

@@ -14,7 +14,7 @@ from test_faults import results_of
 
 from ftd import store
 from ftd.library import leftovers, verify
-from ftd.models.genotype import Genotype, edges_changed
+from ftd.models.genotype import Genotype
 from ftd.stages import probe, training
 
 QUIET = "Nothing to be done (all requested files are present and up to date)"
@@ -78,19 +78,20 @@ def test_every_artifact_is_there_as_documented(finished):
     assert (root / "report.html").stat().st_size > 10**6
 
 
-def test_each_later_task_is_searched_in_its_nearest_learned_task_s_space(finished):
+def test_each_later_task_is_searched_from_the_candidates_of_those_before(finished):
     root = finished.results
-    nearest = store.read_table(root / "nearest.parquet").to_pandas()
-    full = store.read_json(root / "search/ftd-nas/zero/0/genotype.json")
-    assert full["donors"] == [] and full["space_log10"] == pytest.approx(2)
-    for task in ("six", "three"):
-        rows = nearest[(nearest.target == task) & nearest.learned].sort_values("rank")
-        donor = rows.source.iloc[0]
+    selection = store.read_json(root / "selection.json")
+    of = lambda task: root / f"search/ftd-nas/{task}/0/candidates.parquet"  # noqa: E731
+    for number, task in enumerate(TINY["tasks"]):
         found = store.read_json(root / f"search/ftd-nas/{task}/0/genotype.json")
-        learned = store.read_json(root / f"search/ftd-nas/{donor}/0/genotype.json")
-        assert found["donors"] == [donor]
-        ours, theirs = (Genotype.from_json(facts["genotype"]) for facts in (found, learned))
-        assert edges_changed(ours, theirs) <= 2
+        assert found["donors"] == selection[task]["heaviest"]
+        assert found["space_log10"] == pytest.approx(2)
+        assert set(found["donors"]) == set(list(TINY["tasks"])[:number])
+        checksums = [store.table_checksum(of(donor)) for donor in found["donors"]]
+        assert found.get("donor_candidates", []) == checksums
+        rows = store.read_table(of(task)).to_pandas()
+        assert len(rows) == TINY["search"]["sequential"]["candidates"]
+        assert store.canonical(found["genotype"]) in set(rows["genotype"])
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -108,7 +109,7 @@ def test_an_equal_run_on_another_number_of_cores_gives_equal_artifacts(finished,
 
 def test_methods_are_compared_on_the_chosen_task(finished, tmp_path):
     workflow = finished.copy(tmp_path / "copy")
-    methods = ["ftd-nas", "ftd-nas-weights", "ftd-nas-farthest", "random", "resnet18-x0.05"]
+    methods = ["ftd-nas", "fuse-nearest", "ftd-nas-farthest", "random", "resnet18-x0.05"]
     search = {"methods": methods, "tasks": ["three"], "random": {"candidates": 2}}
     workflow.configure(tiny(search=TINY["search"] | search))
     done = jobs(workflow.run("compare"))
@@ -119,7 +120,7 @@ def test_methods_are_compared_on_the_chosen_task(finished, tmp_path):
     assert sorted(table.index) == sorted(methods) and set(table["task"]) == {"three"}
     assert table.loc["resnet18-x0.05", "search_macs"] == 0 < table.loc["random", "search_macs"]
     selection = store.read_json(root / "selection.json")["three"]
-    for method, source in (("ftd-nas-farthest", "farthest"), ("ftd-nas-weights", "nearest")):
+    for method, source in (("ftd-nas-farthest", "farthest"), ("fuse-nearest", "nearest")):
         facts = store.read_json(root / f"search/{method}/three/0/genotype.json")
         assert facts["donors"] == selection[source]
     for figure in ("scatter", "cells-random-0", "trace-ftd-nas-farthest-0"):
@@ -141,8 +142,8 @@ AFTER_TRAINING = (*("comparison", "comparison_page", "scatter_figure", "record",
 
 
 def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
-    config = tiny(search=TINY["search"] | {"fuse": TINY["search"]["fuse"] | {"alpha_epochs": 3}})
-    # the searches further on follow from the first ones' genotypes
+    config = tiny(search=TINY["search"] | {"sequential": {"candidates": 4, "epochs": 1}})
+    # the searches further on follow from the first ones' candidates
     planned = plan(finished, tmp_path, config)
     assert planned.pop("search") == 3 and planned.pop("training") == 3
     assert set(planned) == {"trace_figure", "cell_figure", *AFTER_TRAINING}
@@ -184,10 +185,9 @@ def pair_stores(workflow: Workflow) -> dict[str, bytes]:
     return {str(path.relative_to(workflow.results)): path.read_bytes() for path in paths}
 
 
-def genotypes(workflow: Workflow) -> dict[str, dict]:
+def candidates(workflow: Workflow) -> dict[str, bytes]:
     root = workflow.results / "search" / "ftd-nas"
-    found = {path.parts[-3]: store.read_json(path) for path in root.glob("*/0/genotype.json")}
-    return {task: facts["genotype"] for task, facts in found.items()}
+    return {path.parts[-3]: path.read_bytes() for path in root.glob("*/0/candidates.parquet")}
 
 
 @pytest.mark.parametrize(
@@ -200,14 +200,14 @@ def genotypes(workflow: Workflow) -> dict[str, dict]:
 )
 def test_another_order_or_a_removed_task_changes_selections(order, restarted, finished, tmp_path):
     workflow = finished.copy(tmp_path / "copy")
-    start = store.read_json(workflow.results / "selection.json")["three"]["nearest"]
-    before, pairs = genotypes(workflow), pair_stores(workflow)
+    start = store.read_json(workflow.results / "selection.json")["three"]["heaviest"]
+    before, pairs = candidates(workflow), pair_stores(workflow)
     workflow.configure(tiny(tasks={name: TINY["tasks"][name] for name in order}))
     done = jobs(workflow.run())
     assert not done.keys() & {"dataset", "task", "probe", "fisher"}
     assert pair_stores(workflow) == pairs  # none was computed
-    after = genotypes(workflow)
-    chosen = store.read_json(workflow.results / "selection.json")["three"]["nearest"]
+    after = candidates(workflow)
+    chosen = store.read_json(workflow.results / "selection.json")["three"]["heaviest"]
     moved = chosen != start or any(before[donor] != after[donor] for donor in start)
     assert done["selection"] == 1
     assert done["search"] == done["training"] == len(restarted) + moved

@@ -80,11 +80,16 @@ def test_a_plain_decimal_is_a_class_s_number(tmp_path, text, number):
 
 def test_what_stands_where_no_name_does_is_what_yaml_takes_it_for(tmp_path):
     settings = ["seed=0x1F", "trials=010", "probe.stop_early=on", "probe.epochs=1_0"]
-    settings += ["train.epochs=1:30", "probe.learning_rate=1e-3", "search.fuse.tie=null", "cache=~"]
+    settings += [
+        "train.epochs=1:30",
+        "probe.learning_rate=1e-3",
+        "genotypes.samples=null",
+        "cache=~",
+    ]
     found = load(tmp_path, EVERYWHERE.format("a"), settings=[*settings, "fisher.samples=2"])
     assert (found.seed, found.trials, found.train.epochs, found.cache) == (31, 8, 90, None)
     assert (found.probe.stop_early, found.probe.epochs) == (True, 10)
-    assert (found.probe.learning_rate, found.search.fuse.tie) == (0.001, None)
+    assert (found.probe.learning_rate, found.genotypes.samples) == (0.001, None)
     with pytest.raises(
         UserError, match=r"fisher\.samples: input should be a valid integer, .* got 2\.5"
     ):
@@ -158,12 +163,12 @@ def test_the_texts_behind_what_snakemake_has_read_are_found(tmp_path):
     assert names_of(config.of_workflow(read, [path], {})) == ["010"] * 6
     over = {"trials": 2, "probe": {"epochs": "3", "stop_early": "no"}, "seed": "0x1F"}
     over["tasks"] = {"010": {"labels": {"x": ["01", "5"]}}}
-    over["search"] = {"fuse": {"tie": "null"}, "tasks": ["010"]}
+    over |= {"search": {"tasks": ["010"]}, "genotypes": {"samples": "null"}}
     found = config.of_workflow(config.merged(read, over), [path], over)
     assert names_of(found) == ["010"] * 6
     assert found.tasks["010"].labels == {"010": ["010"], "other": "rest", "x": ["01", 5]}
     assert (found.trials, found.probe.epochs, found.probe.stop_early) == (2, 3, False)
-    assert found.seed == 31 and found.search.fuse.tie is None
+    assert found.seed == 31 and found.genotypes.samples is None
     merged = config.merged(read, over)  # Snakemake begins with what --config gives
     found = config.of_workflow(dict(reversed(merged.items())), [path], over)
     assert names_of(found) == ["010"] * 6 and list(found.tasks["010"].labels)[:2] == [

@@ -58,8 +58,8 @@ class SearchCommon(Section):
     """The keys that all methods share.
 
     At most ``samples`` images of ``train`` and of ``val`` are used. A search stops by its own
-    rule, or when it has evaluated ``max_macs`` multiply-accumulates. ``restriction`` is how the
-    nearest learned tasks' architectures restrict the space.
+    rule, or when it has evaluated ``max_macs`` multiply-accumulates. ``restriction`` is how learned
+    tasks' architectures restrict the space of a method that takes them.
     """
 
     samples: int | None = Field(None, ge=2)
@@ -99,7 +99,8 @@ class Search(SearchCommon):
         kind = method_of(method)
         if kind is HAND_DESIGNED:
             return {}
-        unused = {*kind.unused} | (set() if kind.source else {"restriction", "radius"})
+        restricts = kind.source and kind.takes == "architecture" and kind.restriction is None
+        unused = {*kind.unused} | (set() if restricts else {"restriction", "radius"})
         found = self.model_dump(mode="json", include=_COMMON - unused)
         if kind.section:
             found[kind.section] = getattr(self, kind.section).model_dump(mode="json")

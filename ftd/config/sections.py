@@ -85,12 +85,14 @@ def distance_schema() -> type[Distance]:
 class Select(Section):
     """What is chosen for a task among the learned ones, and by which measure.
 
-    ``nearest``: from how many its search starts. ``temperature`` of the weights of all of them, a
+    ``nearest``: how many may restrict the space of its search; ``sources``: from the candidates of
+    how many, the heaviest, it may start. ``temperature`` of the weights of all learned tasks, a
     softmax of the measure's numbers in standard deviations; ``inf``: they are equal.
     """
 
     measure: str | None = None
     nearest: int = Field(1, ge=1)
+    sources: int = Field(8, ge=1)
     temperature: Annotated[float, Field(gt=0)] | Literal["inf"] = "inf"
 
     @field_validator("temperature", mode="before")

@@ -163,8 +163,11 @@ def run(
             )
         said = _said(experiment, name, learned)
         donors = [source for source in said.nearest["source"] if source in searched]
-        donors = donors[: joined.select.nearest]
-        architecture = _genotype_of(experiment, donors[0]) if donors else None
+        donors = {
+            source: said.weights[source] if said.weights else 1.0
+            for source in donors[: joined.select.sources]
+        }
+        architecture = _genotype_of(experiment, next(iter(donors))) if donors else None
         found = _search(experiment, name, donors) if searching else None
         if add:
             _add(experiment)
@@ -367,8 +370,8 @@ def _genotype_of(experiment: Experiment, name: str) -> Path:
     return LAYOUT.genotype.path(experiment.base, task=name, **place)
 
 
-def _search(experiment: Experiment, name: str, donors: list[str]) -> tuple[Path, Path]:
-    """Search in the donors' space and train the winner; returns its genotype and its metrics."""
+def _search(experiment: Experiment, name: str, donors: dict[str, float]) -> tuple[Path, Path]:
+    """Search from the donors' candidates and train the winner; returns its genotype and metrics."""
     place = {"method": LIBRARY, "task": name, "seed": experiment.config.search.seeds[0]}
     search.run(experiment, donors=donors, **place)
     training.run(experiment, **place)

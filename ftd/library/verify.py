@@ -144,7 +144,8 @@ def expected(experiment: Experiment) -> Iterator[Path]:
     tables = (LAYOUT.distances, LAYOUT.layers, LAYOUT.nearest, LAYOUT.selection)
     yield from (experiment.output(table) for table in (*tables, LAYOUT.comparison))
     for names in experiment.searched():
-        for artifact in (LAYOUT.genotype, LAYOUT.trace, LAYOUT.weights, LAYOUT.metrics):
+        of_search = (LAYOUT.genotype, LAYOUT.trace, LAYOUT.candidates)
+        for artifact in (*of_search, LAYOUT.weights, LAYOUT.metrics):
             yield experiment.output(artifact, **names)
 
 

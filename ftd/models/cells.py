@@ -106,10 +106,14 @@ class Stack(nn.Module):
 
     def forward(self, images: torch.Tensor, *arguments: Any) -> torch.Tensor:
         """The target's outputs [B, outputs, …] of images [B, channels, height, width]."""
+        return self.head(self.features(images, *arguments))
+
+    def features(self, images: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        """What the head is given: maps [B, C, h, w] of images [B, channels, height, width]."""
         states = [self.stem(images)] * self.feeds
         for cell in self.cells:
             states = [*states[1:], cell(*states, *arguments)]
-        return self.head(states[-1])
+        return states[-1]
 
 
 def build(

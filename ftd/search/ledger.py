@@ -1,7 +1,7 @@
 """A search's accounts: what it evaluated and when, by one counter for all methods."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +15,50 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What is known of a learned task's search.
+
+    Attributes:
+        weight: how much the task counts, by the selection; those of all that are given sum to 1.
+        genotypes: its candidates.
+        ranks: of these, 1 the best.
+    """
+
+    weight: float
+    genotypes: tuple[Genotype, ...]
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Start:
-    """What a search takes over: a learned task's genotype, and its trained weights or ``None``."""
+    """What a search takes over: the learned tasks, the heaviest first."""
+
+    learned: tuple[Learned, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that a search compared with others.
+
+    Attributes:
+        score: the task's own on ``val`` (of classes, accuracy), the larger the better.
+        epochs: passes over the search's ``train`` before it was scored.
+        shared: whether its weights were other architectures' too; scores compare with such alone.
+    """
 
     genotype: Genotype
-    weights: dict[str, torch.Tensor] | None = None
+    score: float
+    epochs: int
+    shared: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self) | {"genotype": self.genotype.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Candidate":
+        """What ``to_json`` gave."""
+        return cls(**value | {"genotype": Genotype.from_json(value["genotype"])})
 
 
 @dataclass
@@ -33,6 +72,7 @@ class SearchResult:
         macs: multiply-accumulates evaluated, forward 1 and backward 2.
         seconds: wall time spent, over all resumptions.
         facts: the method's own, e.g. how many generations.
+        candidates: what was compared, each by its last score; none where a method compares none.
     """
 
     genotype: Genotype
@@ -40,6 +80,7 @@ class SearchResult:
     macs: int
     seconds: float
     facts: dict[str, Any] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
 
 
 def trace_table(rows: list[dict[str, Any]]) -> "pa.Table":
@@ -56,7 +97,7 @@ def trace_table(rows: list[dict[str, Any]]) -> "pa.Table":
 
 
 class Ledger:
-    """Counts multiply-accumulates and seconds, keeps the trace, and saves both for a resumption.
+    """Counts multiply-accumulates and seconds, keeps trace and candidates, for a resumption too.
 
     Args:
         what: the search, for errors and progress.
@@ -71,6 +112,7 @@ class Ledger:
         self.resume = resume or Resume(None, {})
         self.macs = 0
         self.trace: list[dict[str, Any]] = []
+        self.candidates: dict[Genotype, Candidate] = {}
         self.began = time.monotonic()
 
     @property
@@ -94,6 +136,10 @@ class Ledger:
         row = {"step": len(self.trace), "phase": phase, "loss": loss, "score": score}
         self.trace.append(row | {"macs": self.macs, "seconds": self.seconds} | own)
 
+    def compare(self, candidate: Candidate) -> None:
+        """Keep what an architecture scored; in place of what it scored before."""
+        self.candidates[candidate.genotype] = candidate
+
     def load(
         self,
         models: dict[str, nn.Module],
@@ -105,6 +151,8 @@ class Ledger:
         if not kept:
             return {}
         self.macs, self.trace = kept["macs"], kept["trace"]
+        for value in kept["candidates"]:
+            self.compare(Candidate.from_json(value))
         self.began = time.monotonic() - kept["seconds"]
         return kept["done"]
 
@@ -117,8 +165,10 @@ class Ledger:
     ) -> None:
         """Save the state, unless it was saved a moment ago."""
         accounts = {"macs": self.macs, "trace": self.trace, "seconds": self.seconds}
+        accounts |= {"candidates": [one.to_json() for one in self.candidates.values()]}
         self.resume.keep(models, optimizers, generator, accounts | {"done": done})
 
     def result(self, genotype: Genotype, **facts: Any) -> SearchResult:
         """The search's result with its accounts."""
-        return SearchResult(genotype, self.trace, self.macs, self.seconds, facts)
+        candidates = list(self.candidates.values())
+        return SearchResult(genotype, self.trace, self.macs, self.seconds, facts, candidates)

@@ -112,6 +112,13 @@ class Space:
                 found.append(genotype)
         return found
 
+    def neighbours(self, genotype: Genotype) -> list[Genotype]:
+        """Its members that differ from one of them in one edge, or in the skeleton alone."""
+        around = Space(self.operations, self.skeletons, (genotype,), 1)
+        moved = (replace(genotype, skeleton=skeleton) for skeleton in self.skeletons)
+        found = [*around, *(one for one in moved if fits_skeleton(one))]
+        return [one for one in found if one != genotype and one in self]
+
     def to_json(self) -> dict[str, Any]:
         """Plain data: ``{operations, skeletons, centres, radius}``."""
         return {

@@ -8,7 +8,7 @@ from ftd import store
 from ftd.config import HAND_DESIGNED, LIBRARY, method_of
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
-from ftd.parts import OPERATIONS, SEARCHERS, Searcher, resolve
+from ftd.parts import OPERATIONS, SEARCHERS, resolve
 from ftd.runtime.seeds import seed_of
 from ftd.stages import selection
 from ftd.stages import task as slices
@@ -17,11 +17,13 @@ from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
 
 if TYPE_CHECKING:
-    from ftd.models.genotype import Genotype
-    from ftd.search.ledger import Ledger, Start
-    from ftd.tasks.data import TaskData
+    import pyarrow as pa
 
-VERSION = 7
+    from ftd.search.ledger import Start
+    from ftd.store.resume import Resume
+    from ftd.tasks.slices import Slice
+
+VERSION = 8
 
 
 def decides(experiment: Experiment, *, method: str, task: str, seed: int | str) -> dict[str, Any]:
@@ -64,17 +66,28 @@ def sources(
     return selected[task][kind.source]
 
 
-def run(
-    experiment: Experiment, *, method: str, task: str, seed: int, donors: list[str] | None = None
-) -> dict:
-    """Search by ``method``; write the architecture with its facts (JSON) and the trace (Parquet).
+def taken_by(method: str) -> str:
+    """What a method takes of its donors' searches, by its name in ``LAYOUT``."""
+    return "candidates" if method_of(method).takes == "candidates" else "genotype"
 
-    A hand-designed network is named in place of a genotype, and its trace is empty.
+
+def run(
+    experiment: Experiment,
+    *,
+    method: str,
+    task: str,
+    seed: int,
+    donors: Mapping[str, float] | None = None,
+) -> dict:
+    """Search by ``method``; write what it found.
+
+    That is the architecture with its facts (JSON), the trace and the candidates (Parquet). A
+    hand-designed network is named in place of a genotype, and both tables are empty.
 
     Args:
         seed: of this search; it and the experiment's decide the draws.
-        donors: learned tasks whose architectures span the space, the nearest first; ``None``:
-            those of the selection.
+        donors: learned tasks whose architectures span the space, or whose candidates are taken up,
+            with their weights, the nearest first; ``None``: those of the selection.
 
     Raises:
         UserError: unreadable input, an unknown method, or a training loss that is not finite.
@@ -82,66 +95,65 @@ def run(
     # torch: seconds that rules and --help would pay.
     from ftd.runtime.device import default_device
     from ftd.runtime.threads import setup
-    from ftd.search.ledger import trace_table
     from ftd.store.resume import Resume
 
     experiment.expect(method=method, task=task)
     setup()
     names = {"method": method, "task": task, "seed": seed}
     if donors is None:
-        donors = sources(experiment, _selected(experiment, method), **names)
+        donors = _donors(experiment, names)
     sliced = slices.read(experiment, task=task)
-    found, weights = _donors(experiment, method, donors, seed)
     made = decides(experiment, **names)
     facts = names | {
         "experiment_seed": made["seed"],
-        "donors": donors,
+        "donors": list(donors),
         "slice": sliced.facts["sha256"],
-        "donor_genotypes": [donor["genotype"] for donor in found],
-        "donor_weights": weights[1]["sha256"] if weights else None,
     }
+    facts |= _taken(experiment, method, donors, seed)
     decided = record("search", VERSION, made["settings"], made["parts"])
     decided |= {"device": default_device().type}
     genotype_out = experiment.output(LAYOUT.genotype, **names)
     resume = Resume.beside(genotype_out, facts | decided)
-    trace: list[dict] = []
     if method_of(method) is HAND_DESIGNED:
-        facts |= {"network": method, "genotype": None, "space_log10": 0.0}
-        facts |= {"search_macs": 0, "search_seconds": 0.0}
+        own, trace, candidates = _given(method)
     else:
-        start = weights and weights[0]
-        trace, own = _searched(experiment, sliced, names, facts, start, resume)
-        facts |= own
-    about = {key: facts[key] for key in (*names, "experiment_seed", "slice")}
-    trace_out = experiment.output(LAYOUT.trace, **names)
-    store.write_table(trace_out, trace_table(trace), about | decided)
+        own, trace, candidates = _searched(experiment, sliced, names, facts, resume)
+    facts |= own
+    about = {key: facts[key] for key in (*names, "experiment_seed", "slice")} | decided
+    store.write_table(experiment.output(LAYOUT.trace, **names), trace, about)
+    store.write_table(experiment.output(LAYOUT.candidates, **names), candidates, about)
     store.write_json(genotype_out, facts | decided)
     resume.done()
     return facts
 
 
-def _selected(experiment: Experiment, method: str) -> dict[str, Any]:
-    """What ``selection.json`` holds, if the method's sources follow from it."""
-    if method_of(method).source in (None, "random"):
-        return {}
-    return store.read_json(experiment.input(LAYOUT.selection))
+def _donors(experiment: Experiment, names: Mapping[str, Any]) -> dict[str, float]:
+    """The learned tasks that a search starts from, with the selection's weights."""
+    selected = {}
+    if method_of(names["method"]).source not in (None, "random"):
+        selected = store.read_json(experiment.input(LAYOUT.selection))
+    found = sources(experiment, selected, **names)
+    weights = selected.get(names["task"], {}).get("weights") or dict.fromkeys(found, 1.0)
+    return {source: weights[source] for source in found}
 
 
-def _donors(
-    experiment: Experiment, method: str, donors: list[str], seed: int
-) -> tuple[list[dict], tuple[dict, dict] | None]:
-    """The donors' architectures; the first one's weights and facts, where they are taken over."""
-    kind = method_of(method)
-    if donors and kind.source is None:
+def _taken(
+    experiment: Experiment, method: str, donors: Mapping[str, float], seed: int
+) -> dict[str, Any]:
+    """What a search takes over from its donors, as facts: architectures, or tables and weights."""
+    if donors and method_of(method).source is None:
         raise UserError(f"method {method} takes no learned tasks: it searches the full space")
-    same = {"method": LIBRARY, "seed": seed}
-    found = [
-        read_architecture(experiment.input(LAYOUT.genotype, task=donor, **same)) for donor in donors
-    ]
-    if not donors or kind.start != "weights":
-        return found, None
-    weights = experiment.input(LAYOUT.weights, task=donors[0], **same)
-    return found, store.read_tensors(weights, stage="training")
+    artifact = getattr(LAYOUT, taken_by(method))
+    paths = [experiment.input(artifact, method=LIBRARY, task=donor, seed=seed) for donor in donors]
+    if artifact is LAYOUT.genotype:
+        return {"donor_genotypes": [read_architecture(path)["genotype"] for path in paths]}
+    total = sum(donors.values())
+    weights = [weight / total if total else 1 / len(donors) for weight in donors.values()]
+    tables = [store.read_table(path, stage="search") for path in paths]
+    return {
+        "donor_candidates": [store.table_facts(table)["sha256"] for table in tables],
+        "donor_weights": [round(weight, 6) for weight in weights],
+    }
 
 
 def read_architecture(path: Path) -> dict:
@@ -155,55 +167,45 @@ def read_architecture(path: Path) -> dict:
     return found
 
 
+def _given(network: str) -> "tuple[dict[str, Any], pa.Table, pa.Table]":
+    """A hand-designed network's facts, trace and candidates."""
+    from ftd.search.candidates import table  # torch, as in run
+    from ftd.search.ledger import trace_table
+
+    facts = {"network": network, "genotype": None, "space_log10": 0.0}
+    return facts | {"search_macs": 0, "search_seconds": 0.0}, trace_table([]), table([], None)
+
+
 def _searched(
     experiment: Experiment,
-    sliced: Any,
+    sliced: "Slice",
     names: dict[str, Any],
     facts: dict[str, Any],
-    weights: dict | None,
-    resume: Any,
-) -> tuple[list[dict], dict]:
-    """Search in the space that the donors span; returns the trace, and facts of the result."""
+    resume: "Resume",
+) -> "tuple[dict[str, Any], pa.Table, pa.Table]":
+    """Search in the space that the donors span, or from their candidates.
+
+    Returns:
+        What is found as facts, the trace, the candidates.
+    """
     from ftd.models.genotype import Genotype  # torch, as in run
-    from ftd.search.ledger import Ledger, Start
-
-    settings = experiment.config.search.of(names["method"])
-    what = "search {task}, method {method}, seed {seed}".format(**names)
-    ledger = Ledger(what, settings.max_macs, resume)
-    parts = {"train": settings.samples, "val": settings.samples}
-    data = slices.data_of(experiment, sliced, parts)
-    donors = [Genotype.from_json(genotype) for genotype in facts["donor_genotypes"]]
-    kind = method_of(names["method"])
-    seed, start = seed_of("search", facts["experiment_seed"], names["seed"]), None
-    if kind.start and donors:
-        start = Start(donors[0], weights)
-    return ledger.trace, _search(kind, data, settings, seed, donors, start, ledger)
-
-
-def _search(
-    kind: Searcher,
-    data: "TaskData",
-    settings: Any,
-    seed: int,
-    donors: "list[Genotype]",
-    start: "Start | None",
-    ledger: "Ledger",
-) -> dict:
-    # torch, as in run
-    from ftd.models.genotype import Genotype
-    from ftd.search.ledger import SearchResult
+    from ftd.search.candidates import table
+    from ftd.search.ledger import Ledger, trace_table
     from ftd.search.space import Space, restrict
 
+    kind, settings = method_of(names["method"]), experiment.config.search.of(names["method"])
+    what = "search {task}, method {method}, seed {seed}".format(**names)
+    ledger = Ledger(what, settings.max_macs, resume)
+    data = slices.data_of(experiment, sliced, dict.fromkeys(("train", "val"), settings.samples))
     full = Space.full(settings.space)
-    space = restrict(full, donors, settings.restriction, settings.radius)
+    donors = [Genotype.from_json(value) for value in facts.get("donor_genotypes", ())]
+    space = restrict(full, donors, kind.restriction or settings.restriction, settings.radius)
+    seed = seed_of("search", facts["experiment_seed"], names["seed"])
+    start = _start(experiment, facts) if facts.get("donor_candidates") else None
     search = resolve(kind.search)
     result = search(space, data, settings, seed, start=start, ledger=ledger, **kind.options)
-    if not isinstance(result, SearchResult) or not isinstance(result.genotype, Genotype):
-        raise UserError(
-            f"{ledger.what}: the method's function gave {type(result).__name__}; expected what "
-            "ledger.result(genotype) makes"
-        )
-    return result.facts | {
+    _expect_result(result, what)
+    found = result.facts | {
         "network": None,
         "genotype": result.genotype.to_json(),
         "space": space.to_json(),
@@ -212,6 +214,31 @@ def _search(
         "search_macs": result.macs,
         "search_seconds": result.seconds,
     }
+    return found, trace_table(result.trace), table(result.candidates, data)
+
+
+def _start(experiment: Experiment, facts: Mapping[str, Any]) -> "Start":
+    """The learned tasks that a search takes up."""
+    # torch, as in run
+    from ftd.search.candidates import learned
+    from ftd.search.ledger import Start
+
+    same, found = {"method": LIBRARY, "seed": facts["seed"]}, []
+    for donor, weight in zip(facts["donors"], facts["donor_weights"], strict=True):
+        path = experiment.input(LAYOUT.candidates, task=donor, **same)
+        found.append(learned(store.read_table(path, stage="search"), weight))
+    return Start(tuple(found))
+
+
+def _expect_result(result: Any, what: str) -> None:
+    from ftd.models.genotype import Genotype  # torch, as in run
+    from ftd.search.ledger import SearchResult
+
+    if not isinstance(result, SearchResult) or not isinstance(result.genotype, Genotype):
+        raise UserError(
+            f"{what}: the method's function gave {type(result).__name__}; expected what "
+            "ledger.result(genotype) makes"
+        )
 
 
 # Checks -----------------------------------------------------------------------------------------
@@ -226,13 +253,14 @@ def _check_genotype(path: Path, names: Mapping[str, str], library: Library) -> I
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     if facts["network"] is None:
         Genotype.from_json(facts["genotype"])
+    same = {"method": LIBRARY, "seed": names["seed"]}
+    if "donor_candidates" in facts:
+        for donor, checksum in zip(facts["donors"], facts["donor_candidates"], strict=True):
+            source = library.path(LAYOUT.candidates, task=donor, **same)
+            yield from library.same(source, checksum, "table of candidates")
+        return
     for donor, genotype in zip(facts["donors"], facts["donor_genotypes"], strict=True):
-        place = {"method": LIBRARY, "task": donor, "seed": names["seed"]}
-        yield from same_genotype(library.path(LAYOUT.genotype, **place), genotype)
-    if facts["donor_weights"]:
-        place = {"method": LIBRARY, "task": facts["donors"][0], "seed": names["seed"]}
-        source = library.path(LAYOUT.weights, **place)
-        yield from library.same(source, facts["donor_weights"], "weights")
+        yield from same_genotype(library.path(LAYOUT.genotype, task=donor, **same), genotype)
 
 
 def same_genotype(source: Path, genotype: dict) -> list[str]:
@@ -256,4 +284,19 @@ def _check_trace(path: Path, names: Mapping[str, str], library: Library) -> Iter
     yield from must(table["macs"].is_monotonic_increasing, "macs that fall")
 
 
-CHECKS = [(LAYOUT.genotype, _check_genotype), (LAYOUT.trace, _check_trace)]
+def _check_candidates(path: Path, names: Mapping[str, str], library: Library) -> Iterator[str]:
+    from ftd.search.candidates import learned  # a check's alone
+
+    read = store.read_table(path, stage="search")
+    facts, rows = store.table_facts(read), read.to_pandas()
+    yield from library.made_by(facts, VERSION, decides, **names)
+    yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
+    yield from must(list(rows["rank"]) == list(range(1, len(rows) + 1)), "ranks out of order")
+    learned(read, 1.0)
+
+
+CHECKS = [
+    (LAYOUT.genotype, _check_genotype),
+    (LAYOUT.trace, _check_trace),
+    (LAYOUT.candidates, _check_candidates),
+]

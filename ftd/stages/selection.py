@@ -18,7 +18,7 @@ from ftd.transfer import trust
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 5
+VERSION = 6
 
 
 def decides(experiment: Experiment) -> dict[str, Any]:
@@ -72,9 +72,10 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
         table: that of ``nearest.parquet``, whose ``facts`` they are.
 
     Returns:
-        ``{task: {"nearest": …, "farthest": …, "weights": …, "by_measure": …}}``: see ``choose``;
-        by the measure that decides, each learned task's weight, all of which sum to 1 (``None``:
-        they are equal); and what each measure would have chosen as the nearest.
+        ``{task: {"nearest": …, "farthest": …, "heaviest": …, "weights": …, "by_measure": …}}``: see
+        ``choose``; by the measure that decides, so many of the learned tasks with the largest
+        weights, which are the nearest ones, and each learned task's weight, all of which sum to 1
+        (``None``: they are equal); and what each measure would have chosen as the nearest.
     """
     order, settings, network = facts["order"], facts["settings"], facts["networks"][0]
     by = {
@@ -82,6 +83,7 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
         for measure in facts["measures"]
     }
     measure, temperature = facts["measure"], settings["temperature"]
+    most = choose(table, order, measure, network, nearest=settings["sources"])
     rows = (table["measure"] == measure) & (table["network"] == network) & table["learned"]
     sign = -1 if measure in facts["higher"] else 1
     weights = {}
@@ -92,6 +94,7 @@ def selected(table: "pd.DataFrame", facts: Mapping[str, Any]) -> dict[str, dict[
         }
     return {
         task: by[measure][task]
+        | {"heaviest": most[task]["nearest"]}
         | {"weights": weights.get(task)}
         | {"by_measure": {name: found[task]["nearest"] for name, found in by.items()}}
         for task in order

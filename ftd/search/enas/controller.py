@@ -18,7 +18,7 @@ from ftd.runtime.precision import mixed
 from ftd.runtime.progress import progress
 from ftd.runtime.seeds import seed_of
 from ftd.search.enas import Enas
-from ftd.search.ledger import Ledger, SearchResult, Start
+from ftd.search.ledger import Candidate, Ledger, SearchResult, Start
 from ftd.search.space import Space
 from ftd.search.supernet import Supernet, skeleton_of
 from ftd.tasks.data import TaskData
@@ -155,7 +155,7 @@ def search(
         ledger.keep(*state, {"epochs": epochs, "baseline": learner.baseline})
     with torch.no_grad():
         drawn = [controller.sample(generator)[0] for _ in range(settings.own.candidates)]
-    best = _best(dict.fromkeys(drawn), paths.score, data, generator, ledger)
+    best = _best(dict.fromkeys(drawn), paths.score, data, generator, ledger, epochs)
     return ledger.result(best, epochs=epochs)
 
 
@@ -213,6 +213,7 @@ def _best(
     data: TaskData,
     generator: torch.Generator,
     ledger: Ledger,
+    epochs: int,
 ) -> Genotype:
     """The best on all of ``val``; the first of equal ones."""
     scores = {}
@@ -222,5 +223,6 @@ def _best(
             for images, targets in data.batches("val", EVAL_BATCH, generator)
         )
         scores[genotype] = total / data.count("val")
+        ledger.compare(Candidate(genotype, scores[genotype], epochs, shared=True))
         ledger.record("candidate", score=scores[genotype], candidate=genotype.name)
     return max(scores, key=scores.get)

@@ -7,11 +7,7 @@ from ftd.parts import register_searcher
 
 
 class Fuse(Section):
-    """FUSE: candidates, length of a generation, and patience.
-
-    The smallest candidate wins that scores on ``val`` as well as the one with the largest α, within
-    ``tie`` standard errors; ``None``: the one with the largest α.
-    """
+    """FUSE: candidates, length of a generation, and patience, for few minutes of a CPU."""
 
     candidates: int = Field(3, ge=2)
     alternations: int = Field(3, ge=1)
@@ -19,25 +15,33 @@ class Fuse(Section):
     alpha_epochs: int = Field(10, ge=1)
     patience: int = Field(2, ge=1)
     max_generations: int = Field(3, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
     alpha_learning_rate: float = Field(0.1, gt=0)
-    tie: float | None = Field(1.0, ge=0)
 
 
-for _name, _source, _start in (
-    ("ftd-nas", "nearest", None),
-    ("ftd-nas-warm", "nearest", "genotype"),
-    ("ftd-nas-weights", "nearest", "weights"),
-    ("ftd-nas-farthest", "farthest", None),
-    ("ftd-nas-farthest-warm", "farthest", "genotype"),
-    ("ftd-nas-random", "random", None),
-    ("ftd-nas-random-warm", "random", "genotype"),
-    ("fuse-full", None, None),
+class FusePaper(Section):
+    """FUSE with the numbers of the released script."""
+
+    candidates: int = Field(3, ge=2)
+    alternations: int = Field(10, ge=1)
+    weight_epochs: int = Field(3, ge=1)
+    alpha_epochs: int = Field(10, ge=1)
+    patience: int = Field(2, ge=1)
+    max_generations: int = Field(100, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    alpha_learning_rate: float = Field(1e-3, gt=0)
+
+
+for _name, _settings, _section, _more in (
+    ("fuse-nearest", Fuse, "fuse", {"source": "nearest"}),
+    ("fuse-full", Fuse, "fuse", {}),
+    ("fuse-paper", FusePaper, "fuse_paper", {"source": "nearest", "restriction": "operations"}),
 ):
     register_searcher(
         _name,
         "ftd.search.fuse.generations:search",
-        settings=Fuse,
-        section="fuse",
-        source=_source,
-        start=_start,
+        settings=_settings,
+        section=_section,
+        unused=("learning_rate",),
+        **_more,
     )

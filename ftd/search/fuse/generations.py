@@ -6,15 +6,14 @@ with fresh weights and equal α. It has *alternations*: train all candidates' we
 candidate with the largest α becomes the incumbent; the search ends when an incumbent has survived
 ``patience`` generations.
 
-Ours, not the paper's: the smallest candidate that scores on ``val`` as well as the one with the
-largest α, within ``tie`` standard errors, is taken in its place: where all solve the task, α goes
-to the surest (``tie`` None: the one with the largest α wins). And the outputs that α is trained on
-are in the batches' own statistics, as in DARTS: after an epoch or two of a small ``train``, batch
-norms' running statistics lag behind the weights, and α would choose by how much.
+As in the released script, which never switches to evaluation mode, the outputs that α is trained on
+are in the batches' own statistics: after an epoch or two of a small ``train``, batch norms' running
+statistics lag behind the weights, and α would choose by how much.
 """
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,7 @@ from ftd.models.macs import BACKWARD, forward_macs
 from ftd.runtime.precision import mixed
 from ftd.runtime.progress import log
 from ftd.runtime.seeds import seed_of
-from ftd.search.ledger import Ledger, SearchResult, Start
+from ftd.search.ledger import Candidate, Ledger, SearchResult, Start
 from ftd.search.space import Space
 from ftd.tasks.data import TaskData
 from ftd.tasks.targets import Target
@@ -50,8 +49,7 @@ def search(
     """Search ``space`` for the task of ``data`` (reads ``train`` and ``val`` only).
 
     Args:
-        start: the first incumbent; with weights, it starts from them in every generation where
-            shapes agree (an advantage over the other candidates).
+        start: not used: every candidate starts from fresh weights.
         ledger: accounts, and where to resume from.
 
     Raises:
@@ -60,9 +58,7 @@ def search(
     ledger = ledger or Ledger()
     generator = torch.Generator().manual_seed(seed_of("batches", seed))
     done = ledger.load({}, {}, generator)
-    incumbent = start.genotype if start else None
-    if "genotype" in done:
-        incumbent = Genotype.from_json(done["genotype"])
+    incumbent = Genotype.from_json(done["genotype"]) if "genotype" in done else None
     number, survived = done.get("generations", 0), done.get("survived", 0)
     rules = settings.own
 
@@ -75,7 +71,7 @@ def search(
         rng = random.Random(seed_of("candidates", seed, number))
         kept = [incumbent] if incumbent else []
         candidates = kept + space.sample(rules.candidates - len(kept), rng, without=kept)
-        models = _models(candidates, data, seed_of("weights", seed, number), start)
+        models = _models(candidates, data, seed_of("weights", seed, number))
         winner = _generation(candidates, models, data, settings, done, generator, ledger)
         survived = survived + 1 if candidates[winner] == incumbent else 0
         incumbent = candidates[winner]
@@ -86,30 +82,20 @@ def search(
     return ledger.result(incumbent, generations=number, survived=survived)
 
 
-def _models(
-    candidates: list[Genotype], data: TaskData, seed: int, start: Start | None
-) -> nn.ModuleList:
-    shape, models = data.task.image_shape, nn.ModuleList()
-    for number, genotype in enumerate(candidates):
-        own_seed = seed_of(seed, number)
-        model = build(genotype, image_shape=shape, target=data.target, seed=own_seed)
-        if start and start.weights and genotype == start.genotype:
-            own = model.state_dict()
-            fitting = {
-                name: value
-                for name, value in start.weights.items()
-                if name in own and own[name].shape == value.shape
-            }
-            model.load_state_dict(own | fitting)
-        models.append(model)
-    return models.to(data.device)
+def _models(candidates: list[Genotype], data: TaskData, seed: int) -> nn.ModuleList:
+    shape = data.task.image_shape
+    models = [
+        build(genotype, image_shape=shape, target=data.target, seed=seed_of(seed, number))
+        for number, genotype in enumerate(candidates)
+    ]
+    return nn.ModuleList(models).to(data.device)
 
 
 @dataclass(frozen=True)
 class _Race:
     """What a generation trains, by what, and a pass's multiply-accumulates for an image."""
 
-    names: list[str]
+    genotypes: list[Genotype]
     models: nn.ModuleList
     relaxation: nn.ParameterDict
     optimizer: torch.optim.Adam
@@ -119,6 +105,10 @@ class _Race:
     @property
     def alpha(self) -> nn.Parameter:
         return self.relaxation["alpha"]
+
+    @property
+    def names(self) -> list[str]:
+        return [genotype.name for genotype in self.genotypes]
 
     @property
     def weights(self) -> torch.Tensor:
@@ -131,10 +121,10 @@ def _race(
 ) -> _Race:
     relaxation = nn.ParameterDict({"alpha": torch.zeros(len(candidates), device=data.device)})
     return _Race(
-        [genotype.name for genotype in candidates],
+        candidates,
         models,
         relaxation,
-        torch.optim.Adam(models.parameters(), settings.learning_rate),
+        torch.optim.Adam(models.parameters(), settings.own.learning_rate),
         torch.optim.Adam([relaxation["alpha"]], settings.own.alpha_learning_rate),
         sum(forward_macs(model, data.task.image_shape) for model in models),
     )
@@ -189,40 +179,28 @@ def _generation(
             record("alpha", loss)
         if ledger.exhausted or (alternation and (race.weights - before).abs().max() < CONVERGED):
             break
-    scores = torch.stack([data.target.scores(each, targets) for each in outputs]).double()
-    return _winner(race, scores, settings.own.tie, number, ledger)
+    epochs = settings.own.weight_epochs * (alternation + 1)
+    return _winner(race, outputs, data.target.scores, targets, epochs, number, ledger)
 
 
 def _winner(
-    race: _Race, scores: torch.Tensor, tie: float | None, number: int, ledger: Ledger
+    race: _Race,
+    outputs: torch.Tensor,
+    scores_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    targets: torch.Tensor,
+    epochs: int,
+    number: int,
+    ledger: Ledger,
 ) -> int:
-    """The position of the generation's winner, by scores on each sample, [C, N]; recorded."""
+    """The position of the candidate with the largest α; all of them are compared in the ledger."""
     weights = race.weights.tolist()
-    sizes = [sum(p.numel() for p in model.parameters()) for model in race.models]
-    winner = best(weights, scores, sizes, tie)
-    means = scores.mean(1).tolist()
-    compared = {"alpha": weights, "candidates": race.names, "scores": means, "sizes": sizes}
-    ledger.record("winner", score=means[winner], generation=number, **compared)
+    scores = [float(scores_of(each, targets).double().mean()) for each in outputs]
+    for genotype, score in zip(race.genotypes, scores, strict=True):
+        ledger.compare(Candidate(genotype, score, epochs))
+    winner = weights.index(max(weights))
+    compared = {"alpha": weights, "candidates": race.names, "scores": scores}
+    ledger.record("winner", score=scores[winner], generation=number, **compared)
     return winner
-
-
-def best(weights: list[float], scores: torch.Tensor, sizes: list[int], tie: float | None) -> int:
-    """The smallest network that scores as well as the one with the largest weight.
-
-    As well: d, the differences of the two networks' scores, sample by sample, add up to at most
-    ``tie`` · √(Σ d²), the standard error of that sum if their mean is 0.
-
-    Args:
-        weights: softmax(α), by candidate; also ``sizes``.
-        scores: of the candidates on each sample, [C, N].
-        tie: ``None``: the network with the largest weight, whatever its size (the paper's).
-    """
-    chosen = weights.index(max(weights))
-    if tie is None:
-        return chosen
-    leads = scores[chosen] - scores
-    close = leads.sum(1) <= tie * leads.square().sum(1).sqrt()
-    return min(close.nonzero().flatten().tolist(), key=lambda at: (sizes[at], -weights[at]))
 
 
 def fused(alpha: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
