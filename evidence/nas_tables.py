@@ -362,6 +362,9 @@ def controller_search(
     The reward is the rank percentile, in the whole table, of what a search sees: one scale for
     all tasks. A step evaluates one architecture, perhaps one that it had before.
 
+    Args:
+        settings: with one ``controller_samples``.
+
     Returns:
         The best evaluated by what a search sees, its final value, and a row per step: ``step``,
         ``candidate`` (name), ``score`` (what a search sees), ``reward``.
@@ -381,7 +384,7 @@ def controller_search(
     generator = torch.Generator().manual_seed(seed_of("draws", seed))
     rows, trace = [], []
     for step in range(steps):
-        genotype, reward = learner.step(reward_of, generator)
+        ((genotype, reward),) = learner.step(reward_of, generator)
         rows.append(table.row(genotype))
         score, name = float(table.seen[rows[-1], column]), genotype.name
         trace.append({"step": step, "candidate": name, "score": score, "reward": reward})

@@ -19,6 +19,7 @@ from ftd.store.provenance import packages
 
 DRAWS = (4, 8, 16, 32, 64, 128, 256)
 CONTROLLER_STEPS = 64
+CONTROLLER = Enas(controller_samples=1)
 
 
 def run(
@@ -60,7 +61,7 @@ def run(
         "table": {"name": table.name, "sha256": store.digest(table)},
         "distances": distances and distances.name,
         "sources": ranked[["target", "source", "mean"]].to_dict("records"),
-        "controller": Enas().model_dump(mode="json"),
+        "controller": CONTROLLER.model_dump(mode="json"),
         "packages": packages(),
     }
     store.write_table(out, pa.Table.from_pandas(results, preserve_index=False), facts)
@@ -101,7 +102,7 @@ def _random_searches(table: tables.Table, target: str, drawn: np.ndarray) -> lis
 
 def _controller_searches(table: tables.Table, target: str, space: Space, seeds: int) -> list[dict]:
     found = [
-        tables.controller_search(table, target, space, CONTROLLER_STEPS, Enas(), seed)[0]
+        tables.controller_search(table, target, space, CONTROLLER_STEPS, CONTROLLER, seed)[0]
         for seed in range(seeds)
     ]
     if not found:

@@ -48,7 +48,7 @@ OWN = {
     "sequential": {"candidates": 4, "epochs": 1},
     "darts": {"epochs": 3},
     "pc_darts": {"epochs": 3, "warm_up": 1},
-    "enas": {"epochs": 3, "controller_steps": 2, "candidates": 3},
+    "enas": {"epochs": 3, "controller_steps": 2, "controller_samples": 2, "candidates": 3},
     "te_nas": {"ntk_images": 3, "region_images": 4},
 }
 DISTINCT = ["fuse-full", "random", "evolution", "surrogate", "darts-1st", "darts-2nd"]
@@ -110,7 +110,7 @@ def test_darts_does_not_depend_on_what_only_pc_darts_has(order):
     own = set(partial.settings.model_fields) - set(plain.settings.model_fields)
     assert own == {"warm_up", "partial"}
     assert plain.settings(epochs=1).epochs == 1  # no warm-up that it would have to outlast
-    with pytest.raises(ValueError, match="warm_up 2 leaves no epoch of 2 for alpha"):
+    with pytest.raises(ValueError, match="warm_up 15 leaves no epoch of 2 for alpha"):
         partial.settings(epochs=2)
 
 
@@ -163,9 +163,15 @@ LONGER_OWN = {
     "random": {"candidates": 10},
     "evolution": {"candidates": 16, "epochs": 6},
     "sequential": {"candidates": 10, "epochs": 6},
-    "darts": {"epochs": 10, "alpha_learning_rate": 0.1},
-    "pc_darts": {"epochs": 10, "warm_up": 2, "alpha_learning_rate": 0.1, "partial": 2},
-    "enas": {"epochs": 8, "controller_steps": 20, "controller_learning_rate": 0.01},
+    "darts": {"epochs": 10, "batch_size": 16, "alpha_learning_rate": 0.1},
+    "pc_darts": {
+        **{"epochs": 10, "warm_up": 2, "batch_size": 16, "partial": 2},
+        **{"learning_rate": 0.025, "alpha_learning_rate": 0.1},
+    },
+    "enas": {
+        **{"epochs": 8, "batch_size": 16, "controller_steps": 20, "controller_samples": 1},
+        "controller_learning_rate": 0.01,
+    },
 }
 
 

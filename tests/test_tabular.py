@@ -333,7 +333,7 @@ def test_the_controller_learns_in_every_space(table, how):
     donors = [table.optimum("two")] if how else []
     space: Space = restrict(table.space, donors, how or "operations")
     before = torch.get_rng_state()
-    rules = Enas(controller_learning_rate=0.02)
+    rules = Enas(controller_learning_rate=0.02, controller_samples=1)
     genotype, value, trace = tabular.controller_search(table, "far", space, 120, rules, 0)
     assert torch.equal(before, torch.get_rng_state())
     assert genotype in space and len(trace) == 120

@@ -119,9 +119,9 @@ def _expect_finite(model: nn.Module, what: str) -> None:
         raise UserError(f"{what}: its weights are no longer finite; lower its learning_rate")
 
 
-def half_cosine(rate: float, epoch: int, epochs: int) -> float:
-    """The learning rate of an epoch, which falls from ``rate`` to zero along a half cosine."""
-    return rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+def half_cosine(rate: float, epoch: int, epochs: int, floor: float = 0.0) -> float:
+    """The learning rate of an epoch, which falls from ``rate`` to ``floor`` along a half cosine."""
+    return floor + (rate - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def _join_second_half(

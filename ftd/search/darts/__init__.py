@@ -7,11 +7,13 @@ from ftd.parts import register_searcher
 
 
 class Darts(Section):
-    """DARTS: length, SGD of the supernet's weights, α's Adam."""
+    """DARTS: length, SGD of the supernet's weights, α's Adam; the released code's numbers."""
 
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(0.025, gt=0)
-    alpha_learning_rate: float = Field(0.01, gt=0)
+    min_learning_rate: float = Field(0.001, ge=0)
+    alpha_learning_rate: float = Field(3e-4, gt=0)
 
 
 class PcDarts(Section):
@@ -20,10 +22,12 @@ class PcDarts(Section):
     α stays as it is for the first ``warm_up`` epochs.
     """
 
-    epochs: int = Field(10, ge=1)
-    warm_up: int = Field(2, ge=0)
-    learning_rate: float = Field(0.025, gt=0)
-    alpha_learning_rate: float = Field(0.01, gt=0)
+    epochs: int = Field(50, ge=1)
+    warm_up: int = Field(15, ge=0)
+    batch_size: int = Field(256, ge=2)
+    learning_rate: float = Field(0.1, gt=0)
+    min_learning_rate: float = Field(0.001, ge=0)
+    alpha_learning_rate: float = Field(6e-4, gt=0)
     partial: int = Field(4, ge=1)
 
     @model_validator(mode="after")
@@ -39,7 +43,7 @@ for _name, _order in (("darts-1st", 1), ("darts-2nd", 2)):
         "ftd.search.darts.bilevel:search",
         settings=Darts,
         section="darts",
-        unused=("learning_rate",),
+        unused=("learning_rate", "batch_size"),
         options={"order": _order},
     )
     register_searcher(
@@ -47,6 +51,6 @@ for _name, _order in (("darts-1st", 1), ("darts-2nd", 2)):
         "ftd.search.darts.bilevel:search",
         settings=PcDarts,
         section="pc_darts",
-        unused=("learning_rate",),
+        unused=("learning_rate", "batch_size"),
         options={"order": _order, "partial_channels": True},
     )

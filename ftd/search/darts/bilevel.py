@@ -98,10 +98,10 @@ def search(
     for epoch in progress(range(done, rules.epochs), ledger.what):
         if ledger.exhausted:
             break
-        rate = half_cosine(rules.learning_rate, epoch, rules.epochs)
+        rate = half_cosine(rules.learning_rate, epoch, rules.epochs, rules.min_learning_rate)
         parts.optimizer.param_groups[0]["lr"] = rate
         steps = order if epoch >= warm_up else 0
-        loss, val_loss = _epoch(parts, data, settings.batch_size, generator, steps, ledger)
+        loss, val_loss = _epoch(parts, data, rules.batch_size, generator, steps, ledger)
         ledger.record("epoch", loss=loss, val_loss=val_loss, epoch=epoch)
         done = epoch + 1
         ledger.keep(*state, {"epochs": done})

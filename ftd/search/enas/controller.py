@@ -4,11 +4,12 @@ By turns, the shared weights are trained on ``train``, a new path for every batc
 controller by REINFORCE, with a path's accuracy on a batch of ``val`` as reward.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from statistics import fmean
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from ftd.config.search_keys import SearchSettings
 from ftd.models.fitting import EVAL_BATCH, train_epoch
@@ -26,6 +27,8 @@ from ftd.tasks.data import TaskData
 # The paper's: units of the LSTM, bound of the logits, range of the first weights (its temperature
 # of 5 is left out); ours: the decay of the rewards' moving average.
 HIDDEN, TANH, SPREAD, BASELINE_DECAY = 100, 2.5, 0.1, 0.95
+# Of the shared weights, as in the released script.
+MOMENTUM, DECAY = 0.9, 1e-4
 
 
 class Controller(nn.Module):
@@ -88,18 +91,22 @@ class Reinforce:
 
     def step(
         self, reward_of: Callable[[Genotype], float], generator: torch.Generator
-    ) -> tuple[Genotype, float]:
-        """Sample a genotype and learn from its reward; returns both."""
-        genotype, log_probability, entropy = self.controller.sample(generator)
-        reward = reward_of(genotype)
-        if self.baseline is None:
-            self.baseline = reward
-        self.baseline += (1 - BASELINE_DECAY) * (reward - self.baseline)
-        loss = -(reward - self.baseline) * log_probability - self.settings.entropy * entropy
+    ) -> list[tuple[Genotype, float]]:
+        """Sample genotypes and learn from their rewards; returns both."""
+        found, losses = [], []
+        for _ in range(self.settings.controller_samples):
+            genotype, log_probability, entropy = self.controller.sample(generator)
+            reward = reward_of(genotype)
+            if self.baseline is None:
+                self.baseline = reward
+            self.baseline += (1 - BASELINE_DECAY) * (reward - self.baseline)
+            gain = reward - self.baseline
+            losses.append(-gain * log_probability - self.settings.entropy * entropy)
+            found.append((genotype, reward))
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.stack(losses).mean().backward()
         self.optimizer.step()
-        return genotype, reward
+        return found
 
 
 def search(
@@ -128,7 +135,7 @@ def search(
         torch.manual_seed(seed_of("controller", seed))
         controller = Controller(space)
     learner = Reinforce(controller, settings.own)
-    optimizer = torch.optim.Adam(paths.net.parameters(), settings.learning_rate)
+    optimizer, rates = _optimizer(paths.net, settings.own)
     generator = torch.Generator().manual_seed(seed_of("batches", seed))
     state = (
         {"net": paths.net, "controller": controller},
@@ -148,7 +155,9 @@ def search(
     for epoch in progress(range(epochs, settings.own.epochs), ledger.what):
         if ledger.exhausted:
             break
-        loss = train_epoch(data, settings.batch_size, generator, optimizer, loss_of, ledger.what)
+        rates.step(epoch)
+        size = settings.own.batch_size
+        loss = train_epoch(data, size, generator, optimizer, loss_of, ledger.what)
         reward = _train_controller(learner, paths.score, data, settings, generator)
         ledger.record("epoch", loss=loss, score=reward, epoch=epoch)
         epochs = epoch + 1
@@ -157,6 +166,19 @@ def search(
         drawn = [controller.sample(generator)[0] for _ in range(settings.own.candidates)]
     best = _best(dict.fromkeys(drawn), paths.score, data, generator, ledger, epochs)
     return ledger.result(best, epochs=epochs)
+
+
+def _optimizer(net: Supernet, rules: Enas) -> tuple[torch.optim.SGD, CosineAnnealingWarmRestarts]:
+    """Of the shared weights, and its learning rates by epoch."""
+    optimizer = torch.optim.SGD(
+        net.parameters(),
+        rules.learning_rate,
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=DECAY,
+    )
+    floor = rules.min_learning_rate
+    return optimizer, CosineAnnealingWarmRestarts(optimizer, rules.restart, T_mult=2, eta_min=floor)
 
 
 class _Paths:
@@ -196,14 +218,17 @@ def _train_controller(
     settings: SearchSettings,
     generator: torch.Generator,
 ) -> float:
-    """Steps of the controller, a batch of ``val`` each; returns the mean reward."""
-    rewards: list[float] = []
-    while len(rewards) < settings.own.controller_steps:
-        for batch in data.batches("val", settings.batch_size, generator):
-            reward_of = lambda genotype, batch=batch: score_of(genotype, *batch)  # noqa: E731
-            rewards.append(learner.step(reward_of, generator)[1])
-            if len(rewards) == settings.own.controller_steps:
-                break
+    """Steps of the controller, each sample on a batch of ``val``; returns the mean reward."""
+    rules, rewards = settings.own, []
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            yield from data.batches("val", rules.batch_size, generator)
+
+    held_out = batches()
+    for _ in range(rules.controller_steps):
+        sampled = learner.step(lambda one: score_of(one, *next(held_out)), generator)
+        rewards += [reward for _, reward in sampled]
     return fmean(rewards)
 
 
