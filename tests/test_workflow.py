@@ -543,6 +543,8 @@ def test_ctrl_c_keeps_what_is_finished_and_a_run_goes_on(tmp_path):
     process = subprocess.Popen(
         workflow.command("probes"),
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        # As on a terminal, also where what runs the tests ignores it, as a shell's background does.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list((workflow.results / "logs" / "probe").rglob("*.log")):
