@@ -43,8 +43,8 @@ def run(
     """Run the arena on tables; ranks as Parquet, one file a table, and the page of all.
 
     A row a target, way and number of queries: ``rank``, the mean over repetitions of the best
-    one's (1 the best of all), its ``median``, ``repetitions`` (1 where nothing is drawn) and
-    ``nearness``, what the way knows of it.
+    one's (1 the best of all), ``std`` and ``median`` over these, ``repetitions`` (1 where nothing
+    is drawn) and ``nearness``, what the way knows of it.
 
     Args:
         out: a folder; ``arena-<kind>.parquet`` is written there.
@@ -99,7 +99,8 @@ def _rows(cells: Cells, about: dict, way: Way, repetitions: int) -> Iterator[dic
     ranks = np.array([best_ranks(cells, about["target"], path) for path in paths])
     for number in range(ranks.shape[1]):
         own = ranks[:, number]
-        numbers = {"rank": own.mean(), "median": np.median(own), "repetitions": repetitions}
+        numbers = {"rank": own.mean(), "std": own.std(), "median": np.median(own)}
+        numbers |= {"repetitions": repetitions}
         yield about | {"queries": number + 1} | numbers
 
 

@@ -1,36 +1,35 @@
 """Published tables as what an arena takes: codes, neighbours, results and scores of architectures.
 
 A code is a string of digits. In ``micro`` and ``nas-bench-201`` each digit is an edge's operation;
-in ``macro`` a layer's change of channels and resolution, and codes differ in length.
+in ``macro``, which is no space of cells, a layer's change of channels and resolution, and codes
+differ in length.
 """
 
 import functools
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from evidence.nas_tables import LAYOUTS, Layout, columns_of, matrix
 from ftd import store
 from ftd.errors import UserError
 from ftd.names import did_you_mean
 
-_CODES = {
-    "micro": ("arch", re.compile(r"64-41414-(\d)_(\d\d)_(\d\d\d)")),
-    "macro": ("arch", re.compile(r"64-([1-4]+)-basic")),
-    "nas-bench-201": ("op_code", re.compile(r"(\d{6})")),
+_MICRO = LAYOUTS["transnas-micro"]
+KINDS = {
+    "micro": _MICRO,
+    "macro": replace(
+        _MICRO,
+        origin="TransNAS-Bench-101, macro level (Duan et al. 2021; data MIT)",
+        operations={},
+        cell=re.compile(r"64-([1-4]+)-basic"),
+    ),
+    "nas-bench-201": LAYOUTS["nas-bench-201"],
 }
-"""By kind of table: the column of architectures, and a pattern whose groups are the digits."""
-ORIGINS = {
-    "micro": "TransNAS-Bench-101, micro level (Duan et al. 2021)",
-    "macro": "TransNAS-Bench-101, macro level (Duan et al. 2021)",
-    "nas-bench-201": "NAS-Bench-201 (Dong and Yang 2020)",
-}
-_RESULT = re.compile(r"(.+?)_(valid_.+|test)")
-_SEEN = "{}_val"
-"""What a search sees of a task with ``_test``; of ``_valid_…`` it is the result itself."""
+"""How each kind of table is written; without operations, a cell's pattern has the code."""
 _SIZES = ("flops_m", "params_m")
 _SCORE = re.compile(r"zc_(.+)")
 
@@ -40,7 +39,7 @@ class Cells:
     """All architectures of a table.
 
     Attributes:
-        kind: in ``ORIGINS``.
+        kind: in ``KINDS``.
         codes: strings of digits, [N].
         tasks: [T].
         seen: what a search may choose by, [N, T], the larger the better.
@@ -98,41 +97,39 @@ def read(path: Path, kind: str) -> Cells:
     """A published table (Parquet).
 
     Raises:
-        UserError: an unknown kind, a file that is none of its tables, values that are no numbers.
+        UserError: an unknown kind, a file that is none of its tables, fewer than three tasks, or
+            values that are not finite numbers or all equal.
     """
-    if kind not in _CODES:
-        raise UserError(f"unknown kind of table {kind!r}{did_you_mean(kind, _CODES)}")
-    column, pattern = _CODES[kind]
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of table {kind!r}{did_you_mean(kind, KINDS)}")
     frame = store.read_foreign_table(path).to_pandas()
-    if column not in frame:
-        raise UserError(f"{path}: no column {column!r}; expected a table of {ORIGINS[kind]}")
-    matches = [pattern.fullmatch(str(word)) for word in frame[column]]
-    if None in matches:
-        wrong = frame[column].iloc[matches.index(None)]
-        raise UserError(f"{path}: {wrong!r} is no architecture of {ORIGINS[kind]}")
-    results = {match[1]: name for name in frame if (match := _RESULT.fullmatch(name))}
+    results = columns_of(path, KINDS[kind], list(frame))
     if len(results) < 3:
         raise UserError(f"{path}: results of {len(results)} tasks; an arena takes three at least")
-    seen = [
-        _SEEN.format(task) if name.endswith("_test") else name for task, name in results.items()
-    ]
-    if missing := [name for name in seen if name not in frame]:
-        raise UserError(f"{path}: no column {missing[0]!r}")
-    scores = {
-        key: _numbers(path, frame, [name])[:, 0]
-        for name in frame
-        if (key := _score_of(name, results))
-    }
-    sizes = {name: _numbers(path, frame, [name])[:, 0] for name in _SIZES if name in frame}
+    lines = np.arange(len(frame))
+
+    def numbers(names: Sequence[str]) -> np.ndarray:
+        return matrix(path, frame, names, lines)
+
+    keys = {name: key for name in frame if (key := _score_of(name, results))}
+    seen, final = map(numbers, zip(*results.values(), strict=True))
     return Cells(
         kind,
-        tuple("".join(match.groups()) for match in matches),
+        tuple(_code(path, KINDS[kind], str(arch)) for arch in frame["arch"]),
         tuple(results),
-        _numbers(path, frame, seen),
-        _numbers(path, frame, list(results.values())),
-        sizes,
-        scores,
+        seen,
+        final,
+        {name: numbers([name])[:, 0] for name in _SIZES if name in frame},
+        {key: numbers([name])[:, 0] for name, key in keys.items()},
     )
+
+
+def _code(path: Path, layout: Layout, arch: str) -> str:
+    """An architecture's code: its operations by number, or what the pattern finds."""
+    match, words = layout.cell.fullmatch(arch), list(layout.operations)
+    if match is None or (words and not set(match.groups()) <= set(words)):
+        raise UserError(f"{path}: {arch!r} is no architecture of {layout.origin}")
+    return "".join(str(words.index(word)) if words else word for word in match.groups())
 
 
 def _score_of(name: str, tasks: Iterable[str]) -> tuple[str, str] | None:
@@ -142,13 +139,3 @@ def _score_of(name: str, tasks: Iterable[str]) -> tuple[str, str] | None:
             if match[1].endswith(f"_{task}"):
                 return match[1].removesuffix(f"_{task}"), task
     return None
-
-
-def _numbers(path: Path, frame: pd.DataFrame, names: list[str]) -> np.ndarray:
-    try:
-        values = frame[names].to_numpy(float)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: {', '.join(names)}: expected numbers") from error
-    if not np.isfinite(values).all():
-        raise UserError(f"{path}: {', '.join(names)}: values that are not finite")
-    return values

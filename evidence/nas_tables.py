@@ -7,7 +7,7 @@ three nodes, whose six edges 0→1 | 0→2 1→2 | 0→3 1→3 2→3 are those o
 import functools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,16 +178,20 @@ def read(path: Path, layout: str) -> Table:
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout {layout!r}{did_you_mean(layout, LAYOUTS)}")
     frame = store.read_foreign_table(path).to_pandas()
-    columns = _columns(path, LAYOUTS[layout], list(frame))
+    columns = columns_of(path, LAYOUTS[layout], list(frame))
     rows = _rows(path, layout, frame["arch"])
     seen, final = (
-        _matrix(path, frame, names, rows) for names in zip(*columns.values(), strict=True)
+        matrix(path, frame, names, rows) for names in zip(*columns.values(), strict=True)
     )
     return Table(layout, tuple(columns), seen, final)
 
 
-def _columns(path: Path, layout: Layout, names: list[str]) -> dict[str, tuple[str, str]]:
-    """task → its (seen, final) columns."""
+def columns_of(path: Path, layout: Layout, names: list[str]) -> dict[str, tuple[str, str]]:
+    """task → its (seen, final) columns.
+
+    Raises:
+        UserError: none, a missing one, or two of one task.
+    """
     found: dict[str, tuple[str, str]] = {}
     for name in names:
         if match := layout.final.fullmatch(name):
@@ -221,10 +225,12 @@ def _rows(path: Path, layout: str, archs: pd.Series) -> np.ndarray:
     return rows
 
 
-def _matrix(
-    path: Path, frame: pd.DataFrame, names: tuple[str, ...], rows: np.ndarray
-) -> np.ndarray:
-    """Columns of numbers [architecture, task], the architectures in the order of the space."""
+def matrix(path: Path, frame: pd.DataFrame, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    """Columns of numbers [architecture, column], each line in the place that ``rows`` gives it.
+
+    Raises:
+        UserError: values that are not finite numbers or all equal.
+    """
     values = np.empty((len(rows), len(names)))
     for column, name in enumerate(names):
         numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(float)

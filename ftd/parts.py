@@ -31,7 +31,7 @@ Factory = Callable[..., Any] | str
 Entry = TypeVar("Entry")
 
 SOURCES = ("nearest", "farthest", "random", "heaviest")
-TAKEN = ("architecture", "candidates")
+TAKEN = ("genotype", "candidates")
 """Which learned tasks a search method may start from, and by what of theirs."""
 _ROOMS = ("ftd.tasks", "ftd.models", "ftd.measures", "ftd.measures.catalogue", "ftd.search")
 """Packages that register the parts that are always there."""
@@ -82,7 +82,7 @@ class Searcher:
         settings, section: its own keys (``None``: none), and where; methods may share a section.
         source: the learned tasks that it starts from: ``select.nearest`` ``nearest``, ``farthest``
             or ``random`` ones, or the ``select.sources`` ``heaviest``; ``None``: none.
-        takes: their ``architecture``, which restricts its space, or their ``candidates``.
+        takes: their ``genotype``, which restricts its space, or their ``candidates``.
         restriction: how, if not as ``search.restriction`` says.
         unused: common keys of ``search`` that it does not use.
         options: further arguments of ``search``: what tells variants of a method apart.
@@ -95,7 +95,7 @@ class Searcher:
     settings: "type[BaseModel] | None" = None
     section: str | None = None
     source: str | None = None
-    takes: str = "architecture"
+    takes: str = "genotype"
     restriction: str | None = None
     unused: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)

@@ -307,7 +307,7 @@ def donors_of(wildcards):
 
 def donors(wildcards):
     """Their architectures or candidates, whichever the method takes."""
-    pattern = getattr(at, search_stage.taken_by(wildcards.method))
+    pattern = getattr(at, configuration.method_of(wildcards.method).takes)
     return [
         pattern.format(method=LIBRARY, task=source, seed=wildcards.seed)
         for source in donors_of(wildcards)

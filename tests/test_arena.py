@@ -85,9 +85,9 @@ def test_codes_of_several_lengths_have_neighbours_with_a_layer_more_less_or_move
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"arch": "64-41414-9"}, "no architecture"),
-        ({"one_valid_top1": np.nan}, "not finite"),
-        ({"one_valid_top1": "much"}, "expected numbers"),
+        ({"arch": "64-41414-9_00_000"}, "no architecture"),
+        ({"one_valid_top1": np.nan}, "not a finite number"),
+        ({"one_valid_top1": "much"}, "not a finite number"),
     ],
 )
 def test_tables_that_cannot_be_used_are_refused(change, said, tmp_path):
@@ -102,6 +102,21 @@ def test_two_tasks_or_an_unknown_kind_are_refused(file, tmp_path):
         arena_cells.read(tmp_path / "t.parquet", "micro")
     with pytest.raises(UserError, match="did you mean 'micro'"):
         arena_cells.read(file, "mikro")
+
+
+@pytest.mark.parametrize(
+    ("kind", "arch", "code"),
+    [
+        ("macro", "64-111423-basic", "111423"),
+        (
+            "nas-bench-201",
+            "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|",
+            "304102",
+        ),
+    ],
+)
+def test_architectures_of_other_tables_have_codes(kind, arch, code, tmp_path):
+    assert arena_cells._code(tmp_path, arena_cells.KINDS[kind], arch) == code
 
 
 def test_no_way_tries_an_architecture_twice(cells):

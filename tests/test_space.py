@@ -46,6 +46,31 @@ def test_size_counts_distinct_genotypes(space, size):
     assert space.size_log10 == pytest.approx(math.log10(size))
 
 
+@pytest.mark.parametrize("space", EVERYTHING)
+def test_neighbours_differ_in_one_edge_or_in_the_skeleton_alone(space):
+    def is_near(one, other):
+        if one.skeleton == other.skeleton:
+            return edges_changed(one, other) == 1
+        return one.nodes == other.nodes
+
+    for genotype in EVERYTHING[space][::37]:
+        wanted = [one for one in EVERYTHING[space] if is_near(one, genotype)]
+        found = space.neighbours(genotype)
+        assert set(found) == set(wanted) and len(found) == len(wanted)
+
+
+def test_a_cell_on_another_skeleton_is_a_neighbour_and_none_is_outside_the_space():
+    wide = Skeleton.usual(3, 1, 4)
+    space = Space(SMALL.operations, (SMALL.skeletons[0], wide))
+    genotype = next(iter(space))
+    near = space.neighbours(genotype)
+    assert [one.nodes for one in near if one.skeleton == wide] == [genotype.nodes]
+    assert len(near) == 2 * 2 + 1  # two edges, each two other operations
+    ball = restrict(space, [genotype], radius=1)
+    other = near[0]
+    assert set(ball.neighbours(other)) == {one for one in ball if edges_changed(one, other) == 1}
+
+
 def test_sizes_of_large_spaces():
     assert Space.full(SpaceSettings()).size == 10**12  # six edges in each of two cells
     darts = SpaceSettings(operations=list(DARTS_OPERATIONS[:8]), nodes=[4], feeds=2, fan_in=2)

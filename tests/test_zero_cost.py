@@ -14,8 +14,11 @@ from ftd.models import cells
 from ftd.models.macs import forward_macs
 from ftd.parts import SEARCHERS, resolve
 from ftd.runtime.seeds import seed_of
+from ftd.search.ledger import Ledger
 from ftd.search.space import Space
-from ftd.search.zero_cost import scores
+from ftd.search.zero_cost import scores, untrained
+from ftd.store import resume
+from ftd.store.resume import Resume
 from ftd.tasks.targets.classes import Classes
 
 METHODS = ["synflow", "jacobian-covariance", "zen", "parameters", "macs"]
@@ -115,3 +118,28 @@ def test_the_highest_score_is_found_and_nothing_is_trained(method):
         assert list(found.values()) == [sum(p.numel() for p in net.parameters()) for net in built]
     again = resolve(kind.search)(space, data, settings, 3, **kind.options)
     assert again.genotype == result.genotype
+
+
+def test_a_killed_search_resumes_with_the_same_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0)
+    kind, space = SEARCHERS.get("jacobian-covariance"), Space.full(FAST.space)
+    settings = SearchSettings(own=kind.settings(candidates=7, images=8))
+
+    def run(ledger):
+        return untrained.search(space, ToyData(), settings, 3, ledger=ledger, **kind.options)
+
+    whole, build, built = run(Ledger()), untrained.build, []
+
+    def dying(*arguments, **more):
+        built.append(1)
+        if len(built) == 4:
+            raise KeyboardInterrupt
+        return build(*arguments, **more)
+
+    monkeypatch.setattr(untrained, "build", dying)
+    state = tmp_path / "zero.resume"
+    with pytest.raises(KeyboardInterrupt):
+        run(Ledger(resume=Resume(state, {})))
+    again = run(Ledger(resume=Resume(state, {})))
+    assert len(built) == 4 + 4  # three are not scored again
+    assert again.candidates == whole.candidates and again.macs == whole.macs

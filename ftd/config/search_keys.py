@@ -99,7 +99,7 @@ class Search(SearchCommon):
         kind = method_of(method)
         if kind is HAND_DESIGNED:
             return {}
-        restricts = kind.source and kind.takes == "architecture" and kind.restriction is None
+        restricts = kind.source and kind.takes == "genotype" and kind.restriction is None
         unused = {*kind.unused} | (set() if restricts else {"restriction", "radius"})
         found = self.model_dump(mode="json", include=_COMMON - unused)
         if kind.section:

@@ -16,7 +16,7 @@ def trace(traces: dict[str, pd.DataFrame], out: Path) -> None:
     """Losses of searches, and what they choose by, one row of panels a search.
 
     At right: FUSE's candidate weights softmax(α), TE-NAS' condition numbers, or the accuracy on
-    ``val`` of what other methods measure.
+    ``val`` of what other methods measure, or their score, if that has another range.
 
     Args:
         traces: by task: a row a step, columns ``step``, ``phase``, ``loss``, ``score``, and the
@@ -51,6 +51,9 @@ def _chosen_by(axes: "Axes", rows: pd.DataFrame) -> None:
         axes.set_ylabel("κ of the supernet")
     else:
         axes.plot(rows["step"], rows["score"], ".", ms=3)
+        if not rows["score"].dropna().between(0, 1).all():  # as of untrained networks
+            axes.set_ylabel("score")
+            return
         axes.set_ylabel("accuracy on val")
         axes.set_ylim(0, 1)
 

@@ -1,7 +1,7 @@
 """A search's accounts: what it evaluated and when, by one counter for all methods."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,8 +41,9 @@ class Candidate:
     """An architecture that a search compared with others.
 
     Attributes:
-        score: the task's own on ``val`` (of classes, accuracy), the larger the better.
-        epochs: passes over the search's ``train`` before it was scored.
+        score: the task's own on ``val`` (of classes, accuracy); of an untrained network, the
+            search's. The larger the better.
+        epochs: passes over the search's ``train`` before it was scored; 0: untrained.
         shared: whether its weights were other architectures' too; scores compare with such alone.
     """
 
@@ -53,7 +54,7 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self) | {"genotype": self.genotype.to_json()}
+        return vars(self) | {"genotype": self.genotype.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Candidate":

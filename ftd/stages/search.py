@@ -66,11 +66,6 @@ def sources(
     return selected[task][kind.source]
 
 
-def taken_by(method: str) -> str:
-    """What a method takes of its donors' searches, by its name in ``LAYOUT``."""
-    return "candidates" if method_of(method).takes == "candidates" else "genotype"
-
-
 def run(
     experiment: Experiment,
     *,
@@ -141,17 +136,17 @@ def _taken(
     experiment: Experiment, method: str, donors: Mapping[str, float], seed: int
 ) -> dict[str, Any]:
     """What a search takes over from its donors, as facts: architectures, or tables and weights."""
-    if donors and method_of(method).source is None:
+    kind = method_of(method)
+    if donors and kind.source is None:
         raise UserError(f"method {method} takes no learned tasks: it searches the full space")
-    artifact = getattr(LAYOUT, taken_by(method))
-    paths = [experiment.input(artifact, method=LIBRARY, task=donor, seed=seed) for donor in donors]
-    if artifact is LAYOUT.genotype:
+    place = {"method": LIBRARY, "seed": seed}
+    paths = [experiment.input(getattr(LAYOUT, kind.takes), task=donor, **place) for donor in donors]
+    if kind.takes == "genotype":
         return {"donor_genotypes": [read_architecture(path)["genotype"] for path in paths]}
     total = sum(donors.values())
     weights = [weight / total if total else 1 / len(donors) for weight in donors.values()]
-    tables = [store.read_table(path, stage="search") for path in paths]
     return {
-        "donor_candidates": [store.table_facts(table)["sha256"] for table in tables],
+        "donor_candidates": [store.table_checksum(path) for path in paths],
         "donor_weights": [round(weight, 6) for weight in weights],
     }
 

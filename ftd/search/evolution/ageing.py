@@ -14,6 +14,7 @@ from ftd.models.genotype import Genotype
 from ftd.runtime.progress import progress
 from ftd.runtime.seeds import seed_of
 from ftd.search import trials
+from ftd.search.evolution import Evolution
 from ftd.search.ledger import Ledger, SearchResult, Start
 from ftd.search.space import Space
 from ftd.tasks.data import TaskData
@@ -52,7 +53,7 @@ def search(
     return ledger.result(best.genotype, trials=len(ledger.candidates))
 
 
-def _child(space: Space, ledger: Ledger, rules, rng: random.Random) -> Genotype:
+def _child(space: Space, ledger: Ledger, rules: Evolution, rng: random.Random) -> Genotype:
     """Of the best of a tournament among the youngest."""
     population = list(ledger.candidates.values())[-rules.population :]
     entrants = rng.sample(population, min(rules.tournament, len(population)))

@@ -13,7 +13,6 @@ statistics lag behind the weights, and α would choose by how much.
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,21 +179,21 @@ def _generation(
         if ledger.exhausted or (alternation and (race.weights - before).abs().max() < CONVERGED):
             break
     epochs = settings.own.weight_epochs * (alternation + 1)
-    return _winner(race, outputs, data.target.scores, targets, epochs, number, ledger)
+    return _winner(race, outputs, targets, data.target, epochs, number, ledger)
 
 
 def _winner(
     race: _Race,
     outputs: torch.Tensor,
-    scores_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     targets: torch.Tensor,
+    target: Target,
     epochs: int,
     number: int,
     ledger: Ledger,
 ) -> int:
     """The position of the candidate with the largest α; all of them are compared in the ledger."""
     weights = race.weights.tolist()
-    scores = [float(scores_of(each, targets).double().mean()) for each in outputs]
+    scores = [float(target.scores(each, targets).double().mean()) for each in outputs]
     for genotype, score in zip(race.genotypes, scores, strict=True):
         ledger.compare(Candidate(genotype, score, epochs))
     winner = weights.index(max(weights))

@@ -48,9 +48,9 @@ def search(
     """
     ledger, rules, shape = ledger or Ledger(), settings.own, data.task.image_shape
     generator = torch.Generator().manual_seed(seed_of("batches", seed))
+    images, _ = next(data.batches("train", rules.images, generator))
     done = ledger.load({}, {}, generator).get("scored", 0)
     drawn = space.sample(rules.candidates, random.Random(seed_of("candidates", seed)))
-    images, _ = next(data.batches("train", rules.images, generator))
     for number in progress(range(done, len(drawn)), ledger.what):
         if ledger.exhausted and number:
             break
