@@ -199,6 +199,30 @@ def test_the_distance_of_two_dense_tasks_is_that_of_their_bodies():
     assert contributions(sides[0], sides[0], NORMALS.pad, "x") == {"body.0": 0}
 
 
+@pytest.mark.parametrize(("own", "other"), [(NORMALS, DEPTH), (DEPTH, NORMALS)])
+def test_a_head_of_other_channels_answers_with_its_first_ones_and_zeros(own, other):
+    """A network of three maps on a target of one, and the other way round, by plain autograd."""
+    images, targets = batch(other)
+    model = small(own).eval()
+    found = aligned_information(
+        model, [(images, targets)], other.align(model, (), "index"),
+        loss=other.loss, labels_of=other.labels_of, estimator="empirical",
+    )  # fmt: skip
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    expected = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    for x, y in zip(images, targets, strict=True):
+        outputs = model(x[None])
+        missing = outputs.new_zeros(1, max(0, other.outputs - outputs.shape[1]), *outputs.shape[2:])
+        loss = other.loss(torch.cat([outputs, missing], 1)[:, : other.outputs], y[None])
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            expected[name] += gradient**2 / len(images)
+    for name, value in expected.items():
+        scale = max(float(value.max()), 1e-12)
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5 * scale)
+    assert expected["body.0.weight"].any()
+
+
 def test_a_network_of_another_kind_of_target_is_refused_by_the_loss():
     model = small(DEPTH)
     with pytest.raises(UserError, match=r"outputs \[B, 3, H, W\] .* got \[1, 1, 8, 8\]"):

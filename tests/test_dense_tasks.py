@@ -333,6 +333,29 @@ def test_tasks_of_all_kinds_stand_in_one_matrix(made, compared):
     assert apart["distance"].nunique() >= 40
 
 
+def test_maps_are_compared_layer_by_layer_over_their_bodies(made, compared, tmp_path):
+    """By the measures whose layers are kept, heads of one channel beside such of three."""
+    maps = {name: own for name, own in RAW["tasks"].items() if name != "scene"}
+    measures = ["fisher", "fisher-layers"]
+    settings = changed(made, tasks=maps, measures=measures).config
+    experiment = Experiment(settings, tmp_path, made.root)
+    for measure in measures:
+        distance.index(experiment, measure=measure, **PLACE)
+        for name in maps:
+            distance.run(experiment, measure=measure, task=name, **PLACE)
+    distance.assemble(experiment)
+    layers = store.read_table(experiment.input(LAYOUT.layers)).to_pandas()
+    assert {*layers["measure"]} == {*measures}
+    assert {*layers["layer"]} == {"body.0", "body.3"}  # all that the small network's body has
+    pairs = store.read_table(experiment.input(LAYOUT.distances)).to_pandas()
+    apart = pairs[pairs["source"] != pairs["target"]]
+    assert len(apart) == 2 * 4 * 3 and (apart["squared_distance"] > 0).all()
+    place = ["measure", "source", "target"]
+    shares = layers.groupby(place)["contribution"].sum()
+    own = apart.set_index(place)["squared_distance"]
+    np.testing.assert_allclose(shares[own.index], own, rtol=1e-6)
+
+
 def test_lists_of_sources_name_derived_files(made):
     beside = made.root / "index" / "x.json"
     for name, derived in (("edges", True), ("depth", False), ("scene", False)):

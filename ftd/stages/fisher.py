@@ -60,7 +60,7 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> None:
     made = decides(experiment, **names)
     about = names | {
         "samples": count,
-        "layers": layers_of(found),
+        "layers": layers_of(data.target.pad(found, found)[0]),  # those that are ever compared
         "probe": facts["sha256"],
         "slice": sliced.facts["sha256"],
         "device": data.device.type,

@@ -171,7 +171,7 @@ class Dense:
     def align(
         self, model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], how: str
     ) -> InOrderOf:
-        """Channel *c* is channel *c*; missing ones are 0, surplus ones go last. ``how`` is nothing.
+        """Channel *c* is channel *c*; missing ones are 0, surplus ones left out. ``how``: unused.
 
         Raises:
             UserError: a network that gives no maps.
@@ -181,7 +181,7 @@ class Dense:
                 "the network's head gives no maps, as those of dense targets do; compare tasks of "
                 "one kind, or by a measure of bodies alone, such as fisher-refit"
             )
-        return InOrderOf(index_order(channels, self.outputs), ())
+        return InOrderOf(index_order(channels, self.outputs)[: self.outputs], ())
 
     def pad(self, first: Entries, second: Entries) -> tuple[Entries, Entries]:
         """Both without their heads, which two tasks do not share."""
