@@ -40,7 +40,8 @@ _INTRODUCTION = """\
 Made by `python -m evidence arena --micro transnas_micro.parquet --macro transnas_macro.parquet
 --nb201 nb201.parquet --out docs --page docs/arena.md`. Tables hold every architecture of a space,
 trained by others on each of several tasks, so that a search is a look-up. Every task is the target
-once, all others are learned tasks. A search tries one architecture after another; what counts is
+once, all others are learned tasks, whose results for all architectures are known (a real library
+knows those that its searches tried). A search tries one architecture after another; what counts is
 the **rank**, among all of the table, of the best one tried so far: 1 is the best of all.
 
 **Nearness** is what a search knows of which learned task is near: `nothing`; `queries`: it tries

@@ -298,7 +298,7 @@ def selection_at(path, modified):
 
 
 def donors_of(wildcards):
-    """The learned tasks that a task's search by a method starts from."""
+    """The learned tasks that a task's search by a method starts from, with their weights."""
     path = checkpoints.selection.get().output.selection
     return search_stage.sources(
         EXPERIMENT, selection_at(str(path), os.stat(path).st_mtime_ns), **wildcards
@@ -312,6 +312,11 @@ def donors(wildcards):
         pattern.format(method=LIBRARY, task=source, seed=wildcards.seed)
         for source in donors_of(wildcards)
     ]
+
+
+def counted(wildcards):
+    """How much each of them counts, as a parameter: a change reruns the search."""
+    return in_order(donors_of(wildcards))
 
 
 def searched(pattern):

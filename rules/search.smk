@@ -19,6 +19,7 @@ rule search:
     params:
         given=given,
         decides=decides(search_stage),
+        counted=counted,
     shell:
         "ftd search {params.given:q} > {log:q} 2>&1"
 

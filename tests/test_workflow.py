@@ -149,6 +149,19 @@ def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
     assert set(planned) == {"trace_figure", "cell_figure", *AFTER_TRAINING}
 
 
+def test_other_weights_of_learned_tasks_rerun_the_searches_that_they_change(finished, tmp_path):
+    """The third task's alone: of one learned task, all weight is its."""
+    workflow = finished.copy(tmp_path / "copy")
+    workflow.configure(tiny(select={"temperature": 0.5}))
+    done = jobs(workflow.run())
+    assert (done["selection"], done["search"], done["training"]) == (1, 1, 1)
+    assert not done.keys() & {"probe", "fisher", "distance"}
+    weights = store.read_json(workflow.results / "selection.json")["three"]["weights"]
+    facts = store.read_json(workflow.results / "search/ftd-nas/three/0/genotype.json")
+    assert dict(zip(facts["donors"], facts["donor_weights"], strict=True)) == weights
+    assert len({*weights.values()}) == 2 and QUIET in workflow.run()
+
+
 def test_a_training_setting_reruns_training_only(finished, tmp_path):
     planned = plan(finished, tmp_path, tiny(train=TINY["train"] | {"epochs": 2}))
     assert planned == {"training": 3, **dict.fromkeys(AFTER_TRAINING, 1)}

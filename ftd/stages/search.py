@@ -42,13 +42,15 @@ def decides(experiment: Experiment, *, method: str, task: str, seed: int | str) 
 
 def sources(
     experiment: Experiment,
-    selected: Mapping[str, Mapping[str, list[str]]],
+    selected: Mapping[str, Mapping[str, Any]],
     *,
     method: str,
     task: str,
     seed: int | str,
-) -> list[str]:
-    """The learned tasks that a task's search by a method starts from.
+) -> dict[str, float]:
+    """The learned tasks that a task's search by a method starts from, with their weights.
+
+    These are the selection's where the method takes their candidates, and otherwise all alike.
 
     Args:
         selected: what ``selection.json`` holds.
@@ -58,12 +60,14 @@ def sources(
     """
     kind = method_of(method)
     if kind.source is None:
-        return []
+        return {}
     if kind.source == "random":
-        return selection.drawn(experiment, task, int(seed))
+        return dict.fromkeys(selection.drawn(experiment, task, int(seed)), 1.0)
     if task not in selected:
         raise UserError(f"the selection has no task {task!r}; run the stage selection again")
-    return selected[task][kind.source]
+    own = selected[task]
+    weights = own["weights"] if kind.takes == "candidates" else None
+    return {source: weights[source] if weights else 1.0 for source in own[kind.source]}
 
 
 def run(
@@ -123,13 +127,11 @@ def run(
 
 
 def _donors(experiment: Experiment, names: Mapping[str, Any]) -> dict[str, float]:
-    """The learned tasks that a search starts from, with the selection's weights."""
+    """The learned tasks that a search starts from, by the selection that is there."""
     selected = {}
     if method_of(names["method"]).source not in (None, "random"):
         selected = store.read_json(experiment.input(LAYOUT.selection))
-    found = sources(experiment, selected, **names)
-    weights = selected.get(names["task"], {}).get("weights") or dict.fromkeys(found, 1.0)
-    return {source: weights[source] for source in found}
+    return sources(experiment, selected, **names)
 
 
 def _taken(
