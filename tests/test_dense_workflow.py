@@ -8,11 +8,9 @@ from conftest import TINY, Workflow, jobs
 from test_dense_tasks import RAW
 from test_frames import parquet
 
-from ftd import config, store
+from ftd import store
 from ftd.layout import LAYOUT
 from ftd.library import recommend, verify
-from ftd.stages import report
-from ftd.stages.experiment import Experiment
 
 EDGES = {"dataset": "frames", "target": "regression", "of": "texture-edges"}
 FAR = {"dataset": "frames", "target": "regression", "of": "euclidean-distance", "unit": "metre"}
@@ -78,14 +76,12 @@ def test_a_lost_derived_file_is_made_again(dense_run, tmp_path):
 
 
 def test_a_new_task_of_a_modality_that_no_task_takes_is_placed(dense_run, tmp_path):
-    """It is derived for it; what is kept is a sound library."""
+    """It is derived for it, by its own file's word; what is kept is a sound library."""
     root = dense_run.copy(tmp_path / "copy").results
-    raw = dense(dense_run.folder.parent)
-    raw["datasets"]["frames"]["derive"].append("euclidean-distance")
-    recorded = config.recorded(root) | {"datasets": raw["datasets"]}
-    report.record(Experiment.of(config.parse(recorded), root))
+    datasets = dense(dense_run.folder.parent)["datasets"]
+    datasets["frames"]["derive"].append("euclidean-distance")
     new = tmp_path / "new.yaml"
-    new.write_text(yaml.safe_dump({"tasks": {"far": FAR}}))
+    new.write_text(yaml.safe_dump({"tasks": {"far": FAR}, "datasets": datasets}))
     for add in (False, True):
         said = recommend.run(root, new, add=add)
         assert {*said.nearest["source"]} == {"depth", "edges", "scene"}

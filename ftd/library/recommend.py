@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ftd import config, store
-from ftd.config import LIBRARY, Config
+from ftd.config import LIBRARY, Config, Dataset
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures.columns import combined, join, read_columns
@@ -257,11 +257,19 @@ def _with_task(settings: dict, new: dict, library: Path, task_file: Path) -> tup
     joined = settings | {key: settings[key] | new[key] for key in ("tasks", "datasets")}
     experiment, before = config.parse(joined, [Path(task_file)]), config.parse(settings)
     for known, data in before.datasets.items():
-        if experiment.datasets[known] != data:
+        if not _is_grown(data, experiment.datasets[known]):
             raise UserError(
                 f"{task_file}: data set {known!r} differs from the library's; rename it"
             )
     return name, experiment
+
+
+def _is_grown(before: Dataset, now: Dataset) -> bool:
+    """Whether a data set is what it was, but for further modalities that are derived of it."""
+    derived = getattr(before, "derive", None)
+    if derived is not None and set(derived) <= set(getattr(now, "derive", ())):
+        now = now.model_copy(update={"derive": derived})
+    return now == before
 
 
 def _decode_and_slice(experiment: Experiment, name: str) -> None:
