@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ftd.config.sections import Recipe
 from ftd.errors import UserError
-from ftd.models.regularization import regularized
+from ftd.models.regularization import Regularization, regularized
 from ftd.runtime.precision import mixed
 from ftd.runtime.progress import progress
 from ftd.store.resume import Resume
@@ -90,25 +90,19 @@ def fit(
     with _seeded(seed, data.device), regularized(model, data, recipe, seed) as extra:
         generator = torch.Generator().manual_seed(seed)
         parameters = [*model.parameters(), *extra.head.parameters()]
-        optimizers = {recipe.optimizer: _optimizer(parameters, learning_rate, recipe)}
-        (optimizer,) = optimizers.values()
+        optimizer = _optimizer(parameters, learning_rate, recipe)
+        optimizers = {recipe.optimizer: optimizer}
         mean = AveragedModel(model) if average else None
         models = {"model": model, "auxiliary": extra.head} | ({"mean": mean} if mean else {})
         losses = resume.load(models, optimizers, generator).get("losses", [])
         if mean:
             _join_second_half(mean, model, optimizer, losses, epochs)
-
-        def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            images, targets = augmented(images, targets, data.target, recipe, generator)
-            with mixed(data.device):
-                return extra.loss(model(images), targets)
-
+        loss_of = _loss_of(model, data, recipe, extra, generator)
         for epoch in progress(range(len(losses), epochs), what):
             if anneal:
                 optimizer.param_groups[0]["lr"] = half_cosine(learning_rate, epoch, epochs)
             extra.rate = recipe.drop_path * epoch / epochs
             model.train()
-            extra.head.train()
             losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
             if stop_at is not None and accuracy(model, data, "val") >= stop_at:
                 break
@@ -121,6 +115,21 @@ def fit(
     return losses
 
 
+def _loss_of(
+    model: nn.Module,
+    data: TaskData,
+    recipe: Recipe,
+    extra: Regularization,
+    generator: torch.Generator,
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        images, targets = augmented(images, targets, data.target, recipe, generator)
+        with mixed(data.device):
+            return extra.loss(model(images), targets)
+
+    return loss_of
+
+
 def _optimizer(
     parameters: list[nn.Parameter], learning_rate: float, recipe: Recipe
 ) -> torch.optim.Optimizer:
@@ -129,8 +138,12 @@ def _optimizer(
         made = torch.optim.SGD(parameters, learning_rate, momentum=recipe.momentum, **decay)
     else:
         made = torch.optim.Adam(parameters, learning_rate, **decay)
+
+    def clip(*_) -> None:
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+
     if recipe.clip is not None:
-        made.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, recipe.clip))
+        made.register_step_pre_hook(clip)
     return made
 
 
