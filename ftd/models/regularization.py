@@ -90,17 +90,17 @@ def auxiliary_head(
     """A head on the output of the cell at a position, with weights drawn from ``seed``.
 
     DARTS': 5×5 means, a 1×1 and a 2×2 convolution, the target's head; where the map is smaller
-    than that, the means are left out, and the second convolution is 1×1. Of targets that are maps
-    themselves it is the target's head alone.
+    than that, the means are left out, and the second convolution is 1×1. Of targets whose outputs
+    are no vectors [B, outputs], it is the target's head alone.
 
     Args:
         size: of the images, (height, width).
     """
     width, *sides = model.maps[position]
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed_of("auxiliary", seed))
-        if model.head.eval()(torch.zeros(1, *model.maps[-1], device=device)).dim() > 2:
+    about_maps = _is_about_maps(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of("auxiliary", seed))  # the CPU's alone
+        if about_maps:
             return target.head((width, *sides), size)
         pool = []
         if min(sides) >= _POOL:
@@ -116,3 +116,11 @@ def auxiliary_head(
             *(nn.Conv2d(narrow, wide, kernel, bias=False), nn.BatchNorm2d(wide), nn.ReLU()),
             target.head((wide, *sides), size),
         ).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def _is_about_maps(model: Stack) -> bool:
+    """Whether its outputs are no vectors, as those of dense targets."""
+    device = next(model.parameters()).device
+    outputs = model.head.eval()(torch.zeros(1, *model.maps[-1], device=device))
+    return not (isinstance(outputs, torch.Tensor) and outputs.dim() == 2)

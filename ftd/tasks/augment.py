@@ -49,8 +49,7 @@ def _mirrored_and_shifted(
         flipped = torch.rand(count, generator=generator) < 0.5
     places = []
     for side in sides:
-        most = recipe.crop
-        shifts = torch.randint(-most, most + 1, (count, 1), generator=generator)
+        shifts = torch.randint(-recipe.crop, recipe.crop + 1, (count, 1), generator=generator)
         places.append(torch.arange(side) + shifts)
     places[1] = torch.where(flipped[:, None], sides[1] - 1 - places[1], places[1])
     rows, columns = (place.to(images.device) for place in places)
