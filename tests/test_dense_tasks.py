@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import os
 import re
 import shutil
@@ -14,13 +15,18 @@ from PIL import Image
 from test_frames import parquet
 
 from ftd import config, store
+from ftd.config import Recipe
 from ftd.drawing import examples
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.library import leftovers, verify
+from ftd.models.cells import build
+from ftd.models.fitting import accuracy, fit
+from ftd.models.genotype import Genotype, Skeleton
 from ftd.stages import dataset, derive, distance, figures, fisher, probe, report, task, transfer
 from ftd.stages.experiment import Experiment
 from ftd.stages.sides import Things
+from ftd.store.resume import Resume
 from ftd.tasks import dense_slices
 from ftd.tasks.augment import augmented
 from ftd.tasks.data import TaskData
@@ -62,6 +68,7 @@ RAW = {
     "transfer": {"shots": [6], "head": {"steps": 2}, "whole": {"steps": 2}},
 }
 PLACE = {"network": "small-cnn", "trial": 0}
+AUGMENT = Recipe(flip=True, crop=2)
 
 
 @pytest.fixture(scope="module")
@@ -285,25 +292,53 @@ def test_mirrored_and_shifted_images_keep_their_targets():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 9, (64, 16, 16))
     images = labels[:, None].float().expand(-1, 3, -1, -1) + 1
-    moved, found = augmented(images, labels, Dense(PixelClasses(9)), generator)
+    moved, found = augmented(images, labels, Dense(PixelClasses(9)), AUGMENT, generator)
     seen = found >= 0
     assert (moved[:, 0].round().long()[seen] - 1 == found[seen]).all() and seen.float().mean() > 0.7
     assert (moved[:, 0][~seen] == 0).all()
     flat = torch.arange(16).expand(64, 16, 16)
-    across = augmented(flat[:, None].float(), flat, Dense(PixelClasses(16)), generator)[1]
+    across = augmented(flat[:, None].float(), flat, Dense(PixelClasses(16)), AUGMENT, generator)[1]
     steps = (across[:, 8, 9] - across[:, 8, 8]).tolist()
     assert {*steps} == {1, -1}
     vectors = torch.zeros(64, 3, 16, 16)
     vectors[:, 0], vectors[:, 1] = 1, 2
-    turned = augmented(flat[:, None].float(), vectors, Dense(UnitVectors()), generator)[1]
+    turned = augmented(flat[:, None].float(), vectors, Dense(UnitVectors()), AUGMENT, generator)[1]
     assert {*turned[:, 0, 8, 8].tolist()} == {1, -1} and (turned[:, 1, 8, 8] == 2).all()
 
 
 def test_targets_that_are_no_maps_are_not_shifted():
     """Also where a batch has as many images, and an image as many values, as it has rows."""
     kind, values = SimpleNamespace(mirrored=lambda targets: targets), torch.rand(8, 8)
-    found = augmented(torch.rand(8, 3, 8, 8), values, kind, torch.Generator().manual_seed(0))[1]
+    found = augmented(
+        torch.rand(8, 3, 8, 8), values, kind, AUGMENT, torch.Generator().manual_seed(0)
+    )[1]
     assert torch.equal(found, values)
+
+
+def test_what_is_cut_out_of_an_image_keeps_its_target():
+    images, labels = torch.rand(4, 3, 8, 8) + 1, torch.randint(0, 9, (4, 8, 8))
+    generator = torch.Generator().manual_seed(0)
+    found = augmented(images, labels, Dense(PixelClasses(9)), Recipe(cutout=4), generator)
+    assert (found[0] == 0).any() and torch.equal(found[1], labels)
+
+
+@pytest.mark.parametrize("name", ["normal", "objects"])
+def test_cells_are_trained_on_a_dense_task_with_all_options(made, name):
+    sliced = task.read(made, task=name)
+    data = task.data_of(made, sliced, {"train": None, "val": None})
+    cell = ((("sep_conv_3x3", 0),),)
+    genotype = Genotype(Skeleton.usual(4, 1, 4), cell, cell)
+    keys = {"image_shape": sliced.image_shape, "target": data.target, "seed": 0}
+    trained = {}
+    for auxiliary in (0.0, 0.4):
+        recipe = Recipe(flip=True, crop=1, cutout=2, drop_path=0.2, auxiliary=auxiliary)
+        model = build(genotype, **keys).to(data.device)
+        about = {"learning_rate": 1e-3, "seed": 0, "what": "", "resume": Resume(None, {})}
+        losses = fit(model, data, epochs=2, batch_size=8, recipe=recipe, **about)
+        assert all(math.isfinite(loss) for loss in losses)
+        trained[auxiliary] = model.stem[0].weight.detach()
+        assert 0 <= accuracy(model, data, "val") <= 1
+    assert not torch.equal(*trained.values())
 
 
 # Comparing --------------------------------------------------------------------------------------

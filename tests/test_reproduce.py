@@ -241,6 +241,7 @@ OVERLAYS = sorted(
     path.stem
     for path in (ROOT / "config" / "overlays").glob("*-*.yaml")
     if not path.stem.endswith("-architectures")  # over those of config/transfer
+    and path.stem != "darts-evaluation"  # over CIFAR-10's
 )
 
 

@@ -15,7 +15,7 @@ from ftd.config.search_keys import (
     SpaceSettings,
     method_of,
 )
-from ftd.config.sections import Distance, Fisher, Probe, Select, Train
+from ftd.config.sections import Distance, Fisher, Probe, Recipe, Select, Train
 from ftd.config.sources import load, merged, of_workflow, parse, read, recorded
 from ftd.config.task_keys import Task
 from ftd.config.whole import Config
@@ -31,6 +31,7 @@ __all__ = [
     "Image",
     "Parts",
     "Probe",
+    "Recipe",
     "Search",
     "SearchSettings",
     "Section",

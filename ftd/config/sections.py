@@ -101,10 +101,57 @@ class Select(Section):
         return "inf" if value == math.inf else value  # JSON has no such number
 
 
-class Train(Section):
-    """Final training of a found architecture from scratch, on at most ``samples`` of ``train``."""
+class Recipe(Section):
+    """How a network is trained, besides for how long.
+
+    The published evaluation of DARTS (Liu et al. 2019) has all of it. ``momentum`` is SGD's;
+    ``weight_decay`` adds so much of the weights to their gradient, ``clip`` is the largest norm of
+    all gradients together. ``flip`` mirrors images in one case of two, ``crop`` shifts them by up
+    to so many pixels, ``cutout`` blots out a square of so many pixels' side. Of found
+    architectures alone: ``auxiliary`` is the weight of the loss of a second head at two thirds of
+    the depth, ``drop_path`` the probability that a path is dropped, which grows from 0.
+    """
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0, ge=0)
+    clip: float | None = Field(None, gt=0)
+    flip: bool = False
+    crop: int = Field(0, ge=0)
+    cutout: int = Field(0, ge=0)
+    auxiliary: float = Field(0, ge=0)
+    drop_path: float = Field(0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _momentum_of_sgd(self) -> "Recipe":
+        if self.optimizer != "sgd" and "momentum" in self.model_fields_set:
+            raise ValueError("momentum is SGD's; set optimizer to sgd, or leave it out")
+        return self
+
+
+class Train(Recipe):
+    """Final training from scratch, on at most ``samples`` of ``train``, of an architecture.
+
+    It has as many ``cells`` and ``channels`` as it was searched with, if no others are given;
+    ``with_val``: the images of ``val`` are trained on, too.
+    """
 
     samples: int | None = Field(None, ge=1)
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
+    cells: int | None = Field(None, ge=3)
+    channels: int | None = Field(None, ge=1)
+    with_val: bool = False
+
+    def of_a_whole_network(self) -> "Train":
+        """What of it there is for a network that has no cells."""
+        of_cells = ("cells", "channels", "auxiliary", "drop_path")
+        return self.model_copy(update={k: Train.model_fields[k].default for k in of_cells})
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, handler) -> dict:
+        """Trainings without the newer keys are what they were before there were any."""
+        always, fields = ("samples", "epochs", "batch_size", "learning_rate"), Train.model_fields
+        found = handler(self)
+        return {k: v for k, v in found.items() if k in always or v != fields[k].default}

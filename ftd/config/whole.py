@@ -116,6 +116,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _augmented(self) -> "Config":
+        for key in ("crop", "cutout"):
+            if (pixels := getattr(self.train, key)) >= self.image.size:
+                raise ValueError(
+                    f"train.{key}: {pixels} pixels, but the side of images has {self.image.size}; "
+                    "expected fewer"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _figures(self) -> "Config":
         names = [f"{measure}-{network}" for measure in self.measures for network in self.networks]
         twice = [name for name in names if names.count(name) > 1]

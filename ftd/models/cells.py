@@ -73,6 +73,9 @@ class Stack(nn.Module):
     Args:
         image_shape: of the images, (channels, height, width).
         cell_of: (kind, widths of the inputs, channels, whether the older input is larger) → cell.
+
+    Attributes:
+        maps: shapes of the cells' outputs for an image, (channels, height, width).
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Stack(nn.Module):
             nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0])
         )
         self.cells = nn.ModuleList()
+        self.maps: list[tuple[int, int, int]] = []
         halved = False
         for position in range(skeleton.cells):
             kind = "reduction" if position in skeleton.reductions else "normal"
@@ -99,7 +103,8 @@ class Stack(nn.Module):
             widths = [*widths[1:], skeleton.nodes * c]
             halved = kind == "reduction"
             map_size = [-(-side // 2) for side in map_size] if halved else map_size
-        self.head = target.head((widths[-1], *map_size), tuple(size))
+            self.maps.append((widths[-1], *map_size))
+        self.head = target.head(self.maps[-1], tuple(size))
         # An image of one channel does not say in which order its pixels lie; the weights do. Small
         # maps and depthwise convolutions are a quarter faster so on a CPU.
         self.to(memory_format=torch.channels_last)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from ftd.config.sections import Recipe
 from ftd.errors import UserError
+from ftd.models.regularization import Regularization, regularized
 from ftd.runtime.precision import mixed
 from ftd.runtime.progress import progress
 from ftd.store.resume import Resume
@@ -16,6 +18,7 @@ from ftd.tasks.augment import augmented
 from ftd.tasks.data import TaskData
 
 EVAL_BATCH = 512
+_ADAM = Recipe()
 
 
 def train_epoch(
@@ -65,53 +68,83 @@ def fit(
     anneal: bool = False,
     stop_at: float | None = None,
     average: bool = False,
-    augment: bool = False,
+    recipe: Recipe = _ADAM,
 ) -> list[float]:
-    """Train with Adam by the target's loss (bf16 on a GPU); returns each epoch's mean loss.
+    """Train by the target's loss (bf16 on a GPU); returns each epoch's mean loss.
 
     Args:
-        seed: of the order of the images.
+        seed: of the order of the images, and of all else that is drawn.
         what: named in errors and progress, e.g. "probe zero, trial 0".
         resume: where the state is kept between epochs, and taken up again.
         anneal: let the learning rate fall to zero along a half cosine.
         stop_at: stop after the first epoch with this accuracy on ``val``.
         average: end with the mean of the weights over all steps of the second half of the epochs
             (and batch norms measured anew), as the consistency theorem of Le et al. assumes.
-        augment: mirror and shift images at random, see ``ftd.tasks.augment``.
+        recipe: Adam on images as they are, if no other is given. ``auxiliary`` (its loss is part
+            of those that are returned) and ``drop_path`` are for stacks of cells alone.
 
     Raises:
         UserError: a loss, a final weight or a batch norm's statistic is not finite, or the network
             cannot train on a batch of one image.
     """
-    with _seeded(seed, data.device):
+    with _seeded(seed, data.device), regularized(model, data, recipe, seed) as extra:
         generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+        parameters = [*model.parameters(), *extra.head.parameters()]
+        optimizer = _optimizer(parameters, learning_rate, recipe)
+        optimizers = {recipe.optimizer: optimizer}
         mean = AveragedModel(model) if average else None
-        models = {"model": model} | ({"mean": mean} if mean else {})
-        losses = resume.load(models, {"adam": optimizer}, generator).get("losses", [])
+        models = {"model": model, "auxiliary": extra.head} | ({"mean": mean} if mean else {})
+        losses = resume.load(models, optimizers, generator).get("losses", [])
         if mean:
             _join_second_half(mean, model, optimizer, losses, epochs)
-
-        def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            if augment:
-                images, targets = augmented(images, targets, data.target, generator)
-            with mixed(data.device):
-                return data.target.loss(model(images), targets)
-
+        loss_of = _loss_of(model, data, recipe, extra, generator)
         for epoch in progress(range(len(losses), epochs), what):
             if anneal:
                 optimizer.param_groups[0]["lr"] = half_cosine(learning_rate, epoch, epochs)
+            extra.rate = recipe.drop_path * epoch / epochs
             model.train()
             losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
             if stop_at is not None and accuracy(model, data, "val") >= stop_at:
                 break
-            resume.keep(models, {"adam": optimizer}, generator, {"losses": losses})
+            resume.keep(models, optimizers, generator, {"losses": losses})
         if mean:
             model.load_state_dict(mean.module.state_dict())
             update_bn(data.batches("train", batch_size, generator), model)
     _expect_finite(model, what)
     model.eval()
     return losses
+
+
+def _loss_of(
+    model: nn.Module,
+    data: TaskData,
+    recipe: Recipe,
+    extra: Regularization,
+    generator: torch.Generator,
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        images, targets = augmented(images, targets, data.target, recipe, generator)
+        with mixed(data.device):
+            return extra.loss(model(images), targets)
+
+    return loss_of
+
+
+def _optimizer(
+    parameters: list[nn.Parameter], learning_rate: float, recipe: Recipe
+) -> torch.optim.Optimizer:
+    decay = {"weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        made = torch.optim.SGD(parameters, learning_rate, momentum=recipe.momentum, **decay)
+    else:
+        made = torch.optim.Adam(parameters, learning_rate, **decay)
+
+    def clip(*_) -> None:
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+
+    if recipe.clip is not None:
+        made.register_step_pre_hook(clip)
+    return made
 
 
 def _expect_finite(model: nn.Module, what: str) -> None:

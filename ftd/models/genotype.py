@@ -8,7 +8,7 @@ reduction cell, each node's (operation, input) pairs.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ftd import store
@@ -42,6 +42,19 @@ class Skeleton:
     def usual(cls, cells: int, nodes: int, channels: int, **more: Any) -> "Skeleton":
         """With reductions after a third and two thirds of the cells, as in DARTS."""
         return cls(cells, nodes, channels, (cells // 3, 2 * cells // 3), **more)
+
+    def scaled(self, cells: int | None = None, channels: int | None = None) -> "Skeleton":
+        """With another depth and width; its reductions are spread evenly over the cells."""
+        reductions = self.reductions
+        if cells is not None:
+            parts = len(reductions) + 1
+            reductions = tuple(part * cells // parts for part in range(1, parts))
+        return replace(
+            self,
+            cells=cells or self.cells,
+            channels=channels or self.channels,
+            reductions=reductions,
+        )
 
     @property
     def kinds(self) -> tuple[str, ...]:

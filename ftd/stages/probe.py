@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftd import store
-from ftd.config import Probe
+from ftd.config import Probe, Recipe
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.runtime.progress import log
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ftd.tasks.slices import Slice
 
 VERSION = 4
+_SHIFT = 8  # augmented images are shifted by at most an eighth of their side
 
 
 def decides(experiment: Experiment, *, network: str, trial: int | str, task: str) -> dict[str, Any]:
@@ -138,6 +139,9 @@ def _train(
     """Train the probe; returns what it took."""
     from ftd.models.fitting import fit  # torch, as in run
 
+    recipe = Recipe()
+    if settings.augment:
+        recipe = Recipe(flip=True, crop=data.task.image_shape[1] // _SHIFT)
     began = time.monotonic()
     losses = fit(
         model,
@@ -150,7 +154,7 @@ def _train(
         resume=resume,
         stop_at=1 - settings.epsilon if settings.stop_early else None,
         average=settings.average,
-        augment=settings.augment,
+        recipe=recipe,
     )
     seconds = time.monotonic() - began
     return {"train_loss": losses[-1], "epochs": len(losses), "seconds": seconds}

@@ -1,6 +1,6 @@
 """Stage *search*: an architecture for a task, from its nearest learned task's space or from all."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -260,11 +260,13 @@ def _check_genotype(path: Path, names: Mapping[str, str], library: Library) -> I
         yield from same_genotype(library.path(LAYOUT.genotype, task=donor, **same), genotype)
 
 
-def same_genotype(source: Path, genotype: dict) -> list[str]:
-    """A recorded genotype beside that of the file that is there."""
+def same_genotype(
+    source: Path, genotype: dict, as_used: Callable[[dict], dict] = lambda found: found
+) -> list[str]:
+    """A recorded genotype beside that of the file that is there, as it was used."""
     if not source.exists():
         return [f"made from {source}, which is not there; run snakemake {source}"]
-    same = store.read_json(source)["genotype"] == genotype
+    same = as_used(store.read_json(source)["genotype"]) == genotype
     return [] if same else [f"made from another genotype than {source}; {AGAIN}"]
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ftd.store.resume import Resume
+    from ftd.tasks.data import TaskData
+    from ftd.tasks.slices import Slice
     from ftd.tasks.targets import Target
 
 VERSION = 6
@@ -37,19 +40,26 @@ def decides(experiment: Experiment, *, method: str, task: str, seed: int | str) 
     else:
         found = OPERATIONS.digests(*experiment.config.search.space.operations)
     return {
-        "settings": experiment.config.train.model_dump(mode="json"),
+        "settings": settings_of(experiment, method).model_dump(mode="json"),
         "seed": experiment.config.seed,
         "version": VERSION,
         "parts": experiment.digests(task=task, network=network, others=found),
     }
 
 
+def settings_of(experiment: Experiment, method: str) -> Train:
+    """Those of a method's network: a hand-designed one has no cells to be set."""
+    settings = experiment.config.train
+    return settings.of_a_whole_network() if method_of(method) is HAND_DESIGNED else settings
+
+
 def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
     """Train an architecture on ``train``; write weights (safetensors) and metrics (JSON).
 
-    Metrics: ``accuracy`` on ``test`` and ``val_accuracy`` in [0, 1]; ``most_frequent``, what
-    always giving the most frequent label scores on ``test``; ``parameters``, all weights of the
-    network; ``macs`` per image, forward; ``seconds``; and the search's cost, copied.
+    Metrics: ``accuracy`` on ``test`` and ``val_accuracy`` in [0, 1] (``None`` if ``val`` was
+    trained on); ``most_frequent``, what always giving the most frequent label scores on ``test``;
+    ``genotype``, with the skeleton that was trained; ``parameters``, all weights of that network;
+    ``macs`` per image, forward; ``seconds``; and the search's cost, copied.
 
     Raises:
         UserError: unreadable input, or such that was made otherwise than the configuration asks
@@ -70,11 +80,11 @@ def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
     if found["task"] != sliced.facts["task"]:
         its = sliced.facts["task"]
         raise UserError(f"{genotype}: is of task {found['task']}, the slice is of {its}; run again")
-    settings, made = experiment.config.train, decides(experiment, **names)
+    settings, made = settings_of(experiment, method), decides(experiment, **names)
+    found["genotype"] = evaluated(found["genotype"], settings)
     start = seed_of("train", made["seed"], seed)
     model = network_of(found, sliced.image_shape, sliced.target, seed=start)
-    parts = {"train": settings.samples, "val": None, "test": None}
-    data = slices.data_of(experiment, sliced, parts)
+    data = _data_of(experiment, sliced, settings)
     model.to(data.device)
     identity = names | {
         "experiment_seed": made["seed"],
@@ -90,7 +100,7 @@ def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
     resume = Resume.beside(weights_out, identity | decided)
     what = "train {task}, method {method}, seed {seed}".format(**names)
     metrics = _train(model, data, settings, start, what, resume)
-    metrics |= identity | _measured(model, data, what)
+    metrics |= identity | _measured(model, data, settings, what)
     metrics |= {key: found[key] for key in ("search_macs", "search_seconds", "space_log10")}
     store.write_tensors(weights_out, model.state_dict(), identity | decided)
     store.write_json(experiment.output(LAYOUT.metrics, **names), metrics | decided)
@@ -98,8 +108,20 @@ def run(experiment: Experiment, *, method: str, task: str, seed: int) -> dict:
     return metrics
 
 
+def _data_of(experiment: Experiment, sliced: "Slice", settings: Train) -> "TaskData":
+    """The slice's parts; ``train`` takes ``val`` in, if it is trained on."""
+    parts = {"train": settings.samples, "test": None}
+    if settings.with_val:
+        part = sliced.part.copy()
+        part[part == "val"] = "train"
+        sliced = replace(sliced, part=part)
+    else:
+        parts["val"] = None
+    return slices.data_of(experiment, sliced, parts)
+
+
 def _train(
-    model: "nn.Module", data: Any, settings: Train, seed: int, what: str, resume: "Resume"
+    model: "nn.Module", data: "TaskData", settings: Train, seed: int, what: str, resume: "Resume"
 ) -> dict[str, Any]:
     """Train the network; returns what it took."""
     from ftd.models.fitting import fit  # torch, as in run
@@ -115,12 +137,13 @@ def _train(
         what=what,
         resume=resume,
         anneal=True,
+        recipe=settings,
     )
     seconds = time.monotonic() - began
     return {"seconds": seconds, "train_loss": losses[-1], "epochs": len(losses)}
 
 
-def _measured(model: "nn.Module", data: Any, what: str) -> dict[str, Any]:
+def _measured(model: "nn.Module", data: "TaskData", settings: Train, what: str) -> dict[str, Any]:
     """What a trained network is judged by; ``test`` is read here and nowhere else."""
     from ftd.models.fitting import accuracy  # torch, as in run
     from ftd.models.macs import forward_macs
@@ -128,7 +151,7 @@ def _measured(model: "nn.Module", data: Any, what: str) -> dict[str, Any]:
     found = {
         "accuracy": accuracy(model, data, "test"),
         "most_frequent": data.most_frequent("test"),
-        "val_accuracy": accuracy(model, data, "val"),
+        "val_accuracy": None if settings.with_val else accuracy(model, data, "val"),
         "parameters": sum(p.numel() for p in model.parameters()),
         "macs": forward_macs(model, data.task.image_shape),
     }
@@ -137,6 +160,17 @@ def _measured(model: "nn.Module", data: Any, what: str) -> dict[str, Any]:
         f"{found['most_frequent']:.4f})"
     )
     return found
+
+
+def evaluated(genotype: dict[str, Any] | None, settings: Train) -> dict[str, Any] | None:
+    """A searched genotype, as JSON, with the skeleton that it is trained with."""
+    from ftd.models.genotype import Genotype  # a job's and a check's alone
+
+    if genotype is None:
+        return None
+    found = Genotype.from_json(genotype)
+    skeleton = found.skeleton.scaled(settings.cells, settings.channels)
+    return replace(found, skeleton=skeleton).to_json()
 
 
 def network_of(
@@ -191,8 +225,10 @@ def _check_metrics(path: Path, names: Mapping[str, str], library: Library) -> It
     facts = store.read_json(path)
     store.expect_stage(path, facts, "training")
     yield from _check_identity(facts, names, library)
-    for name in ("accuracy", "val_accuracy", "most_frequent"):
+    for name in ("accuracy", "most_frequent"):
         yield from must(0 <= facts[name] <= 1, f"{name} out of [0, 1]")
+    val, seen = facts["val_accuracy"], Train(**facts["settings"]).with_val
+    yield from must(val is None if seen else 0 <= val <= 1, "val_accuracy out of [0, 1]")
     yield from must(facts["parameters"] > 0 and facts["macs"] > 0, "no parameters or macs")
 
 
@@ -205,8 +241,8 @@ def _check_identity(facts: dict, names: Mapping[str, str], library: Library) -> 
     yield from library.made_by(facts, VERSION, decides, **names)
     yield from is_of(facts, names)
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
-    source = library.path(LAYOUT.genotype, **names)
-    yield from same_genotype(source, facts["genotype"])
+    source, settings = library.path(LAYOUT.genotype, **names), Train(**facts["settings"])
+    yield from same_genotype(source, facts["genotype"], lambda found: evaluated(found, settings))
 
 
 CHECKS = [(LAYOUT.weights, _check_weights), (LAYOUT.metrics, _check_metrics)]
