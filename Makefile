@@ -63,4 +63,4 @@ seeds: install
 	cp results/digits-seed0/figures/fisher-small-cnn-mean.svg docs/digits-seed0.svg
 
 clean:
-	rm -rf results .snakemake
+	rm -rf results .snakemake site
