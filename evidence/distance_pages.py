@@ -142,11 +142,11 @@ def _answer(kept_names: dict[str, list[str]]) -> list[str]:
     rows, agree = [], 0
     for dataset, names in kept_names.items():
         matrices = published.MATRICES[dataset]
-        wanted = {_listed(published.nearest(matrix)) for matrix in matrices.values()}
+        wanted = list(dict.fromkeys(_listed(published.nearest(m)) for m in matrices.values()))
         for name, network in ((n, network) for n in names for network in lengths.chosen(n)):
             mean, _, trials = _matrices(name, network)
             found = _listed(published.nearest(mean.to_numpy()))
-            agree += wanted == {found}
+            agree += wanted == [found]
             alike = (kept_distances.rank_correlation(mean.to_numpy(), m) for m in matrices.values())
             probes = kept_distances.tables(name)[2].query("network == @network")
             accuracies = probes.groupby("task")["val_accuracy"].mean()

@@ -30,7 +30,7 @@ _WORDS = {
     "null": "`null`",
 }
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-_LENGTHS = 2**31
+_LARGE = 2**31
 """Larger bounds are those of file formats, and of no use to a reader."""
 
 
@@ -115,7 +115,7 @@ def _takes(spec: Mapping[str, Any]) -> str:
 
 
 def _is_told(spec: Mapping[str, Any], key: str) -> bool:
-    return key in spec and spec[key] < _LENGTHS
+    return key in spec and spec[key] < _LARGE
 
 
 def _is_section(kind: Any) -> bool:
