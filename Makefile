@@ -3,11 +3,12 @@
 #                (make install LOCKED=1: with the exact versions of requirements.lock)
 # make test-slow    tests of a minute or more
 # make test-faults  kills, damage, full and read-only disks: docs/faults.md
+# make docs   the site of the documents, in site/
 # make test-slurm   the workflow on a real Slurm of one node, which it installs (Debian, root)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test test-slow test-faults test-slurm lint lock seeds clean
+.PHONY: install run test test-slow test-faults test-slurm docs lint lock seeds clean
 
 STAMP := .venv/installed$(if $(LOCKED),-locked)
 
@@ -16,7 +17,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(LOCKED),--constraint requirements.lock) --editable '.[workflow,cluster,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(LOCKED),--constraint requirements.lock) --editable '.[workflow,cluster,test,docs]'
 	@touch $@
 
 run: install
@@ -35,7 +36,11 @@ test-faults: install
 test-slurm: install
 	PATH="$(abspath $(BIN)):$$PATH" tests/slurm/run.sh
 
-lint: install
+# Strict: a broken link, a page that is missing, a docstring that cannot be read are errors.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+lint: install docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
@@ -58,4 +63,4 @@ seeds: install
 	cp results/digits-seed0/figures/fisher-small-cnn-mean.svg docs/digits-seed0.svg
 
 clean:
-	rm -rf results .snakemake
+	rm -rf results .snakemake site

@@ -30,6 +30,20 @@ Setting = Annotated[
 ]
 
 
+# Pages of reference -----------------------------------------------------------------------------
+
+
+@app.command()
+def reference() -> None:
+    """Write docs/keys.md, artifacts.md and catalogue.md: what the code says of itself."""
+    from evidence import artifact_page, key_page, measure_page
+    from ftd import store
+
+    for page in (key_page, artifact_page, measure_page):
+        store.write_bytes(page.PAGE, ("\n".join(page.lines()) + "\n").encode())
+        print(page.PAGE)
+
+
 # Benchmarks -------------------------------------------------------------------------------------
 
 

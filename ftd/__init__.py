@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the same names, for editors
     )
     from ftd.tasks.targets import Target
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Combination",
     "Distance",

@@ -72,8 +72,8 @@ def parts_of(kind):
 
 
 def test_the_page_that_says_which_measure_to_use_says_what_measures_declare():
-    page = (ROOT / "docs" / "transfer.md").read_text()
-    table = page.partition("## Which measure should I use?")[2].split("| you have |")[1]
+    page = (ROOT / "docs" / "measures.md").read_text()
+    table = page.split("| you have |")[1]
     rows = [line.split(" | ")[1] for line in table.splitlines()[2:9]]
     named = [[MEASURES.get(name) for name in re.findall("`(.*?)`", row)] for row in rows]
     chosen, unprobed, embedded, probed, anywhere, any_kind, paper = [
