@@ -284,6 +284,22 @@ def measures() -> None:
         print(f"{name}: {'; '.join(filter(None, about))}")
 
 
+@app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(help="Of a folder of images for each class.", metavar="FOLDER")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write. [default: config.yaml]", **PATH)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over another file.")] = False,
+) -> None:
+    """Write a commented configuration for your own images, which runs as it is."""
+    from ftd.library import own_images
+
+    print(own_images.run(folder, out or Path("config.yaml"), force=force))
+
+
 # What is done with a finished library -----------------------------------------------------------
 
 Library = Annotated[
