@@ -116,6 +116,10 @@ def _command(out: Path) -> str:
 def look(folder: Path) -> Images:
     """What a folder holds; see ``run``."""
     real = folder if folder.name not in ("", "..") else folder.resolve()
+    if "$" in str(real) or str(real).startswith("~"):
+        raise UserError(
+            f"{real}: a configuration takes '$' and '~' for variables; use a link to it"
+        )
     train, test = _splits(real)
     name = _slug(real.name, "photos")
     of_train = ClassFolders(name, "train", train)

@@ -57,7 +57,8 @@ def _trust(console: Console, measures: Sequence[str]) -> None:
 
 def _headline(found: Mapping[str, Any]) -> str:
     trials = "gone" if found["trials"] is None else f"{found['trials']} trial(s)"
-    head = f"nearest tasks by {found['number']} ({found['measure']}, {found['network']}, {trials})"
+    what = "" if found["number"] == found["measure"] else f"{found['number']}, "
+    head = f"nearest tasks by {found['measure']} ({what}{found['network']}, {trials})"
     if found["decides"] is None:
         return f"{head}; no selection yet"
     if found["decides"] != found["measure"]:
