@@ -258,7 +258,7 @@ def test_folders_that_are_none_of_classes(there):
     (there / "photos" / "b").mkdir()
     fails("class folder photos/b holds no image")
     write_images(there / "a$b", {"a": 12, "b": 12})
-    fails("takes '.' and '~' for variables; use a link to it", "a$b")
+    fails("a.b: '.' and '~' begin variables in a configuration; give a link", "a$b")
     write_images(there / "splits", {"val": 2, "test": 2})
     fails(r"splits: holds splits, none of them called train \(test, val\)", "splits")
 
