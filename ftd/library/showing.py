@@ -1,4 +1,25 @@
-"""What is known of an experiment so far, as one JSON object (``ftd show``)."""
+"""What is known of an experiment so far, as one JSON object (``ftd show``) of these keys:
+
+- ``experiment``: the folder's name; ``order``: the tasks as they arrived (by name, as
+  long as there is no selection); ``measures``, ``networks``: those with distances;
+- ``measure``, ``network``: those shown; ``number``: what the numbers are,
+  ``squared distance`` or the measure's name; ``trials``: over how many they are means
+  (``None``: the distances are gone);
+- ``decides``: the measure that selects, ``None`` as long as there is no selection;
+- ``trust``: by each measure, and for ``random``, a random choice: ``top1``, ``spearman``,
+  ``regret`` ([value, lower, upper]), ``sets`` and ``chosen``
+  (``ftd.transfer.trust.Trust``), or ``None`` where that was not measured;
+- ``tasks``: for each, ``task``; ``nearest``, its first sources and the selected ones
+  (``source``, ``rank``, ``mean``, ``std``, ``agreement``, ``learned``); ``selected``,
+  the learned tasks that its search starts from (``None``: no selection);
+  ``by_measure``, the nearest source by each measure; ``architectures``, a trained
+  network each (``method``, ``seed``, ``network``, ``parameters``, ``macs``,
+  ``accuracy``, ``most_frequent``, ``search_macs``, ``search_seconds``,
+  ``training_seconds``);
+- ``matrix``, if asked for: ``mean`` and ``std``, rows: source, columns: target, in
+  ``order``; ``None`` where there is no number;
+- ``report``: the report's path, ``None``: not made yet.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -37,27 +58,7 @@ def shown(
         matrix: with ``matrix``, all numbers of that measure and network.
 
     Returns:
-        An object of these keys, of plain values:
-
-        - ``experiment``: the folder's name; ``order``: the tasks as they arrived (by name, as
-          long as there is no selection); ``measures``, ``networks``: those with distances;
-        - ``measure``, ``network``: those shown; ``number``: what the numbers are,
-          ``squared distance`` or the measure's name; ``trials``: over how many they are means
-          (``None``: the distances are gone);
-        - ``decides``: the measure that selects, ``None`` as long as there is no selection;
-        - ``trust``: by each measure, and for ``random``, a random choice: ``top1``, ``spearman``,
-          ``regret`` ([value, lower, upper]), ``sets`` and ``chosen``
-          (``ftd.transfer.trust.Trust``), or ``None`` where that was not measured;
-        - ``tasks``: for each, ``task``; ``nearest``, its first sources and the selected ones
-          (``source``, ``rank``, ``mean``, ``std``, ``agreement``, ``learned``); ``selected``,
-          the learned tasks that its search starts from (``None``: no selection);
-          ``by_measure``, the nearest source by each measure; ``architectures``, a trained
-          network each (``method``, ``seed``, ``network``, ``parameters``, ``macs``,
-          ``accuracy``, ``most_frequent``, ``search_macs``, ``search_seconds``,
-          ``training_seconds``);
-        - ``matrix``, if asked for: ``mean`` and ``std``, rows: source, columns: target, in
-          ``order``; ``None`` where there is no number;
-        - ``report``: the report's path, ``None``: not made yet.
+        The object that the module describes.
 
     Raises:
         UserError: no distances, a measure or network without any, or damaged artifacts.
