@@ -117,9 +117,7 @@ def look(folder: Path) -> Images:
     """What a folder holds; see ``run``."""
     real = folder if folder.name not in ("", "..") else folder.resolve()
     if "$" in str(real) or str(real).startswith("~"):
-        raise UserError(
-            f"{real}: a configuration takes '$' and '~' for variables; use a link to it"
-        )
+        raise UserError(f"{real}: '$' and '~' begin variables in a configuration; give a link")
     train, test = _splits(real)
     name = _slug(real.name, "photos")
     of_train = ClassFolders(name, "train", train)
@@ -217,7 +215,7 @@ def fitting(found: Images) -> Parts:
         UserError: a class has too few images for any.
     """
     many = len(found.classes) > _MANY
-    smallest = np.array([])
+    smallest = np.bincount(found.classes, minlength=len(found.names))
     for amounts in (_PARTS_OF_MANY, _PARTS) if many else (_PARTS,):
         parts = Parts(**amounts | ({"test": None} if found.trained is not None else {}))
         try:
@@ -226,9 +224,8 @@ def fitting(found: Images) -> Parts:
             continue
         if smallest.all():
             return parts
-    counts = np.bincount(found.classes, minlength=len(found.names))
-    worst = int((smallest if len(smallest) else counts).argmin())
-    name, count = found.names[worst], counts[worst]
+    worst = int(smallest.argmin())
+    name, count = found.names[worst], int((found.classes == worst).sum())
     raise UserError(
         f"{os.path.join(found.root, found.train)}: class {name!r} has {count} images, too few for "
         f"the parts {', '.join(PARTS)}; {_ENOUGH} are enough: add some, or move its folder away"

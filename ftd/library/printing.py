@@ -34,10 +34,7 @@ def show(found: Mapping[str, Any]) -> None:
         console.print(_by_measure(found), "")
     _trust(console, found["measures"])
     if any(task["architectures"] for task in found["tasks"]):
-        _say(
-            console,
-            "\narchitectures, accuracy on test beside the most frequent label's share, and cost",
-        )
+        _say(console, "\narchitectures, accuracy beside the most frequent label's share, and cost")
         console.print(_architectures(found), "")
     else:
         _say(console, "architectures: none was searched yet")
