@@ -14,6 +14,7 @@ if not workflow.configfiles and "tasks" not in config:
     configfile: default if os.path.exists(default) else f"{workflow.current_basedir}/{default}"
 
 
+include: "rules/terminal.smk"
 include: "rules/common.smk"
 include: "rules/dataset.smk"
 include: "rules/derive.smk"

@@ -121,6 +121,8 @@ onstart:
     limiter = getattr(workflow.scheduler, "job_rate_limiter", None)
     if alone and limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
+    if not workflow.output_settings.verbose:
+        say_briefly()
 
 
 def one_of(names):

@@ -9,7 +9,6 @@ import yaml
 from conftest import TINY
 from typer.testing import CliRunner
 
-from ftd import store
 from ftd.cli.verbs import app
 
 STUBBORN = """
@@ -86,19 +85,6 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"torch", "numpy", "pandas", "pyarrow", "pydantic", "matplotlib", "yaml"}
     assert not heavy & set(done.stdout.split())
-
-
-def test_show(finished):
-    done = subprocess.run(
-        [sys.executable, "-m", "ftd", "show", str(finished.results)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    selection = store.read_json(finished.results / "selection.json")
-    for task, found in selection.items():
-        donors = found["nearest"]
-        assert f"  {task}: " in done.stdout
-        assert f"nearest learned: {donors[0] if donors else 'none yet'}" in done.stdout
-    assert f"report: {finished.results / 'report.html'}" in done.stdout
 
 
 def test_measures_are_listed():

@@ -14,7 +14,7 @@ from test_dataset import make
 from ftd.drawing import pages
 from ftd.errors import UserError
 from ftd.tasks.loaders import counts
-from ftd.tasks.loaders.folders import _Split
+from ftd.tasks.loaders.folders import ClassFolders
 from ftd.tasks.loaders.walking import Real, Walk
 
 KEYS = {"loader": "imagefolder", "train": "p", "parts": {"fisher": 0.25, "val": 0.2}}
@@ -41,8 +41,8 @@ def test_the_order_is_that_of_paths_as_torchvision_has_it(photos):
         write_images(photos / "a" / folder, {"z": 2})
     (photos / "a" / "0.png").rename(photos / "a" / "0.PNG")
     (photos / "b" / "more.txt").touch()
-    split = _Split("own", "train", photos)
-    found = [(path, split.numbers[label]) for path, label in split._files]
+    split = ClassFolders("own", "train", photos)
+    found = [(path, split.numbers[label]) for path, label in split.files]
     assert found == ImageFolder(photos).samples and len(split) == len(found) == 48
 
 

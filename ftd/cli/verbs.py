@@ -5,6 +5,7 @@ Verbs import what they call when they are called: ``--help`` pays for none of it
 
 import functools
 import inspect
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -283,6 +284,22 @@ def measures() -> None:
         print(f"{name}: {'; '.join(filter(None, about))}")
 
 
+@app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(help="Of a folder of images for each class.", metavar="FOLDER")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write. [default: config.yaml]", **PATH)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over another file.")] = False,
+) -> None:
+    """Write a commented configuration for your own images, which runs as it is."""
+    from ftd.library import own_images
+
+    print(own_images.run(folder, out or Path("config.yaml"), force=force))
+
+
 # What is done with a finished library -----------------------------------------------------------
 
 Library = Annotated[
@@ -331,14 +348,21 @@ def leftovers(
 
 
 @app.command()
-def show(library: Library) -> None:
-    """Print the nearest source of each task and where the report lies."""
-    from ftd.layout import LAYOUT
-    from ftd.stages import selection
+def show(
+    library: Library,
+    measure: Annotated[str | None, typer.Option(help="[default: the one that decides]")] = None,
+    network: Network = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="All numbers, mean ± std.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One object, nothing else.")] = False,
+) -> None:
+    """Print each task's nearest tasks, the architecture found for it, and what it cost."""
+    from ftd.library import printing, showing
 
-    print(selection.summary(LAYOUT.nearest.path(library)))
-    report = LAYOUT.report.path(library)
-    print(f"report: {report.resolve()}" if report.exists() else "report: not made yet")
+    found = showing.shown(library, measure=measure, network=network, matrix=matrix)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        printing.show(found)
 
 
 @app.command()

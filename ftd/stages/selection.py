@@ -13,7 +13,6 @@ from ftd.runtime.seeds import seed_of
 from ftd.stages.checking import Library, must
 from ftd.stages.experiment import Experiment
 from ftd.store.provenance import record
-from ftd.transfer import trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,39 +136,6 @@ def drawn(experiment: Experiment, task: str, seed: int) -> list[str]:
     learned = sorted(order[: order.index(task)])
     rng = random.Random(seed_of("select", experiment.config.seed, task, seed))
     return rng.sample(learned, min(experiment.config.select.nearest, len(learned)))
-
-
-def summary(nearest_file: Path) -> str:
-    """Each task's nearest source, over all tasks and among the learned ones, as text.
-
-    By every measure and network; of several measures, what each names stands side by side first.
-    Beside each measure stands how far it is to be trusted.
-    """
-    from ftd.measures.ranking import COLUMNS, side_by_side  # pandas, as above
-
-    read = store.read_table(nearest_file, COLUMNS, stage="selection")
-    facts, table = store.table_facts(read), read.to_pandas()
-    known, lines = trust.measured(facts["measures"]), []
-    if len(facts["measures"]) > 1:
-        lines.append(f"nearest source of each task by every measure; {facts['measure']} decides")
-        beside = side_by_side(table).to_string(index=False)
-        lines += [f"  {line}" for line in beside.splitlines()]
-    for measure in facts["measures"]:
-        lines.append(trust.sentence(measure, known))
-        for network in facts["networks"]:
-            rows = table[(table["measure"] == measure) & (table["network"] == network)]
-            asked = facts["settings"]["nearest"]
-            chosen = choose(table, facts["order"], measure, network, nearest=asked)
-            lines.append(
-                f"nearest source of each task ({measure}, {network}, mean over trials ± std)"
-            )
-            for row in rows[rows["rank"] == 1].itertuples():
-                learned = ", ".join(chosen[row.target]["nearest"]) or "none yet"
-                lines.append(
-                    f"  {row.target}: {row.source} ({row.mean:.3f} ± {row.std:.3f}, first in "
-                    f"{row.agreement:.0%} of trials); nearest learned: {learned}"
-                )
-    return "\n".join(lines)
 
 
 # Checks -----------------------------------------------------------------------------------------

@@ -186,12 +186,13 @@ def _of_mode(picture: Picture, upright: Upright, channels: int, where: str) -> P
         picture = fromarray(np.asarray(picture).astype(np.uint16))
     if picture.mode in ("I", "F"):
         raise UserError(f"{where}: {picture.mode} pixels; convert the images to 8 bits a channel")
-    if channels == 1 and not _is_grey(picture):
+    if channels == 1 and not is_grey(picture):
         raise UserError(f"{where}: a colour image; set image.channels to 3")
     return upright(picture).convert("L" if channels == 1 else "RGB")
 
 
-def _is_grey(picture: Picture) -> bool:
+def is_grey(picture: Picture) -> bool:
+    """Whether ``image.channels: 1`` takes it, by what its file says."""
     if picture.mode in ("P", "PA"):  # as GIFs have it, of grey pictures too
         pixels = np.asarray(picture.convert("RGB"))
         return bool((pixels == pixels[..., :1]).all())

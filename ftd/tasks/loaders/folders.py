@@ -13,10 +13,11 @@ from ftd.names import listed, one_form
 from ftd.tasks.loaders import DAMAGED, Splits, check_each_once, indexed, read_picture
 from ftd.tasks.loaders.walking import Real, Walk
 
-_SPLITS = {
+SPLITS = {
     *("train", "training", "test", "testing", "val", "valid", "validation"),
     *("dev", "eval", "evaluation"),
 }
+"""Names of folders that hold classes, in small letters, and are none."""
 
 
 def open_folders(name: str, settings: Dataset, root: Path) -> Splits:
@@ -29,8 +30,8 @@ def open_folders(name: str, settings: Dataset, root: Path) -> Splits:
     """
     if settings.test:
         check_each_once(name, [root / settings.train, root / settings.test])
-    train = _Split(name, "train", root / settings.train)
-    test = _Split(name, "test", root / settings.test) if settings.test else None
+    train = ClassFolders(name, "train", root / settings.train)
+    test = ClassFolders(name, "test", root / settings.test) if settings.test else None
     if test:
         if test.numbers.keys() != train.numbers.keys():
             only = "; ".join(filter(None, (_only(train, test), _only(test, train))))
@@ -42,17 +43,18 @@ def open_folders(name: str, settings: Dataset, root: Path) -> Splits:
     return indexed(name, train), indexed(name, test) if test else None, names
 
 
-def _only(one: "_Split", other: "_Split") -> str:
+def _only(one: "ClassFolders", other: "ClassFolders") -> str:
     """The classes that but one of two folders has."""
     found = [name for name in one.numbers if name not in other.numbers]
     shown = ", ".join(map(repr, found[:5])) + (", …" if len(found) > 5 else "")
     return f"{shown} only in {one.folder}" if found else ""
 
 
-class _Split:
+class ClassFolders:
     """The images of a folder of class folders, in the order of their paths: (picture, class).
 
     Attributes:
+        files: the paths, each with its class's name.
         numbers: of the classes, by name in one Unicode form.
         left_out, noted: as in ``Counted``.
     """
@@ -62,7 +64,7 @@ class _Split:
         self.left_out: Counter[str] = Counter()
         self.noted: Counter[str] = Counter()
         self.numbers: dict[str, int] = {}
-        self._files: list[tuple[str, str]] = []  # and their class
+        self.files: list[tuple[str, str]] = []
         walk = Walk(folder)
         try:
             classes = walk.class_folders()
@@ -77,11 +79,11 @@ class _Split:
             ) from error
         self.left_out.update(walk.left_out)
         if walk.links:
-            self._files = list(self._each_once(Real(walk.links)))
+            self.files = list(self._each_once(Real(walk.links)))
 
     def _check_no_splits(self, key: str, folders: list[str]) -> None:
         """Raises a ``UserError`` if the folders are those of splits, by their names."""
-        if _SPLITS.issuperset(map(str.lower, folders)):
+        if SPLITS.issuperset(map(str.lower, folders)):
             inner = f"{os.path.basename(self.folder)}/{folders[0]}"
             raise UserError(
                 f"data set {self.name}: {self.folder} holds splits, no classes "
@@ -113,13 +115,13 @@ class _Split:
                 f"{there}); add images, or remove the folder"
             )
         self.numbers[label] = len(self.numbers)
-        self._files += [(file, label) for file in files]
+        self.files += [(file, label) for file in files]
 
     def _each_once(self, real_path: "Real") -> Iterator[tuple[str, str]]:
         """The files, where links may lead to one by several paths."""
         inside = os.path.join(os.path.realpath(self.folder), "")
         seen: dict[str, tuple[str, str]] = {}
-        for path, label in self._files:
+        for path, label in self.files:
             real = real_path(path)
             first, known = seen.setdefault(real, (path, label))
             if known != label:
@@ -134,10 +136,10 @@ class _Split:
             yield path, label
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, row: int) -> tuple[Image, int]:
-        path, label = self._files[row]
+        path, label = self.files[row]
         try:
             return read_picture(path, self.noted), self.numbers[label]
         except DAMAGED as error:
