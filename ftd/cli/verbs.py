@@ -6,6 +6,7 @@ Verbs import what they call when they are called: ``--help`` pays for none of it
 import functools
 import inspect
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,7 +57,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(config=None, set=None, results=None, **names) -> None:
+        from ftd.runtime import usage  # tqdm: as verbs import
+
+        began = time.monotonic()
         function(experiment(config, set, results), **names)
+        usage.say(began)
 
     command.__signature__ = inspect.Signature([*own, *common])
     command.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
@@ -261,6 +266,14 @@ def figure(
     names |= {"method": method, "seed": seed}
     given = {name: value for name, value in names.items() if value is not None}
     stage.run(experiment, figure, **given)
+
+
+@verb
+def overview(experiment: "Experiment") -> None:
+    """Write one page of what was found for each task."""
+    from ftd.stages import overview as stage
+
+    stage.run(experiment)
 
 
 @verb
