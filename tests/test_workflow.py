@@ -138,7 +138,10 @@ def plan(finished, folder, config) -> dict[str, int]:
     return jobs(workflow.run("--dry-run", "all"))
 
 
-AFTER_TRAINING = (*("comparison", "comparison_page", "scatter_figure", "record", "make_report"),)
+AFTER_TRAINING = (
+    *("comparison", "comparison_page", "scatter_figure", "overview", "record", "run_page"),
+    "make_report",
+)
 
 
 def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
@@ -175,7 +178,8 @@ def test_a_setting_of_another_method_reruns_nothing_but_the_report(finished, tmp
 
 
 def test_another_place_of_the_raw_data_reruns_nothing_but_the_report(finished, tmp_path):
-    assert plan(finished, tmp_path, tiny(data_root="elsewhere")) == {"record": 1, "make_report": 1}
+    planned = plan(finished, tmp_path, tiny(data_root="elsewhere"))
+    assert planned == {"record": 1, "run_page": 1, "make_report": 1}
 
 
 def test_a_library_is_where_it_lies(finished, tmp_path):

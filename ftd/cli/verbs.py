@@ -245,7 +245,7 @@ def figure(
         str,
         typer.Argument(
             help="matrix, atlas, shares, examples, trace, cells, scatter, or a page: datasets, "
-            "probes, nearest, comparison."
+            "probes, nearest, comparison, run."
         ),
     ],
     measure: Annotated[str | None, typer.Option(help="Of matrix, atlas and shares.")] = None,

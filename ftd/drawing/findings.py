@@ -122,17 +122,18 @@ def _nearest(of: Finding) -> str:
 
 
 def _sure(of: Finding, source: Source) -> str:
-    times = round(source.agreement * of.trials)
     value = with_spread(source.mean, source.std, of.trials)
+    if of.trials == 1:
+        return f"{of.number} {value}, by one trial"
+    times = round(source.agreement * of.trials)
     return f"{of.number} {value}, first of all sources in {times} of {of.trials} trials"
 
 
 def with_spread(mean: float, std: float, count: int) -> str:
     """Mean ± standard deviation, where there are several, to two digits of the deviation."""
-    if count < 2:
-        return f"{mean:.4g}"
-    power = math.floor(math.log10(std)) if std > 0 else math.floor(math.log10(abs(mean) or 1)) - 2
-    digits = min(max(0, 1 - power), 6)
+    if count < 2 or not std > 0:
+        return f"{mean:.4g}" + " ± 0" * (count > 1)
+    digits = min(max(0, 1 - math.floor(math.log10(std))), 6)
     return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 

@@ -71,7 +71,7 @@ def nearest(of: Finding) -> Table:
             [source.agreement for source in sources],
             [f"{round(s.agreement * of.trials)} of {of.trials} trials" for s in sources],
         ),
-        Column("arrived before", [source.learned for source in sources]),
+        Column("earlier", [source.learned for source in sources]),
     ]
     marked = frozenset(i for i, source in enumerate(sources) if source.name in of.chosen)
     return Table(f"nearest tasks of {of.task}", columns, marked=marked)

@@ -116,7 +116,7 @@ def comparison(table: pd.DataFrame, out: Path) -> None:
     found, seeds = summary(table), table["seed"].nunique()
     texts = {"search MACs": large, "MACs": large, "search seconds": seconds}
     columns = [
-        Column(f"{name}{' an image' * (name == 'MACs')}", *_cells(found[name], texts.get(name)))
+        Column(name, *_cells(found[name], texts.get(name)))
         for name in found
         if not name.startswith(("accuracy", "most frequent"))
     ]
@@ -127,8 +127,9 @@ def comparison(table: pd.DataFrame, out: Path) -> None:
     ]
     note = (
         f"Accuracy on test, mean ± standard deviation over {seeds} seed(s); most frequent: what "
-        "always giving the most frequent label scores. MACs: multiply-accumulates, k, M, G, T for "
-        "10³, 10⁶, 10⁹, 10¹²; space: how many architectures were searched among, as log10."
+        "always giving the most frequent label scores. MACs: multiply-accumulates, of the network "
+        "those of an image, forward; k, M, G, T: 10³, 10⁶, 10⁹, 10¹²; space: how many "
+        "architectures were searched among, as log10."
     )
     lead = "Every method on every task: how accurate its network is, how large, and what it cost."
     tables = [Table("Trained networks", columns, note)]
@@ -176,7 +177,8 @@ def probes(facts: list[dict], out: Path) -> None:
     order = ["learned", "reached", "network", "trial", "task"]
     found = table.assign(learned=~nothing).sort_values(order).drop(columns="learned")
     note = "First those that are no better than a constant answer, then those that missed 1 − ε."
-    tables.append(_table("Probes", found, note))
+    shares = dict.fromkeys(("val_accuracy", "val_most_frequent"), "{:.4f}".format)
+    tables.append(_table("Probes", found, note, shares))
     lead = (
         "The networks that tasks are compared by: trained on train, measured here on val. A "
         "distance says little where probes miss 1 − ε."
@@ -190,10 +192,9 @@ def _over_trials(table: pd.DataFrame) -> Table:
     rows = [group for _, group in groups]
     trials = [len(group) for group in rows]
 
-    def means(name: str) -> Column:
+    def means(name: str, digits: int) -> Column:
         mean = [float(group[name].mean()) for group in rows]
-        texts = [with_spread(group[name].mean(), group[name].std(), len(group)) for group in rows]
-        return Column(name, mean, texts)
+        return Column(name, mean, [spread(group[name], digits) for group in rows])
 
     def share(name: str, column: str) -> Column:
         hits = [int(group[column].sum()) for group in rows]
@@ -203,8 +204,8 @@ def _over_trials(table: pd.DataFrame) -> Table:
         Column("network", [network for network, _ in groups.groups]),
         Column("task", [task for _, task in groups.groups]),
         Column("trials", trials),
-        means("val_accuracy"),
-        Column("val_most_frequent", [float(group["val_most_frequent"].mean()) for group in rows]),
+        means("val_accuracy", 4),
+        means("val_most_frequent", 4),
         Column("1 − ε", [float(group["wanted"].mean()) for group in rows]),
         share("reached 1 − ε", "reached"),
     ]
@@ -215,7 +216,7 @@ def _over_trials(table: pd.DataFrame) -> Table:
             Column("metric", [_first(group["metric"]) for group in rows]),
             Column("val_metric", *_cells(pd.Series([g["val_metric"].mean() for g in rows]))),
         ]
-    columns.append(means("epochs"))
+    columns.append(means("epochs", 1))
     note = "Mean ± standard deviation over trials, which are common starts of all tasks' probes."
     return Table("Tasks over trials", columns, note)
 

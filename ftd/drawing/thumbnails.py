@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 _LARGEST = 48  # pixels, of a side
 _LOSSLESS = 32  # pixels: images of at most so many stay as they are
+_LINE = 4096  # letters: Snakemake's report takes no texts with lines of more than 10,000
 _GAP = 1 / 8  # of an image's width, between two
 
 
@@ -49,5 +51,10 @@ def strip(label: str, images: np.ndarray) -> Strip:
         whole.paste(picture, (place * (side + gap), 0))
     content, lossless = io.BytesIO(), side <= _LOSSLESS
     whole.save(content, "WEBP", lossless=lossless, quality=80, method=4, exact=lossless)
-    address = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-    return Strip(label, len(images), address)
+    return Strip(label, len(images), data_uri(content.getvalue(), "image/webp"))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Content of a media type as an address that holds it, in lines, which browsers join."""
+    lines = textwrap.wrap(base64.b64encode(content).decode(), _LINE)
+    return "\n".join([f"data:{kind};base64,", *lines])

@@ -3,7 +3,6 @@
 Nothing in them is fetched from anywhere; style and script are in ``templates``, beside this module.
 """
 
-import base64
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import jinja2
 import pandas as pd
 
 from ftd import store
-from ftd.drawing.thumbnails import Samples
+from ftd.drawing.thumbnails import Samples, data_uri
 
 _LONG = 60  # letters: a cell of more is broken into lines
 
@@ -73,9 +72,14 @@ class Table:
     marked: frozenset[int] = frozenset()
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it has no row."""
+        return not self.columns or not len(self.columns[0].values)
+
+    @property
     def is_sortable(self) -> bool:
         """Whether it has several rows."""
-        return bool(self.columns) and len(self.columns[0].values) > 1
+        return not self.is_empty and len(self.columns[0].values) > 1
 
     def rows(self) -> Iterator[tuple[Cell, ...]]:
         """The cells, row by row."""
@@ -98,11 +102,6 @@ def spread(values: Sequence[float], digits: int) -> str:
     series = pd.Series(values, dtype=float)
     mean = f"{series.mean():.{digits}f}"
     return mean if len(series) < 2 else f"{mean} ± {series.std():.{digits}f}"
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Content as an address that holds it; ``kind``: its media type."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def page(
