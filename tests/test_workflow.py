@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import zipfile
 
 import pytest
 import yaml
@@ -126,6 +127,19 @@ def test_methods_are_compared_on_the_chosen_task(finished, tmp_path):
     for figure in ("scatter", "cells-random-0", "trace-ftd-nas-farthest-0"):
         assert (root / "figures" / f"{figure}.svg").exists()
     assert QUIET in workflow.run("compare")
+
+
+def test_a_report_of_many_figures_is_packed(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    networks = [f"small-cnn-x{number / 10:g}" for number in range(1, 31)]
+    workflow.configure(tiny(networks=networks))
+    planned = workflow.run("--dry-run", "report")
+    assert "report.zip" in planned and "report.html" not in planned
+    workflow.configure(tiny())
+    workflow.run("figures", "overview", "--report", "own.zip")
+    with zipfile.ZipFile(workflow.folder / "own.zip") as packed:
+        names = packed.namelist()
+    assert "own/report.html" in names and any(name.endswith("overview.html") for name in names)
 
 
 # Reruns -----------------------------------------------------------------------------------------
