@@ -26,7 +26,7 @@ HAND = Trained("resnet18", False, [0.7], 0.5, [1000], [10], [0], [0])
 def finding(**changes) -> Finding:
     sources = [Source("far", 0.1, 0.01, 0.6, False), Source("near", 0.2, 0.03, 0.4, True)]
     own = {"task": "six", "dataset": "digits", "about": "2 labels", "counts": {"train": 1}}
-    own |= {"before": 1, "measure": "fisher", "number": "distance", "trials": 5}
+    own |= {"before": 1, "measure": "fisher", "number": "distance", "higher": False, "trials": 5}
     own |= {"sources": sources, "chosen": ["near"], "trained": [HAND, FOUND]}
     return Finding(**own | changes)
 

@@ -63,7 +63,8 @@ class Finding:
         about: what is to be learned: its labels, or the kind of its target.
         counts: images by part.
         before: how many tasks arrived before it.
-        measure: that which decides; ``number``: what its numbers are called.
+        measure: that which decides; ``number``: what its numbers are called; ``higher``: whether
+            the larger is the nearer source's.
         trials: over how many common starts they are means.
         sources: its nearest tasks by that measure and the first network, the nearest first.
         chosen: the nearest learned tasks, from which a search may start.
@@ -78,6 +79,7 @@ class Finding:
     before: int
     measure: str
     number: str
+    higher: bool
     trials: int
     sources: Sequence[Source] = ()
     chosen: Sequence[str] = ()

@@ -79,7 +79,7 @@ def nearest(table: pd.DataFrame, known: Mapping[str, Trust], out: Path) -> None:
     )
     tables.append(_table("Ranks", ranks, note, {"agreement": lambda share: f"{share:.0%}"}))
     lead = "Which task is nearest to each, and how sure that is."
-    page(out, "Nearest tasks", lead, tables, data={"nearest": table})
+    page(out, "Nearest tasks", lead, tables, data={"nearest": ranks})
 
 
 def _trusted(measures: list[str], known: Mapping[str, Trust]) -> Table:
@@ -114,7 +114,7 @@ def _trusted(measures: list[str], known: Mapping[str, Trust]) -> Table:
 def comparison(table: pd.DataFrame, out: Path) -> None:
     """A page with a row for each task and method (as Le et al. 2022, IV); see ``summary``."""
     found, seeds = summary(table), table["seed"].nunique()
-    texts = {"search MACs": large, "MACs": large, "search seconds": seconds}
+    texts = {"search MACs": large, "MACs": large, "search time": seconds}
     columns = [
         Column(name, *_cells(found[name], texts.get(name)))
         for name in found
@@ -154,7 +154,7 @@ def summary(comparison: pd.DataFrame) -> pd.DataFrame:
                 "parameters": round(group["parameters"].mean()),
                 "MACs": group["macs"].mean(),
                 "search MACs": group["search_macs"].mean(),
-                "search seconds": group["search_seconds"].mean(),
+                "search time": group["search_seconds"].mean(),
                 "space (log10)": group["space_log10"].mean(),
             }
         )
@@ -267,7 +267,8 @@ def _table(
             continue
         if name == "mean" and "std" in frame:
             pairs = zip(frame["mean"], frame["std"], strict=True)
-            shown_as = [with_spread(mean, std, 2) for mean, std in pairs]
+            count = 2 if frame["std"].any() else 1
+            shown_as = [with_spread(mean, std, count) for mean, std in pairs]
             columns.append(Column("mean ± std", frame["mean"].tolist(), shown_as))
         else:
             columns.append(Column(str(name), *_cells(frame[name], (texts or {}).get(name))))

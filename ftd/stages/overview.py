@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _SOURCES, _IMAGES, _LABELS = 3, 8, 10
-"""So many nearest tasks are shown, images of a label, labels of a task."""
+"""So many nearest tasks are shown, images of a label, labels of a task at most."""
 
 
 def decides(experiment: Experiment) -> dict[str, Any]:
@@ -89,6 +89,7 @@ def _findings(experiment: Experiment, sliced: "list[Slice]") -> "list[Finding]":
                 before=before,
                 measure=measure,
                 number=f"squared {measure} distance" if squared else measure,
+                higher=measure in experiment.higher(),
                 trials=experiment.config.trials,
                 sources=_sources(ranks[ranks["measure"] == measure], chosen[own.name]["nearest"]),
                 chosen=chosen[own.name]["nearest"],

@@ -4,7 +4,7 @@ Functions import numpy and the drawing's packages: what reading this module does
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ftd import store
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from ftd.tasks.slices import Slice
 
 
+_ROWS = 400  # of images on a page: of many tasks, fewer labels of each have one
+
+
 def samples(
-    experiment: Experiment, slices: "Iterable[Slice]", *, images: int, labels: int
+    experiment: Experiment, slices: "Sequence[Slice]", *, images: int, labels: int
 ) -> "dict[str, Samples]":
     """Images of ``train`` by task, evenly spaced: as many of each of its first labels.
 
     Of a task without labels, one row of them.
+
+    Args:
+        labels: of so many, or of fewer where there are many tasks.
 
     Raises:
         UserError: missing or damaged images.
@@ -32,6 +38,7 @@ def samples(
     from ftd.drawing.thumbnails import Samples, strip
 
     found, by_dataset = {}, defaultdict(list)
+    labels = min(labels, max(2, _ROWS // len(slices)))
     for sliced in slices:
         by_dataset[sliced.facts["dataset"]].append(sliced)
     for dataset, own in by_dataset.items():
