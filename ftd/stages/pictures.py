@@ -46,7 +46,8 @@ def samples(
         for sliced in own:
             rows = _rows(sliced, images, labels)
             strips = [strip(label, file.rows("images", at)) for label, at in rows.items()]
-            found[sliced.name] = Samples(sliced.name, strips, max(0, len(sliced.labels) - labels))
+            more = 0 if sliced.label is None else max(0, len(sliced.labels) - labels)
+            found[sliced.name] = Samples(sliced.name, strips, more)
     return found
 
 
