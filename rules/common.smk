@@ -152,8 +152,7 @@ at = SimpleNamespace(
 figure_at = {name: below(f"figures/{file}") for name, file in FIGURES.items()}
 log_at = {rule: below(layout.log_of(rule).pattern) for rule in layout.LOGS}
 FIGURE_FILES = [below(f"figures/{file}") for file in EXPERIMENT.figures()]
-# One page, or where that would be too large for a browser, a packed folder.
-REPORT = at.report if len(FIGURE_FILES) <= 100 else at.packed
+REPORT = at.packed if report_stage.is_packed(EXPERIMENT) else at.report
 
 
 def given(wildcards, output):

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import overview, selection
 from ftd.stages.experiment import Experiment
+from ftd.stages.pictures import samples
+from ftd.tasks.slices import read_slice
 
 FOUND = Trained("ftd-nas", True, [0.9, 0.8], 0.5, [12345, 12347], [1, 1], [3.72e9] * 2, [90, 30])
 HAND = Trained("resnet18", False, [0.7], 0.5, [1000], [10], [0], [0])
@@ -100,6 +103,17 @@ def test_large_images_are_made_smaller():
     images = np.full((20, 3, 224, 224), 200, np.uint8)
     found = strip("x", images)
     assert pixels(found.source).shape[:2] == (48, 20 * 48 + 19 * 6) and len(found.source) < 20_000
+
+
+def test_pages_of_many_tasks_have_fewer_images(make_slice, digits):
+    path = make_slice("many", "all")
+    own = read_slice(path)
+    named = [replace(own, facts=own.facts | {"task": str(number)}) for number in range(50)]
+    experiment = experiment_of(digits.parent)
+    [few] = samples(experiment, named[:1], images=8, labels=4).values()
+    assert [row.count for row in few.strips] == [8] * 4 and few.more == 6
+    many = samples(experiment, named, images=8, labels=4)
+    assert len(many) == 50 and [row.count for row in many["7"].strips] == [6] * 2
 
 
 # On a finished experiment -----------------------------------------------------------------------

@@ -505,6 +505,14 @@ def test_markdown_of_distances():
     ]
 
 
+def test_a_report_of_long_tables_is_packed(tmp_path):
+    tasks = lambda count: {f"t{number}": TINY["tasks"]["zero"] for number in range(count)}  # noqa: E731
+    assert not report.is_packed(experiment_of(tmp_path))
+    assert not report.is_packed(experiment_of(tmp_path, tasks=tasks(100)))  # 20 ranks each
+    assert report.is_packed(experiment_of(tmp_path, tasks=tasks(101)))
+    assert report.is_packed(experiment_of(tmp_path, trials=700))
+
+
 def test_settings_that_changed_with_the_folder_s_path_are_named(tmp_path, monkeypatch):
     """Snakemake knows how files were made by their paths, and sees no change there."""
     monkeypatch.chdir(tmp_path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ftd.tasks.slices import Slice
 
 
-_ROWS = 400  # of images on a page: of many tasks, fewer labels of each have one
+_ROWS, _IMAGES = 80, 640  # on a page: of many tasks, fewer of each; it would be too large
 
 
 def samples(
@@ -30,7 +30,7 @@ def samples(
     Of a task without labels, one row of them.
 
     Args:
-        labels: of so many, or of fewer where there are many tasks.
+        images: so many of a label, or fewer where there are many tasks; ``labels``: likewise.
 
     Raises:
         UserError: missing or damaged images.
@@ -39,6 +39,7 @@ def samples(
 
     found, by_dataset = {}, defaultdict(list)
     labels = min(labels, max(2, _ROWS // len(slices)))
+    images = min(images, max(1, _IMAGES // (len(slices) * labels)))
     for sliced in slices:
         by_dataset[sliced.facts["dataset"]].append(sliced)
     for dataset, own in by_dataset.items():
