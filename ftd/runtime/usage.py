@@ -1,4 +1,8 @@
-"""What a job took: the last line of its log."""
+"""What a job took: the last line of its log.
+
+Snakemake's own ``benchmark:`` would measure the process that hands a job over, not its fork
+(``ftd.cli.launch``): its memory would be that of next to nothing.
+"""
 
 import re
 import resource
