@@ -14,6 +14,9 @@ if not workflow.configfiles and "tasks" not in config:
     configfile: default if os.path.exists(default) else f"{workflow.current_basedir}/{default}"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/terminal.smk"
 include: "rules/common.smk"
 include: "rules/dataset.smk"
@@ -31,6 +34,7 @@ include: "rules/genotypes.smk"
 include: "rules/transfer.smk"
 include: "rules/agreement.smk"
 include: "rules/figures.smk"
+include: "rules/overview.smk"
 include: "rules/report.smk"
 
 
@@ -57,5 +61,6 @@ rule all:
         searched(at.metrics),
         at.comparison,
         rules.figures.input,
+        at.overview,
         at.config,
-        at.report,
+        REPORT,

@@ -76,8 +76,10 @@ CONTENT = {
     "weighted_cells": "the same by target",
     "comparison": "`task`, `method`, `seed`, `accuracy`, `most_frequent`, `parameters`, `macs`, "
     "`search_macs`, `search_seconds`, `space_log10`",
+    "overview": "what was found for each task: images, nearest tasks, networks, cost; stands alone",
     "config": "the configuration as it was run, overrides included",
     "report": "Snakemake's report: all figures and pages in one file",
+    "packed": "the same in a folder, where it is too large for one file",
     "figure": "figures and pages of tables, below",
 }
 """What is in an artifact, by its name in ``Layout``."""

@@ -145,8 +145,10 @@ class Layout:
         "tables of weighted rankings by target",
     )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
+    overview: Artifact = Artifact("overview", "overview.html", "overviews")
     config: Artifact = Artifact("record", "config.json", "configurations")
     report: Artifact = Artifact("report", "report.html", "reports")
+    packed: Artifact = Artifact("report", "report.zip", "packed reports")
     figure: Artifact = Artifact("figure", "figures/{figure}", "figures")
 
     def __iter__(self) -> Iterator[Artifact]:
@@ -167,6 +169,7 @@ FIGURES = {
     "nearest": "nearest.html",
     "comparison": "comparison.html",
     "scatter": "scatter.svg",
+    "run": "run.html",
 }
 """File names of the figures and pages, by what they show."""
 STATISTICS = ("mean", "std")

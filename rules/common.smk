@@ -29,6 +29,7 @@ from ftd.stages import few as few_stage
 from ftd.stages import figures as figures_stage
 from ftd.stages import fisher as fisher_stage
 from ftd.stages import genotypes as genotypes_stage
+from ftd.stages import overview as overview_stage
 from ftd.stages import probe as probe_stage
 from ftd.stages import report as report_stage
 from ftd.stages import search as search_stage
@@ -153,6 +154,7 @@ at = SimpleNamespace(
 figure_at = {name: below(f"figures/{file}") for name, file in FIGURES.items()}
 log_at = {rule: below(layout.log_of(rule).pattern) for rule in layout.LOGS}
 FIGURE_FILES = [below(f"figures/{file}") for file in EXPERIMENT.figures()]
+REPORT = at.packed if report_stage.is_packed(EXPERIMENT) else at.report
 
 
 def given(wildcards, output):

@@ -21,4 +21,5 @@ rule compare:
         at.comparison,
         figure_at["comparison"],
         figure_at["scatter"],
-        at.report,
+        at.overview,
+        REPORT,

@@ -6,7 +6,7 @@ rule matrix_figure:
         report(
             figure_at["matrix"],
             caption="../report/matrix.rst",
-            category="Distances",
+            category="3 Distances",
             labels={
                 "measure": "{measure}",
                 "network": "{network}",
@@ -35,7 +35,7 @@ rule atlas_figure:
         report(
             figure_at["atlas"],
             caption="../report/atlas.rst",
-            category="Distances",
+            category="4 Selection",
             labels={
                 "measure": "{measure}",
                 "network": "{network}",
@@ -62,7 +62,7 @@ rule share_figure:
         report(
             figure_at["shares"],
             caption="../report/shares.rst",
-            category="Distances",
+            category="3 Distances",
             labels={
                 "measure": "{measure}",
                 "network": "{network}",
@@ -83,12 +83,14 @@ rule share_figure:
 
 rule dataset_page:
     input:
-        collect(at.cut, dataset=DATASETS),
+        cuts=collect(at.cut, dataset=DATASETS),
+        slices=for_all(at.slice),
+        images=collect(at.images, dataset=DATASETS),
     output:
         report(
             figure_at["datasets"],
             caption="../report/datasets.rst",
-            category="Data",
+            category="1 Data",
             labels={"table": "data sets"},
         ),
     log:
@@ -110,7 +112,7 @@ rule probe_page:
         report(
             figure_at["probes"],
             caption="../report/probes.rst",
-            category="Distances",
+            category="2 Probes",
             labels={"table": "probes"},
         ),
     log:
@@ -134,7 +136,7 @@ rule example_figure:
         report(
             figure_at["examples"],
             caption="../report/examples.rst",
-            category="Data",
+            category="1 Data",
             labels={
                 "network": "{network}",
                 "task": "{task}",
@@ -160,7 +162,7 @@ rule nearest_page:
         report(
             figure_at["nearest"],
             caption="../report/nearest.rst",
-            category="Selection",
+            category="4 Selection",
             labels={"table": "nearest tasks"},
         ),
     log:
@@ -182,7 +184,7 @@ rule trace_figure:
         report(
             figure_at["trace"],
             caption="../report/trace.rst",
-            category="Search",
+            category="5 Search",
             labels={"method": "{method}", "seed": "{seed}", "figure": "trace"},
         ),
     log:
@@ -204,7 +206,7 @@ rule cell_figure:
         report(
             figure_at["cells"],
             caption="../report/cells.rst",
-            category="Search",
+            category="5 Search",
             labels={"method": "{method}", "seed": "{seed}", "figure": "cells"},
         ),
     log:
@@ -226,7 +228,7 @@ rule comparison_page:
         report(
             figure_at["comparison"],
             caption="../report/comparison.rst",
-            category="Comparison",
+            category="6 Comparison",
             labels={"table": "trained networks"},
         ),
     log:
@@ -248,7 +250,7 @@ rule scatter_figure:
         report(
             figure_at["scatter"],
             caption="../report/scatter.rst",
-            category="Comparison",
+            category="6 Comparison",
             labels={"table": "accuracy against cost"},
         ),
     log:
@@ -261,6 +263,31 @@ rule scatter_figure:
         decides=decides(figures_stage, figure="scatter"),
     shell:
         "ftd figure scatter {params.given:q} > {log:q} 2>&1"
+
+
+# What jobs took is read from their logs, which are no inputs: those of all that the table is made of.
+rule run_page:
+    input:
+        comparison=after_selection(at.comparison),
+        selection=at.selection,
+        config=at.config,
+    output:
+        report(
+            figure_at["run"],
+            caption="../report/run.rst",
+            category="8 Run",
+            labels={"table": "rules, versions, configuration"},
+        ),
+    log:
+        below("logs/figures/run.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="run"),
+    shell:
+        "ftd figure run {params.given:q} > {log:q} 2>&1"
 
 
 rule figures:

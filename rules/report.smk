@@ -20,9 +20,10 @@ rule record:
 rule make_report:
     input:
         rules.figures.input,
+        at.overview,
         config=at.config,
     output:
-        at.report,
+        REPORT,
     log:
         below("logs/report.log"),
     localrule: True
@@ -32,10 +33,10 @@ rule make_report:
         snakefile=lambda wildcards, output: REPOSITORY / "Snakefile",
         of_this_run=of_this_run,
     shell:
-        "snakemake figures --snakefile {params.snakefile:q} {params.of_this_run:q} --nolock"
+        "snakemake figures overview --snakefile {params.snakefile:q} {params.of_this_run:q} --nolock"
         " --report {output:q} > {log:q} 2>&1"
 
 
 rule report:
     input:
-        at.report,
+        REPORT,

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,57 @@ def registered():
     yield put
     for registry, entries in reversed(before):
         registry._entries = entries
+
+
+class _Tables(HTMLParser):
+    """The tables of a page: rows of texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[list[list[str]]] = []
+        self.inside = False
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "table":
+            self.found.append([])
+        elif tag == "tr":
+            self.found[-1].append([])
+        elif tag in ("th", "td"):
+            self.found[-1][-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        if tag in ("th", "td"):
+            self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.found[-1][-1][-1] += data
+
+
+def tables_of(page: Path) -> list[dict[str, list[str]]]:
+    """The tables of a page, each by its heads."""
+    reader = _Tables()
+    reader.feed(page.read_text())
+    return [
+        {head: [row[place] for row in rows] for place, head in enumerate(heads)}
+        for heads, *rows in reader.found
+    ]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, started once; a function that opens a file in a new tab."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with sync_api.sync_playwright() as started:
+        own = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield own
+        own.close()
 
 
 def write_images(folder: Path, classes: dict[str, int], size: int = 8, mode: str = "L") -> None:

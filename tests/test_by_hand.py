@@ -17,6 +17,7 @@ from ftd.stages import (
     distance,
     figures,
     fisher,
+    overview,
     probe,
     report,
     search,
@@ -44,6 +45,7 @@ FUNCTIONS: dict[str, Callable] = {
     "training": training.run,
     "comparison": comparison.run,
     "figure": figures.run,
+    "overview": overview.run,
     "record": report.record,
 }
 
@@ -75,7 +77,9 @@ def steps() -> Iterator[tuple[str, dict]]:
         yield "figure", {"figure": figure, **searched}
     for figure in ("datasets", "probes", "nearest", "comparison", "scatter"):
         yield "figure", {"figure": figure}
+    yield "overview", {}
     yield "record", {}
+    yield "figure", {"figure": "run"}
 
 
 def on_the_command_line(*arguments: str) -> None:
@@ -94,8 +98,9 @@ def all_on_the_command_line(finished: str) -> None:
         figure = [names["figure"]] if verb == "figure" else []
         given = [f"--{name}={value}" for name, value in names.items() if name != "figure"]
         on_the_command_line(verb, *figure, *config, *given)
-    for page in ("datasets", "probes", "nearest", "comparison"):
+    for page in ("datasets", "probes", "nearest", "comparison", "run"):
         on_the_command_line("figure", page, *config, f"--results={finished}")
+    on_the_command_line("overview", *config, f"--results={finished}")
     on_the_command_line("show", finished)
 
 
@@ -126,9 +131,11 @@ def test_all_stages_on_the_command_line_whatever_the_surroundings(finished, tmp_
     assert "mean over trials \\xb1 std" in done.stdout
     assert_as_undisturbed(by_hand, finished)
     pages = sorted((finished.results / "figures").glob("*.html"))
-    assert [page.stem for page in pages] == ["comparison", "datasets", "nearest", "probes"]
+    assert [page.stem for page in pages] == ["comparison", "datasets", "nearest", "probes", "run"]
     for page in pages:
         assert (again.results / "figures" / page.name).read_bytes() == page.read_bytes()
+    whole = "overview.html"
+    assert (again.results / whole).read_bytes() == (finished.results / whole).read_bytes()
     made = [path for path in by_hand.results.rglob("*") if path.is_file()]
     assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
     made = (path for path in finished.results.rglob("*") if path.is_file())

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import tables_of
 from PIL import Image
 from test_frames import parquet
 
@@ -256,8 +257,8 @@ def test_a_task_of_classes_that_learned_nothing_is_loud(made, tmp_path, capsys):
 
 def test_the_page_of_probes_has_their_metrics(made):
     out = figures.run(made, "probes")
-    text = out.read_text()
-    assert "<th>val_metric_constant</th>" in text and "<td>mean angle, degrees</td>" in text
+    found = tables_of(out)[-1]
+    assert "val_metric_constant" in found and "mean angle, degrees" in found["metric"]
 
 
 def test_a_task_has_its_own_epsilon(made):

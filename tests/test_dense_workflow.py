@@ -46,6 +46,9 @@ def test_dense_tasks_go_all_the_way(dense_run):
     assert (root / "figures" / "examples-small-cnn-depth.svg").exists()
     report = (root / "report.html").read_text()
     assert "examples-small-cnn-edges.svg" in report
+    overview = (root / "overview.html").read_text()
+    assert overview.count("<section") == 3 and "regression, of frames" in overview
+    assert 'alt="8 images of depth: images"' in overview
     assert verify.run(root).problems == []
 
 

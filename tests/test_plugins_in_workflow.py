@@ -47,7 +47,9 @@ measure = ftd.Measure(Gap, source=("facts",), target=("facts",), lowest=-1.0, hi
 ftd.register_measure("gap", measure)
 """,
 }
-AFTER_COMPARISON = ("comparison", "comparison_page", "scatter_figure", "make_report")
+AFTER_COMPARISON = (
+    *("comparison", "comparison_page", "scatter_figure", "overview", "run_page", "make_report"),
+)
 
 
 def configuration() -> dict:

@@ -30,6 +30,19 @@ def table() -> pa.Table:
     return pa.table({"value": [1.5, None, 2.0], "part": part})
 
 
+def test_some_rows_of_a_tensor_are_read(tmp_path):
+    values = torch.arange(24, dtype=torch.uint8).reshape(4, 1, 2, 3)
+    path = tmp_path / "x.safetensors"
+    store.write_tensors(path, {"images": values}, FACTS)
+    file = store.TensorFile(path)
+    assert file.rows("images", [3, 0]).tolist() == values[[3, 0]].tolist()
+    with pytest.raises(UserError, match=r"x\.safetensors"):
+        file.rows("others", [0])
+    store.write_tensors(path, {"images": values + 1}, FACTS)
+    with pytest.raises(UserError, match="changed since this job began"):
+        file.rows("images", [0])
+
+
 def write(kind: str, path) -> None:
     if kind == "tensors":
         store.write_tensors(path, TENSORS, FACTS)

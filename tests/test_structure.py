@@ -18,7 +18,7 @@ ROOMS = [
 STAGES = [
     *("dataset", "derive", "task", "probe", "fisher", "embedding", "distance", "selection"),
     *("search", "training", "genotypes", "transfer", "few", "agreement", "comparison", "figures"),
-    "report",
+    *("overview", "report"),
 ]
 """Their modules, in ``ftd/stages``, have their names, which rooms may have too."""
 MODULES = sorted([*(ROOT / "ftd").rglob("*.py"), *(ROOT / "evidence").rglob("*.py")])

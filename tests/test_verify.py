@@ -85,7 +85,7 @@ def test_a_finished_library_has_no_problem_and_is_left_as_it_was(finished):
     assert content(finished.results) == before
     kinds = {path.relative_to(finished.results).parts[0] for path in before}
     assert kinds - {name.split("/")[0] for name in KINDS.values()} == {
-        *("logs", "figures", "report.html")
+        *("logs", "figures", "overview.html", "report.html")
     }
 
 
@@ -179,7 +179,7 @@ def test_a_genotype_that_is_missing_is_said_to_be(library):
 
 def test_what_is_expected_is_what_a_run_makes(finished):
     experiment = Experiment.load(finished.folder / "tiny.yaml", results=finished.results)
-    others = ("figures/", "logs/", "pairs/", "report.html", "config.json")
+    others = ("figures/", "logs/", "pairs/", "overview.html", "report.html", "config.json")
     made = {
         path
         for path in finished.results.rglob("*")

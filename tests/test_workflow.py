@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import zipfile
 
 import pytest
 import yaml
@@ -128,6 +129,19 @@ def test_methods_are_compared_on_the_chosen_task(finished, tmp_path):
     assert QUIET in workflow.run("compare")
 
 
+def test_a_report_of_many_figures_is_packed(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    networks = [f"small-cnn-x{number / 10:g}" for number in range(1, 31)]
+    workflow.configure(tiny(networks=networks))
+    planned = workflow.run("--dry-run", "report")
+    assert "report.zip" in planned and "report.html" not in planned
+    workflow.configure(tiny())
+    workflow.run("figures", "overview", "--report", "own.zip")
+    with zipfile.ZipFile(workflow.folder / "own.zip") as packed:
+        names = packed.namelist()
+    assert "own/report.html" in names and any(name.endswith("overview.html") for name in names)
+
+
 # Reruns -----------------------------------------------------------------------------------------
 
 
@@ -138,7 +152,10 @@ def plan(finished, folder, config) -> dict[str, int]:
     return jobs(workflow.run("--dry-run", "all"))
 
 
-AFTER_TRAINING = (*("comparison", "comparison_page", "scatter_figure", "record", "make_report"),)
+AFTER_TRAINING = (
+    *("comparison", "comparison_page", "scatter_figure", "overview", "record", "run_page"),
+    "make_report",
+)
 
 
 def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
@@ -175,7 +192,8 @@ def test_a_setting_of_another_method_reruns_nothing_but_the_report(finished, tmp
 
 
 def test_another_place_of_the_raw_data_reruns_nothing_but_the_report(finished, tmp_path):
-    assert plan(finished, tmp_path, tiny(data_root="elsewhere")) == {"record": 1, "make_report": 1}
+    planned = plan(finished, tmp_path, tiny(data_root="elsewhere"))
+    assert planned == {"record": 1, "run_page": 1, "make_report": 1}
 
 
 def test_a_library_is_where_it_lies(finished, tmp_path):

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +58,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(config=None, set=None, results=None, **names) -> None:
+        from ftd.runtime import usage  # tqdm: as verbs import
+
+        began = time.monotonic()
         function(experiment(config, set, results), **names)
+        usage.say(began)
 
     command.__signature__ = inspect.Signature([*own, *common])
     command.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
@@ -241,7 +246,7 @@ def figure(
         str,
         typer.Argument(
             help="matrix, atlas, shares, examples, trace, cells, scatter, or a page: datasets, "
-            "probes, nearest, comparison."
+            "probes, nearest, comparison, run."
         ),
     ],
     measure: Annotated[str | None, typer.Option(help="Of matrix, atlas and shares.")] = None,
@@ -262,6 +267,14 @@ def figure(
     names |= {"method": method, "seed": seed}
     given = {name: value for name, value in names.items() if value is not None}
     stage.run(experiment, figure, **given)
+
+
+@verb
+def overview(experiment: "Experiment") -> None:
+    """Write one page of what was found for each task."""
+    from ftd.stages import overview as stage
+
+    stage.run(experiment)
 
 
 @verb

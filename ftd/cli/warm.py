@@ -43,12 +43,13 @@ _TENSORS = (
     *("torch._dynamo", "torch.fx.experimental.symbolic_shapes"),
 )
 _DRAWING = (
-    *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.searches"),
+    *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.pages", "ftd.drawing.searches"),
     "matplotlib.backends.backend_svg",
 )
 _COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")
 IMPORTED = dict.fromkeys(_COMPUTING, _TENSORS)
 IMPORTED |= {"embedding": (*_TENSORS, "ftd.measures.task2vec"), "figure": _DRAWING}
+IMPORTED |= {"overview": ("ftd.drawing.overview", "ftd.tasks.slices")}
 """By verb: what is imported before its first job, besides ``_TABLES``."""
 
 

@@ -1,6 +1,5 @@
 """``ftd show`` for a reader: tables in a terminal of any width, plain text elsewhere."""
 
-import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ftd.drawing.findings import large, seconds, with_spread
 from ftd.transfer import trust
 
-_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 _WIDE = 1000  # columns where nobody looks: no line is folded
 
 
@@ -85,7 +84,7 @@ def _nearest(found: Mapping[str, Any]) -> Table:
             if task["selected"] == []:
                 mark = "none learned yet"
             name = task["task"] if not number else ""
-            value = spread(row["mean"], row["std"])
+            value = with_spread(row["mean"], row["std"], found["trials"] or 1)
             table.add_row(name, row["source"], value, f"{row['agreement']:.0%}", mark)
     return table
 
@@ -132,7 +131,10 @@ def _print_matrix(console: Console, found: Mapping[str, Any]) -> None:
     order, matrix = found["order"], found["matrix"]
     _say(console, f"{_headline(found)}; rows: source, columns: target")
     cells = [
-        ["" if mean is None else spread(mean, std) for mean, std in zip(*rows, strict=True)]
+        [
+            "" if mean is None else with_spread(mean, std or 0, found["trials"])
+            for mean, std in zip(*rows, strict=True)
+        ]
         for rows in zip(matrix["mean"], matrix["std"], strict=True)
     ]
     widest = max(len(text) for text in (*order, *(cell for row in cells for cell in row))) + 2
@@ -144,26 +146,3 @@ def _print_matrix(console: Console, found: Mapping[str, Any]) -> None:
             table.add_row(source, *row[block])
         console.print(table, "")
     _trust(console, [found["measure"]])
-
-
-def spread(mean: float, std: float) -> str:
-    """Mean ± standard deviation, to two digits of the deviation; the mean alone if that is 0."""
-    if not std:
-        return f"{mean:.3g}"
-    digits = min(max(0, 1 - math.floor(math.log10(std))), 6)
-    return f"{mean:.{digits}f} ± {std:.{digits}f}"
-
-
-def large(value: float) -> str:
-    """Three digits, with k, M, G or T for 10³, 10⁶, 10⁹ or 10¹²."""
-    for sign, size in _UNITS:
-        if value >= size:
-            return f"{value / size:.3g} {sign}"
-    return f"{value:.3g}"
-
-
-def seconds(value: float) -> str:
-    """A time in the unit that people would say it in."""
-    if value < 60:
-        return f"{value:.1f} s"
-    return f"{value / 60:.1f} min" if value < 3600 else f"{value / 3600:.1f} h"

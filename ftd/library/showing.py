@@ -68,7 +68,8 @@ def shown(
     network = _chosen("network", network or facts["networks"][0], facts)
     rows = ranks[ranks["network"] == network]
     pairs = _pairs(library, chosen, network)
-    report = LAYOUT.report.path(library)
+    reports = [artifact.path(library) for artifact in (LAYOUT.report, LAYOUT.packed)]
+    report = next((path for path in reports if path.exists()), None)
     found = {
         "experiment": library.resolve().name,
         **{key: facts[key] for key in ("order", "measures", "networks")},
@@ -79,7 +80,7 @@ def shown(
         "decides": facts["measure"],
         "trust": _trust(facts["measures"]),
         "tasks": _tasks(library, rows, facts, chosen),
-        "report": str(report.resolve()) if report.exists() else None,
+        "report": report and str(report.resolve()),
     }
     if matrix:
         found["matrix"] = _matrix(library, pairs, facts["order"])

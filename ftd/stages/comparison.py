@@ -45,16 +45,26 @@ def run(experiment: Experiment) -> None:
     order = sorted(experiment.searched(), key=lambda s: (s["task"], s["method"], int(s["seed"])))
     rows, digests = [], []
     for names in order:
-        path = experiment.input(LAYOUT.metrics, **names)
-        metrics, facts = store.read_document(path)
-        store.expect_stage(path, metrics, "training")
-        expect_asked(path, metrics, training.decides(experiment, **names))
+        metrics, facts = metrics_of(experiment, **names)
         rows.append({name: metrics[name] for name in COLUMNS})
         digests.append(facts["sha256"])
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     facts = {"metrics": digests} | record("comparison", VERSION, {})
     table = pa.Table.from_pylist(rows, schema=schema)
     store.write_table(experiment.output(LAYOUT.comparison), table, facts)
+
+
+def metrics_of(experiment: Experiment, **names: str) -> tuple[dict, dict]:
+    """The metrics of a trained network by method, task and seed, and the facts of their file.
+
+    Raises:
+        UserError: as ``run``.
+    """
+    path = experiment.input(LAYOUT.metrics, **names)
+    metrics, facts = store.read_document(path)
+    store.expect_stage(path, metrics, "training")
+    expect_asked(path, metrics, training.decides(experiment, **names))
+    return metrics, facts
 
 
 def _check(path: Path, _: Mapping[str, str], library: Library) -> Iterator[str]:

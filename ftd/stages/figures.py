@@ -15,7 +15,7 @@ from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, Artifact
 from ftd.names import did_you_mean
 from ftd.parts import MEASURES
-from ftd.stages import probe
+from ftd.stages import jobs, probe
 from ftd.stages import task as slices
 from ftd.stages.experiment import Experiment
 from ftd.transfer import trust
@@ -23,10 +23,11 @@ from ftd.transfer import trust
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 6
+VERSION = 7
 _STATISTICS = {"mean": "mean", "std": "standard deviation"}
 _SOURCES_SHOWN = 5
 _FRAMES_SHOWN = 6
+_IMAGES_SHOWN, _LABELS_SHOWN = 12, 40
 
 
 def decides(experiment: Experiment, figure: str, **names: Any) -> dict[str, Any]:
@@ -36,6 +37,8 @@ def decides(experiment: Experiment, figure: str, **names: Any) -> dict[str, Any]
         found["tasks"] = _searched(experiment)
     if figure == "examples":
         found["unit"] = _unit(experiment, names["task"])
+    if figure in ("datasets", "probes", "comparison", "scatter", "run"):
+        found["order"] = list(experiment.config.tasks)
     if figure == "nearest":
         known = trust.measured(experiment.config.measures)
         found["trust"] = {name: asdict(own) for name, own in known.items()}
@@ -230,7 +233,10 @@ def _unit(experiment: Experiment, task: str) -> str | None:
 
 
 def _datasets(experiment: Experiment, out: Path) -> None:
+    import pandas as pd
+
     from ftd.drawing import pages
+    from ftd.stages.pictures import counted, samples
 
     found = []
     for name in sorted({task.dataset for task in experiment.config.tasks.values()}):
@@ -238,7 +244,10 @@ def _datasets(experiment: Experiment, out: Path) -> None:
         found.append(store.table_facts(store.read_table(path, stage="dataset")))
         if "read" not in found[-1]:
             raise UserError(f"{path}: made by an older version; run the stage dataset again")
-    pages.datasets(found, out)
+    sliced = [slices.read(experiment, task=task) for task in experiment.config.tasks]
+    pictures = samples(experiment, sliced, images=_IMAGES_SHOWN, labels=_LABELS_SHOWN)
+    tables = [counted(own) for own in sliced]
+    pages.datasets(found, out, counts=pd.concat(tables), samples=[*pictures.values()])
 
 
 def _nearest(experiment: Experiment, out: Path) -> None:
@@ -262,10 +271,27 @@ def _scatter(experiment: Experiment, out: Path) -> None:
     searches.scatter(_compared(experiment), out)
 
 
+def _run(experiment: Experiment, out: Path) -> None:
+    import pandas as pd
+    import yaml
+
+    from ftd.drawing import pages
+
+    columns = ["rule", "job", "seconds", "megabytes"]
+    taken = pd.DataFrame(jobs.taken(experiment), columns=columns)
+    facts = store.read_json_facts(experiment.input(LAYOUT.selection))
+    given = store.read_json(experiment.input(LAYOUT.config))
+    text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+    pages.run(taken, facts["packages"], text, out)
+
+
 def _compared(experiment: Experiment) -> "pd.DataFrame":
+    """In order of arrival."""
     from ftd.stages.comparison import COLUMNS
 
-    return store.read_table(experiment.input(LAYOUT.comparison), list(COLUMNS)).to_pandas()
+    read = store.read_table(experiment.input(LAYOUT.comparison), list(COLUMNS)).to_pandas()
+    arrival = list(experiment.config.tasks)
+    return read.sort_values("task", key=lambda names: names.map(arrival.index), kind="stable")
 
 
 _DRAWN_BY: dict[str, Callable[..., None]] = {
@@ -280,4 +306,5 @@ _DRAWN_BY: dict[str, Callable[..., None]] = {
     "nearest": _nearest,
     "comparison": _comparison,
     "scatter": _scatter,
+    "run": _run,
 }

@@ -6,10 +6,26 @@ from ftd import store
 from ftd.layout import LAYOUT
 from ftd.stages.experiment import Experiment
 
+_FIGURES, _ROWS = 100, 2000
+"""A page has no more figures, and no table with more rows, of about 600 bytes each."""
+_RANKS = 20  # of each target in a table
+
 
 def decides(experiment: Experiment) -> dict[str, Any]:
     """The configuration, as far as it was given."""
     return experiment.config.model_dump(mode="json", exclude_unset=True)
+
+
+def is_packed(experiment: Experiment) -> bool:
+    """Whether the report is a packed folder: as one page it would be too large for a browser.
+
+    Chromium shows no page of more than 2 MB that lies in another one, as tables do in a report.
+    """
+    known = experiment.known()
+    probes = len(known["network"]) * len(known["trial"]) * len(known["task"])
+    ranks = len(known["network"]) * len(known["measure"]) * len(known["task"])
+    ranks *= min(_RANKS, len(known["task"]) - 1)
+    return len(experiment.figures()) > _FIGURES or max(probes, ranks) > _ROWS
 
 
 def changed_elsewhere(experiment: Experiment) -> list[str]:

@@ -5,7 +5,7 @@ One key, checksum and all: safetensors does not keep an order of keys.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,6 +29,7 @@ from ftd.store.files import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 _OTHERS = {
@@ -106,10 +107,29 @@ class TensorFile:
         """
         with reading(self.path):
             found = _map(self.path)
+        self._expect_the_same()
+        return found
+
+    def rows(self, name: str, index: Iterable[int]) -> "np.ndarray":
+        """Some rows of a tensor, as numpy's array: no other is read, nor torch imported.
+
+        Raises:
+            UserError: no such tensor, or the file has changed since it was opened.
+        """
+        import numpy as np  # readers of facts spare it
+
+        with reading(self.path), safe_open(self.path, framework="numpy") as file:
+            tensor = file.get_slice(name)
+            found = np.stack([tensor[int(row)] for row in index])
+        self._expect_the_same()
+        return found
+
+    def _expect_the_same(self) -> None:
+        """Raises a ``UserError`` if the file has changed since it was opened."""
+        with reading(self.path):
             same = _identity(os.stat(self.path)) == self._seen
         if not same:
             raise UserError(f"{self.path}: changed since this job began; run again")
-        return found
 
 
 def _identity(of: os.stat_result) -> tuple[int, ...]:
