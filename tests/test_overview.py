@@ -213,3 +213,11 @@ def test_findings_are_there_for_other_readers(finished):
     slices = store.read_table(finished.results / "tasks" / "six.parquet")
     counts = dict(zip(*np.unique(slices["part"].to_pylist(), return_counts=True), strict=True))
     assert found[1].counts == counts and isinstance(slices, pa.Table)
+
+
+@pytest.mark.parametrize("std", [0.0, 0.00012, 0.5, 12.0])
+@pytest.mark.parametrize("mean", [0.0, -3.25, 12345.678])
+def test_two_digits_of_the_deviation_are_kept(mean, std):
+    words = with_spread(mean, std, 3).split(" ± ")
+    assert float(words[0]) == pytest.approx(mean, abs=max(std, abs(mean)) / 20)
+    assert float(words[1]) == pytest.approx(std, rel=0.05)
