@@ -20,12 +20,12 @@ As in the released code (github.com/VITA-Group/TENAS):
 - The supernet has one cell of each kind.
 - Weights are Kaiming normal by fan-out, biases zero. (There, by fan-in for R. Here, each
   convolution before a ReLU is followed by a batch norm, so that R does not depend on it.)
-- R is counted on windows of 3×3 pixels and one channel, by cells of one channel. Whole images have
-  as many patterns as there are images, whatever is pruned.
+- R is counted on inputs of 3×3 pixels and one channel, by cells of one channel.
 
 Not as there, for what ``docs/search.md`` gives the reasons and measurements:
 
-- R is counted on points of a line through windows, not on windows themselves.
+- The inputs are points of a line through windows of images, not windows: nearly each of those has a
+  pattern of its own, whatever is pruned.
 - For κ, cells are as wide as the space says, not of one channel.
 - For κ, a batch norm takes mean and variance of the images, as there, but they are constants to
   the gradient. This supernet ends in batch norms and a mean, so its outputs would else add up to
