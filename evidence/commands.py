@@ -89,6 +89,19 @@ def search_speed(
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
 
 
+@app.command("score-repeats")
+def score_repeats(
+    out: Out,
+    genotypes: Annotated[int, typer.Option(min=3, help="Random architectures.")] = 20,
+    draws: Annotated[int, typer.Option(min=6, help="Draws of weights and images.")] = 6,
+) -> None:
+    """Whether TE-NAS' scores rank architectures and operations alike from draw to draw."""
+    from evidence import score_repeats
+
+    table = score_repeats.run(out, genotypes=genotypes, draws=draws)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
 @app.command()
 def scale(
     out: Out,

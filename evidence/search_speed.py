@@ -13,6 +13,7 @@ import torch
 
 from ftd import config, store
 from ftd.config import SearchSettings
+from ftd.config.search_keys import Search
 from ftd.layout import LAYOUT
 from ftd.models.cells import build
 from ftd.models.fitting import train_epoch
@@ -42,7 +43,7 @@ SHORT = {
     "darts": {"epochs": 1},
     "pc_darts": {"epochs": 1, "warm_up": 0},
     "enas": {"epochs": 2, "controller_steps": 10, "candidates": 3},
-    "te_nas": {"ntk_images": 2, "region_images": 4},
+    "te_nas": {"repeats": 1, "region_samples": 300},
 }
 """Short searches, as the configuration's section ``search`` gives them."""
 TRAINING = "training"
@@ -60,8 +61,7 @@ def run(out: Path, *, rounds: int, search: dict[str, Any] = SHORT) -> pd.DataFra
     setup()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        experiment = _experiment(Path(folder), search)
-        data, settings = _data(experiment), experiment.config.search
+        data, settings = digits(Path(folder), search)
         space = Space.full(settings.space)
         runs = {TRAINING: partial(_train, space, data, settings.batch_size, settings.learning_rate)}
         for method in METHODS:
@@ -92,8 +92,8 @@ def run(out: Path, *, rounds: int, search: dict[str, Any] = SHORT) -> pd.DataFra
     ).reset_index()
 
 
-def _experiment(folder: Path, search: dict[str, Any]) -> Experiment:
-    """All ten of scikit-learn's digits: real images that need no download."""
+def digits(folder: Path, search: dict[str, Any]) -> tuple[TaskData, Search]:
+    """All ten of scikit-learn's digits, real images that need no download, and how to search."""
     settings = config.parse(
         {
             "experiment": "speed",
@@ -103,14 +103,12 @@ def _experiment(folder: Path, search: dict[str, Any]) -> Experiment:
             "search": search,
         }
     )
-    return Experiment.of(settings, folder)
-
-
-def _data(experiment: Experiment) -> TaskData:
+    experiment = Experiment.of(settings, folder)
     dataset.run(experiment, dataset=DIGITS)
     task.run(experiment, task=DIGITS)
     sliced = read_slice(experiment.input(LAYOUT.slice, task=DIGITS))
-    return TaskData(sliced, experiment.images_of(DIGITS), {"train": None, "val": None})
+    data = TaskData(sliced, experiment.images_of(DIGITS), {"train": None, "val": None})
+    return data, experiment.config.search
 
 
 def _train(space: Space, data: TaskData, batch_size: int, learning_rate: float) -> int:

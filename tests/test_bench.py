@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,11 +14,20 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 from typer.testing import CliRunner
 
-from evidence import column_speed, commands, fisher_rivals, fisher_speed, scale, search_speed
+from evidence import (
+    column_speed,
+    commands,
+    fisher_rivals,
+    fisher_speed,
+    scale,
+    score_repeats,
+    search_speed,
+)
 from ftd import store
 from ftd.config import DARTS_OPERATIONS
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.search.te_nas import TeNas
 
 
 def test_the_fisher_benchmark(tmp_path, monkeypatch, capsys):
@@ -134,6 +144,24 @@ def test_the_search_benchmark(tmp_path):
     assert table.loc[search_speed.TRAINING, "ratio"] == 1
     assert (table["macs"] > 0).all() and (table["ratio"] > 0).all()
     assert store.read_table(tmp_path / "b.parquet").num_rows == 2 * len(table)
+
+
+def test_scores_that_repeat_are_told_from_noise(tmp_path):
+    settings = TeNas(ntk_images=3, region_samples=100, repeats=2)
+    out = tmp_path / "r.parquet"
+    table = score_repeats.run(out, genotypes=5, draws=4, settings=settings)
+    assert list(zip(table["what"], table["measure"], table["count"], strict=True)) == [
+        ("architectures", "κ", 5),
+        ("architectures", "R", 5),
+        ("operations", "κ", 4 * 9),
+        ("operations", "R", 4 * 9),
+    ]
+    assert table[["one", "averaged"]].abs().le(1).all(axis=None)
+    assert store.read_table(out).num_rows == 4
+    ranks = np.arange(6.0)
+    assert score_repeats._agreement(np.stack([ranks, ranks**2, ranks])) == pytest.approx(1)
+    assert score_repeats._agreement(np.stack([ranks, -ranks])) == pytest.approx(-1)
+    assert score_repeats._agreement(np.stack([ranks, ranks * 0])) == 0
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ OWN = {
     "darts": {"epochs": 3},
     "pc_darts": {"epochs": 3, "warm_up": 1},
     "enas": {"epochs": 3, "controller_steps": 2, "controller_samples": 2, "candidates": 3},
-    "te_nas": {"ntk_images": 3, "region_images": 4},
+    "te_nas": {"ntk_images": 3, "region_samples": 30, "repeats": 1},
 }
 DISTINCT = ["fuse-full", "random", "evolution", "surrogate", "darts-1st", "darts-2nd"]
 DISTINCT += ["pc-darts-1st", "pc-darts-2nd", "enas", "te-nas"]

@@ -33,6 +33,15 @@ def edges_of(skeleton: Skeleton) -> list[tuple[int, int]]:
     return [(node, source) for node in nodes for source in range(skeleton.inputs(node))]
 
 
+def kept_edges(skeleton: Skeleton, operations: tuple[str, ...], node: int) -> int:
+    """How many edges of a node carry more than ``none`` in what a method finds: DARTS' two.
+
+    Where the skeleton has a ``fan_in``, so many; all, where a space has no ``none`` for the rest.
+    """
+    kept = skeleton.edges(node)
+    return min(kept, 2) if "none" in operations and skeleton.fan_in is None else kept
+
+
 class Edge(nn.Module):
     """All operations of an edge on the first 1/``partial`` of the channels.
 
@@ -215,9 +224,7 @@ def derive(net_skeleton: Skeleton, operations: tuple[str, ...], weights: Weights
     for kind, node in net_skeleton.slots:
         edges = [number for number, (n, _) in enumerate(edges_of(net_skeleton)) if n == node]
         strength, best = weights[kind][edges][:, real].max(1)
-        kept = net_skeleton.edges(node)
-        if "none" in operations and net_skeleton.fan_in is None:
-            kept = min(kept, 2)
+        kept = kept_edges(net_skeleton, operations, node)
         order = strength.argsort(descending=True, stable=True).tolist()
         strongest = set(order[:kept])
         chosen = (

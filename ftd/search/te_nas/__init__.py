@@ -7,11 +7,16 @@ from ftd.parts import register_searcher
 
 
 class TeNas(Section):
-    """TE-NAS: images of a neural tangent kernel, images of the linear regions, repetitions."""
+    """TE-NAS with the released script's numbers for CIFAR-10.
 
-    ntk_images: int = Field(8, ge=2)
-    region_images: int = Field(64, ge=2)
-    repeats: int = Field(1, ge=1)
+    Images of a neural tangent kernel; inputs on which linear regions are counted; draws of weights
+    and images that are averaged; how many operations each edge loses in a round.
+    """
+
+    ntk_images: int = Field(14, ge=2)
+    region_samples: int = Field(3000, ge=2)
+    repeats: int = Field(3, ge=1)
+    prune: int = Field(3, ge=1)
 
 
 register_searcher(

@@ -27,16 +27,19 @@ from ftd.search.te_nas import TeNas
 from ftd.tasks.data import TaskData
 
 WINDOW = 3
-WINDOWS = 16
-"""Random windows of an image: of 64 images 1024, where the released code has 3000."""
+"""Side of the inputs on which linear regions are counted."""
+ANCHORS = 30
+"""Windows of images on the line along which they are counted."""
+PRECISION = 3
+"""Decimals of relative changes, as in the released code."""
 PIXELS = 2**13
 """Of all copies of the images in one pass; more copies save calls, but need memory."""
 RELUS = (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_)
 
 Edge = tuple[str, int, int]
 """Kind of cell, node, input."""
-Measures = tuple[list[float], list[float]]
-"""κ and R without each of some operations."""
+Values = tuple[list[list[float]], list[list[int]]]
+"""κ and R [draws][operations], without each of some operations."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Draw:
 
     Attributes:
         net, images: for κ, the supernet and [N, C, H, W].
-        thin, windows: for R, the supernet one channel wide and [M, 1, 3, 3].
+        thin, points: for R, the supernet one channel wide and [M, 1, 3, 3].
         macs, thin_macs: what a path of each costs, forward, for an image.
     """
 
@@ -53,20 +56,22 @@ class Draw:
     images: torch.Tensor
     macs: PathMacs
     thin: Supernet
-    windows: torch.Tensor
+    points: torch.Tensor
     thin_macs: PathMacs
 
 
 def drawing(
     skeleton: Skeleton, space: Space, data: TaskData, settings: TeNas
 ) -> Callable[[int], Draw]:
-    """A function from a seed to its draw.
+    """A function from a seed to its draw. Its supernets have one cell of each kind.
 
     Raises:
         UserError: an operation or a head with parameters of which κ is not known.
     """
 
     shape, window = data.task.image_shape, (1, WINDOW, WINDOW)
+    kinds = len(skeleton.kinds)
+    skeleton = replace(skeleton, cells=kinds, reductions=tuple(range(1, kinds)))
 
     def fresh(skeleton: Skeleton, shape: tuple, generator: torch.Generator) -> Supernet:
         net = Supernet(skeleton, space.operations, image_shape=shape, target=data.target, seed=0)
@@ -92,10 +97,11 @@ def drawing(
         generator = torch.Generator().manual_seed(seed)
         net, thin = nets(generator)
         images = _images(data, settings.ntk_images, generator)
-        windows = windows_of(_images(data, settings.region_images, generator), generator)
+        anchors = anchors_of(_images(data, 4 * ANCHORS, generator), generator)
+        points = points_between(anchors, settings.region_samples).to(data.device)
         _replace(net, nn.BatchNorm2d, lambda norm: FixedStatistics(len(images), norm.eps))
         net, thin = net.to(data.device), thin.to(data.device)
-        return Draw(net, images, macs, thin, windows, thin_macs)
+        return Draw(net, images, macs, thin, points, thin_macs)
 
     return draw
 
@@ -105,14 +111,21 @@ def _images(data: TaskData, count: int, generator: torch.Generator) -> torch.Ten
     return images.contiguous()
 
 
-def windows_of(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Of every image [N, C, H, W] some windows of one channel, at random: [M, 1, 3, 3]."""
+def anchors_of(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Different windows of one channel, one an image [N, C, H, W] at random: [≤ 30, 1, 3, 3]."""
     windows = images.unfold(2, WINDOW, 1).unfold(3, WINDOW, 1)
     shape = windows.shape[1:4]
-    order = torch.rand(len(images), shape.numel(), generator=generator).argsort(1)
-    places = torch.unravel_index(order[:, :WINDOWS], shape)
-    rows = torch.arange(len(images))[:, None]
-    return windows[rows, *places].flatten(0, 1)[:, None]
+    at = torch.randint(shape.numel(), (len(images),), generator=generator)
+    found = windows[torch.arange(len(images)), *torch.unravel_index(at, shape)]
+    found = found.unique(dim=0)  # without it, much of a line may lie on the background
+    return found[torch.randperm(len(found), generator=generator)[:ANCHORS], None]
+
+
+def points_between(anchors: torch.Tensor, count: int) -> torch.Tensor:
+    """Points [count, …], evenly on the closed line through ``anchors`` [N, …] in their order."""
+    place = torch.arange(count, device=anchors.device) * len(anchors)
+    first, share = place // count, (place % count) / count
+    return anchors[first].lerp(anchors[(first + 1) % len(anchors)], share.view(-1, 1, 1, 1))
 
 
 def _initialise(net: nn.Module, generator: torch.Generator) -> None:
@@ -162,17 +175,34 @@ class Unrolled(nn.Module):
         return (x.flatten(1) @ self.matrix).unflatten(1, self.shape)
 
 
-def measure(draws: list[Draw], path: Path, edge: Edge | None, ledger: Ledger) -> Measures:
-    """κ and R of a path without each operation of an edge (``None``: as it is); mean over draws."""
+def measure(draws: list[Draw], path: Path, edge: Edge | None, ledger: Ledger) -> Values:
+    """κ and R of a path without each operation of an edge (``None``: as it is), by draw."""
     names = [None] if edge is None else names_on(path, edge)
     paths = [path if name is None else without(path, edge, name) for name in names]
     kappas, regions = [], []
     for draw in draws:
         kappas.append(_conditions(draw, path, edge, names, ledger))
-        regions.append([linear_regions(draw.thin, draw.windows, one) for one in paths])
-        ledger.spend(len(draw.windows) * sum(map(draw.thin_macs, paths)))
-    means = (list(map(fmean, zip(*values, strict=True))) for values in (kappas, regions))
-    return tuple(means)
+        regions.append([linear_regions(draw.thin, draw.points, one) for one in paths])
+        ledger.spend(len(draw.points) * sum(map(draw.thin_macs, paths)))
+    return kappas, regions
+
+
+def changes(whole: list[float], parts: list[list[float]]) -> list[float]:
+    """(whole − part) / whole, the mean over draws, for each operation.
+
+    Each is rounded before, so that what is nearly equal is equal to a ranking.
+
+    Args:
+        whole: κ or R by draw, of the supernet.
+        parts: [draws][operations], without each operation.
+    """
+
+    def change(whole: float, part: float) -> float:
+        # κ of a singular kernel is infinite.
+        return 0.0 if whole == part else round(1 - part / whole, PRECISION)
+
+    rows = [[change(of, part) for part in row] for of, row in zip(whole, parts, strict=True)]
+    return [round(fmean(column), 2 * PRECISION) for column in zip(*rows, strict=True)]
 
 
 def names_on(path: Path, edge: Edge) -> list[str]:
