@@ -43,7 +43,7 @@ _TENSORS = (
     *("torch._dynamo", "torch.fx.experimental.symbolic_shapes"),
 )
 _DRAWING = (
-    *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.searches"),
+    *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.searches", "ftd.drawing.strips"),
     "matplotlib.backends.backend_svg",
 )
 _COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")
