@@ -1,13 +1,17 @@
 """Probe networks: the published ones, narrow ones, torchvision's; the common start on each."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.resnet import BasicBlock
 
 from ftd.config.network_names import split_network
 from ftd.errors import UserError
 from ftd.models import networks
+from ftd.models.operations import FactorizedReduce
 from ftd.parts import NETWORKS, Network
 from ftd.tasks.targets.classes import Classes
 
@@ -182,3 +186,34 @@ def test_a_network_of_ones_own_that_fails_is_named(build, message, monkeypatch):
     mine(monkeypatch, build)
     with pytest.raises(UserError, match=f"^network mine: {message}"):
         start("mine")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 7, 8, 12, 16])
+@pytest.mark.parametrize("size", [8, 14, 32])
+@pytest.mark.parametrize("kind", ["cell", "resnet"])
+def test_gradients_of_halving_few_channels(kind, channels, size):
+    """oneDNN's strided 1×1 convolution of few channels, last in memory, writes out of bounds."""
+    model = FactorizedReduce(channels, channels + 1)
+    if kind == "resnet":
+        body = start(f"resnet18-x{channels / 64}").body
+        model = next(m for m in body.modules() if isinstance(m, BasicBlock) and m.stride == 2)
+        model = model.downsample
+    expect_gradients_of_double_precision(model, channels, size)
+
+
+def expect_gradients_of_double_precision(model: nn.Module, channels: int, size: int) -> None:
+    torch.manual_seed(0)
+    model = model.to(memory_format=torch.channels_last)
+    images = torch.randn(16, channels, size, size).contiguous(memory_format=torch.channels_last)
+    found = [gradients(model, images) for _ in range(5)][-1]
+    expected = gradients(copy.deepcopy(model).double(), images.double())
+    for name, gradient in found.items():
+        scale = expected[name].abs().max()
+        assert (gradient - expected[name]).abs().max() <= 1e-3 * scale + 1e-6, name
+
+
+def gradients(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    outputs = model.train()(images)
+    (outputs * torch.linspace(-1, 1, outputs.numel()).view(outputs.shape)).sum().backward()
+    return {name: parameter.grad.double() for name, parameter in model.named_parameters()}

@@ -62,18 +62,24 @@ def conv_bn(c_in: int, c_out: int, *convolutions: nn.Module) -> nn.Sequential:
 
 
 class FactorizedReduce(nn.Module):
-    """Halves a map without losing every second pixel: two 1×1 convolutions, shifted by one."""
+    """Halves a map without losing every second pixel: two 1×1 convolutions, shifted by one.
+
+    They have no stride, but are given every second pixel: for the gradient of strided ones, with
+    fewer than 8 input channels (16 with AVX-512) that come last in memory, oneDNN writes where it
+    must not (uxlfoundation/oneDNN#6035).
+    """
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
-        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
+        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(x)
         x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        return self.norm(torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], dim=1))
+        even, odd = self.even(x[:, :, ::2, ::2]), self.odd(x[:, :, 1::2, 1::2])
+        return self.norm(torch.cat([even, odd], dim=1))
 
 
 # By name ----------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ftd.models.genotype import Genotype
     from ftd.tasks.data import TaskData
 
-VERSION = 1
+VERSION = 2
 MEASURED = ("accuracy", "parameters", "macs", "seconds")
 """What is kept of a trained genotype."""
 

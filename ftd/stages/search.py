@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ftd.store.resume import Resume
     from ftd.tasks.slices import Slice
 
-VERSION = 8
+VERSION = 9
 
 
 def decides(experiment: Experiment, *, method: str, task: str, seed: int | str) -> dict[str, Any]:

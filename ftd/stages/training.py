@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ftd.store.resume import Resume
     from ftd.tasks.targets import Target
 
-VERSION = 5
+VERSION = 6
 
 
 def decides(experiment: Experiment, *, method: str, task: str, seed: int | str) -> dict[str, Any]:
