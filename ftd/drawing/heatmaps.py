@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
 
 from ftd.drawing.style import (
     LINE,
@@ -67,6 +65,9 @@ def arranged(values: pd.DataFrame, *, higher: bool = False) -> list[str]:
     names = list(values.columns)
     if len(names) <= _IN_ORDER:
         return names
+    from scipy.cluster import hierarchy  # half a second, which few tasks do not need
+    from scipy.spatial.distance import squareform
+
     far = values.to_numpy(float, copy=True)
     np.fill_diagonal(far, np.nan)
     known = np.isfinite(far)

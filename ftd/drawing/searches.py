@@ -153,7 +153,7 @@ def scatter(comparison: pd.DataFrame, out: Path) -> None:
     tasks, methods = (list(means[key].unique()) for key in ("task", "method"))
     looks = {method: marked(number) for number, method in enumerate(methods)}
     costs = {"search_macs": "MACs of the search", "parameters": "parameters"}
-    rows, columns = across(len(tasks), 1 if len(tasks) <= _FEW else 2)
+    rows, columns = across(len(tasks), 2)
     height, title = 1.5 * rows + 1.0, "Test accuracy against cost"
     with drawing(out, rows, 2 * columns, height=height, title=title) as (figure, panels):
         pairs = panels.reshape(-1, 2)

@@ -82,8 +82,11 @@ def asymmetry(mean: pd.DataFrame, std: pd.DataFrame, out: Path, *, title: str, n
             axes.errorbar(
                 there[pair], back[pair], **bars, **marked(place), ls="", label=label, gid=names
             )
-        axes.axline((0, 0), slope=1, color=MISSING, lw=0.8, zorder=0)
         axes.margins(0.08)
+        limits = np.array([axes.get_xlim(), axes.get_ylim()])
+        low, high = limits[:, 0].min(), limits[:, 1].max()
+        axes.plot((low, high), (low, high), color=MISSING, lw=0.8, zorder=0)
+        axes.set(xlim=(low, high), ylim=(low, high))
         axes.set_xlabel(f"{number}: from the earlier task to the later one")
         axes.set_ylabel("from the later one to the earlier")
         if len(known):

@@ -89,7 +89,7 @@ def drawing(
     columns: int = 1,
     *,
     height: float,
-    title: str = "",
+    title: str,
     layout: str = "constrained",
     **options: Any,
 ) -> Iterator[tuple[Figure, np.ndarray]]:
@@ -114,7 +114,7 @@ def drawing(
         figure.suptitle(title, x=0.01, ha="left")
         yield figure, figure.subplots(rows, columns, squeeze=False, **options)
         content = io.BytesIO()
-        about = {"Date": None, "Title": title.replace("\n", ", ") or None}
+        about = {"Date": None, "Title": title.replace("\n", ", ")}
         figure.savefig(content, format="svg", metadata=about)
     store.write_bytes(out, content.getvalue())
 

@@ -90,7 +90,7 @@ def _scores(experiment: Experiment, out: Path) -> "pd.DataFrame":
     ]
     columns = ["task", "network", "trial", "score", "constant", "wanted"]
     table = pd.DataFrame(rows, columns=columns)
-    strips.scores(table, out, title=f"Probes, {experiment.config.trials} trial(s)")
+    strips.scores(table, out, title="Scores of probes")
     return table
 
 
