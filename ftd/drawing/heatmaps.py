@@ -203,8 +203,8 @@ def _write_values(axes: "Axes", picture: "AxesImage", values: pd.DataFrame, digi
         place: f"{value:{digits}}" for place, value in np.ndenumerate(cells) if not np.isnan(value)
     }
     across, down = _cell(axes)
-    longest = max((width(text, 1) for text in set(texts.values())), default=1)
-    size = min(8.0, 0.85 * across / longest, 0.7 * down)
+    longest = max(texts.values(), key=len, default="0")  # digits are of one width
+    size = min(8.0, 0.8 * across / width(longest, 1), 0.7 * down)
     if size < _LEGIBLE:
         return
     for (row, column), text in texts.items():

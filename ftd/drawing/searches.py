@@ -12,6 +12,7 @@ from ftd.drawing.style import (
     SECONDARY,
     across,
     drawing,
+    label_below,
     marked,
     matplotlib,
     short,
@@ -52,7 +53,7 @@ def trace(traces: dict[str, pd.DataFrame], out: Path, *, title: str) -> None:
             _chosen_by(chosen, rows, scale)
         for axes in pairs[len(traces) :].flat:
             axes.axis("off")
-        figure.supxlabel("search step", fontsize="medium")
+        label_below(panels, 2 * len(traces), "search step")
         _one_legend(figure, panels)
 
 
@@ -131,7 +132,7 @@ def candidates(compared: dict[str, pd.DataFrame], out: Path, *, title: str) -> N
                 axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center")
         for axes in panels.flat[len(compared) :]:
             axes.axis("off")
-        figure.supxlabel(f"parameters, {unit}", fontsize="medium")
+        label_below(panels, len(compared), f"parameters, {unit}")
         figure.supylabel("score", fontsize="medium")
         _one_legend(figure, panels)
 

@@ -160,3 +160,9 @@ def across(count: int, most: int) -> tuple[int, int]:
     """Rows and columns of so many panels, at most ``most`` beside each other."""
     columns = max(1, min(most, count))
     return max(1, -(-count // columns)), columns
+
+
+def label_below(panels: np.ndarray, count: int, label: str) -> None:
+    """Name the horizontal axis of the lowest of ``count`` panels in each column."""
+    for axes in panels.flat[max(0, count - panels.shape[1]) : count]:
+        axes.set_xlabel(label)

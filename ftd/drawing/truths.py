@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ftd.drawing.heatmaps import fit_names
-from ftd.drawing.style import MISSING, across, drawing, marked, matplotlib, short
+from ftd.drawing.style import MISSING, across, drawing, label_below, marked, matplotlib, short
 
 _ACROSS = 4
 _LETTERS = 16  # of a name
@@ -38,7 +38,7 @@ def scatter(pairs: pd.DataFrame, out: Path, *, measure: str, worth: str) -> None
             axes.axis("off")
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=3)
-        figure.supxlabel(measure, fontsize="medium")
+        label_below(panels, len(targets), measure)
         figure.supylabel(worth, fontsize="medium")
 
 
