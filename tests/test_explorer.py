@@ -48,7 +48,7 @@ def test_of_many_tasks_the_nearest_are_kept(tmp_path, monkeypatch):
     explorer.page(table, tmp_path / "x.html", order=[*ORDER, "four"], higher=[])
     text = (tmp_path / "x.html").read_text()
     assert "Of each target, the nearest 1 sources are here." in text
-    rows = re.search(r'"values":"(.*?)"', text).group(1).split("\\n")
+    rows = re.search(r'"(rank,mean.*?)"', text).group(1).split("\\n")
     assert len([row for row in rows if row]) == 1 + 4
 
 

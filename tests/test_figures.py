@@ -342,7 +342,7 @@ def test_a_front_is_drawn_of_several_methods_alone(tmp_path, monkeypatch):
 def test_tables_of_figures_hold_what_they_are_of(finished):
     folder, results = finished.results / "figures", finished.results
     wanted = {f.stem for f in folder.glob("*.svg")}
-    assert {f.stem for f in folder.glob("*.csv")} == wanted and len(wanted) == 11
+    assert {f.stem for f in folder.glob("*.csv")} == wanted and len(wanted) == 12
     distances = pd.read_parquet(results / "distances.parquet")
     mean = pd.read_csv(folder / "fisher-small-cnn-mean.csv").set_index(["source", "target"])
     both = pd.read_csv(folder / "asymmetry-fisher-small-cnn.csv")

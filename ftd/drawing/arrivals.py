@@ -42,6 +42,7 @@ def nearest_graph(first: pd.DataFrame, out: Path, *, order: list[str], title: st
             box = {"boxstyle": "round,pad=0.25", "fc": "w", "ec": "0.7", "lw": 0.6}
             own = {"ha": "center", "va": "center_baseline", "size": SMALL, "bbox": box}
             axes.text(middle, place[name], shown, **own)
+            axes.hlines(place[name], middle - half, middle + half, color="0.85", lw=0.6, zorder=0)
         for target, source, agreement in first[["target", "source", "agreement"]].values:
             start, end = place[source], place[target]
             side = 1 if start > end else -1

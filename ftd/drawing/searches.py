@@ -162,6 +162,7 @@ def scatter(comparison: pd.DataFrame, out: Path) -> None:
             rows = means[means["task"] == task]
             for axes, (cost, label) in zip(pair, costs.items(), strict=True):
                 axes.set_xscale("log")
+                axes.minorticks_off()
                 _against(axes, rows[rows[cost] > 0], cost, looks)  # hand-designed: not searched
                 axes.axhline(rows["most_frequent"].mean(), ls="--", lw=0.8, color=SECONDARY)
                 axes.set_xlabel(label)

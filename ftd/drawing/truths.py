@@ -6,7 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from ftd.drawing.heatmaps import fit_names
-from ftd.drawing.style import MISSING, across, drawing, label_below, marked, matplotlib, short
+from ftd.drawing.style import (
+    MISSING,
+    SMALL,
+    across,
+    drawing,
+    label_below,
+    marked,
+    matplotlib,
+    short,
+)
 
 _ACROSS = 4
 _LETTERS = 16  # of a name
@@ -50,8 +59,8 @@ def ranks(numbers: Mapping[str, pd.DataFrame], out: Path) -> None:
     Args:
         numbers: by title, square [source, target], larger is nearer or worth more.
     """
-    rows, columns = across(len(numbers), _ACROSS)
-    size = {"height": 1.9 * rows + 1.2, "title": "Ranks of sources"}
+    rows, columns = across(len(numbers), 3)
+    size = {"height": 2.3 * rows + 1.2, "title": "Ranks of sources"}
     colours = matplotlib.colormaps["viridis"].with_extremes(bad=MISSING)
     with drawing(out, rows, columns, **size, sharex=True, sharey=True) as (figure, panels):
         for axes in panels.flat[len(numbers) :]:
@@ -60,7 +69,7 @@ def ranks(numbers: Mapping[str, pd.DataFrame], out: Path) -> None:
             last = max(len(values) - 1, 2)
             places = values.rank(axis=0, ascending=False)
             picture = axes.imshow(places.to_numpy(), cmap=colours, vmin=1, vmax=last)
-            axes.set_title(short(title, _LETTERS + 8))
+            axes.set_title(short(title, _LETTERS + 8), size=SMALL)
         figure.supxlabel("target task", fontsize="medium")
         figure.supylabel("source task", fontsize="medium")
         if numbers:
