@@ -38,8 +38,8 @@ def consistency(
             for target, sources in nearest.items()
             for rank, source in enumerate(sources[:_NEAREST])
         }
-        own = pairs[["target", "source"]].apply(tuple, axis=1).map(rank)
-        own = own.fillna(_NEAREST).astype(int)
+        own = pd.MultiIndex.from_frame(pairs[["target", "source"]]).map(rank)
+        own = pd.Series(own, index=pairs.index).fillna(_NEAREST).astype(int)
         for group in reversed(range(_NEAREST + 1)):
             rows = pairs[own == group]
             look = {"color": PALETTE[group], "ms": 3.5} if group < _NEAREST else {"color": MISSING}
