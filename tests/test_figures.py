@@ -172,7 +172,7 @@ def draw_spaces(count, out):
 
 
 def draw_scatter(count, out):
-    methods = [f"method-{number}" for number in range(15)]
+    methods = [f"method-{number}" for number in range(15 if count == 4 else 3)]
     found = [
         (task, method, 0.9 - number / 50, 0.5, 10.0 ** (9 + number % 4), 10**4 * (number + 1))
         for task in names_of(count)
