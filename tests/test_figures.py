@@ -259,7 +259,7 @@ def contrast(one, other) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@given(st.tuples(*[st.floats(0, 1)] * 3))
+@given(st.tuples(*[st.floats(0, 1, allow_subnormal=False)] * 3))
 def test_ink_is_read_on_every_colour(colour):
     assert contrast(colour, matplotlib.colors.to_rgb(style.ink(colour))) >= 4.5
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from ftd.drawing.style import (
-    LINE,
     MAGNITUDES,
     MISSING,
     SIGNED,
@@ -27,10 +26,11 @@ if TYPE_CHECKING:
 
 _IN_ORDER = 40  # tasks: more are arranged by how near they are
 _CELL = 0.7  # inches, at most
-_LARGEST = 4.8  # inches, of a map
+_LARGEST = 5.0  # inches, of a map
 _LEGIBLE = 5.0  # points: values that would be smaller are left out
 _ROWS = 40  # of layers' shares
 _LINE = 0.2  # inches, of such a row
+_BESIDE = 1.17  # of a size, from one line to the next
 _HALF = 18  # letters, of a name beside another
 
 
@@ -93,7 +93,7 @@ def matrix(values: pd.DataFrame, out: Path, *, title: str, digits: str = ".2f") 
         picture = _colours(panels[0, 0], values, MAGNITUDES, low, high)
         panels[0, 0].set(xlabel="target task", ylabel="source task")
         figure.colorbar(picture, ax=panels, shrink=0.8)
-        names = [short(name) for name in values.columns]
+        names = _names(values)
         fit_names(figure, panels, names, names)
         _write_values(panels[0, 0], picture, values, digits)
 
@@ -141,9 +141,14 @@ def weights(values: pd.DataFrame, out: Path) -> None:
         picture = _colours(panels[0, 0], values, MAGNITUDES, 0, 1)
         panels[0, 0].set(xlabel="target task", ylabel="learned task")
         figure.colorbar(picture, ax=panels, shrink=0.8, label="weight")
-        names = [short(name) for name in values.columns]
+        names = _names(values)
         fit_names(figure, panels, names, names)
         _write_values(panels[0, 0], picture, values, ".2f")
+
+
+def _names(values: pd.DataFrame) -> list[str]:
+    """Of tasks; of many, shorter ones leave the map its room."""
+    return [short(name, 28 if len(values) <= 20 else _HALF) for name in values.columns]
 
 
 def _of_shape(values: pd.DataFrame, out: Path, title: str):
@@ -180,7 +185,7 @@ def fit_names(figure: "Figure", panels: np.ndarray, rows: list[str], columns: li
     figure.draw_without_rendering()
     for axes in shown:
         across, down = _cell(axes)
-        room = LINE * SMALL
+        room = _BESIDE * SMALL
         flat = max(width(f"{name} ", SMALL) for name in columns) < across
         step = 1 if flat else math.ceil(room / across)
         angle = 0 if flat else 90
