@@ -171,7 +171,7 @@ def _by_target(rows: pd.DataFrame) -> Iterator[str]:
 
 def _draw(table: pd.DataFrame, out: Path) -> None:
     means = table.groupby(["way", "nearness", "queries"])["rank"].mean()
-    with drawing(out, figsize=(6, 4), layout="constrained") as (_, panels):
+    with drawing(out, height=4.4, title="The best of so many queries") as (figure, panels):
         axes = panels[0, 0]
         for way, nearness in _DRAWN:
             if (way, nearness) in means.index.droplevel("queries"):
@@ -179,4 +179,4 @@ def _draw(table: pd.DataFrame, out: Path) -> None:
                 style = "--" if nearness == "the table" else "-"
                 axes.plot(own.index, own, style, label=f"{way} ({nearness})")
         axes.set(xscale="log", yscale="log", xlabel="queries", ylabel="mean rank of the best")
-        axes.legend(fontsize=7)
+        figure.legend(loc="outside lower left", ncols=2)

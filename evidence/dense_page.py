@@ -12,7 +12,7 @@ from evidence import kept_distances, published
 from evidence.transfer_page import line
 from ftd import store
 from ftd.drawing import atlas, pages
-from ftd.drawing.style import drawing
+from ftd.drawing.style import SECONDARY, drawing
 from ftd.transfer.agreement import AVERAGE, RANDOM
 
 if TYPE_CHECKING:
@@ -183,18 +183,18 @@ def curves(far: np.ndarray, out: Path, *, title: str) -> None:
     mean, std = far.mean(0), far.std(0, ddof=1)
     theirs = published.TASKONOMY_DISTANCES
     places = range(len(_ORDER))
-    with drawing(out, 5, 2, sharex=True, figsize=(9, 11), layout="constrained") as (figure, panels):
-        figure.suptitle(title)
+    with drawing(out, 5, 2, height=9, title=title, sharex=True) as (figure, panels):
         for number, (axes, target) in enumerate(zip(panels.flat, _ORDER, strict=True)):
             largest = mean.max()
             own, spread = mean[:, number] / largest, std[:, number] / largest
             axes.errorbar(places, own, spread, fmt=".-", lw=0.8, ms=4, capsize=2, label="here")
             axes.plot(
                 *(places, theirs[:, number] / theirs.max(), ".--"),
-                **{"lw": 0.8, "ms": 4, "color": "0.6", "label": "Le et al. 2022"},
+                **{"lw": 0.8, "ms": 4, "color": SECONDARY, "label": "Le et al. 2022"},
             )
-            axes.set_title(f"to {target}", loc="left", fontsize="medium")
+            axes.set_title(f"to {target}")
             axes.set_ylim(0)
-        panels[0, 0].legend(fontsize="small")
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=2)
         for axes in panels[-1]:
-            axes.set_xticks(places, _ORDER, rotation=90, fontsize="small")
+            axes.set_xticks(places, _ORDER, rotation=90)

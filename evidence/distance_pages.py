@@ -244,7 +244,7 @@ def _pictures(
         ("std", "standard deviation", std, ".3f"),
     ):
         out = kept_distances.TABLES / f"{name}-{statistic}.svg"
-        title = f"Squared distance, {what}\n{network}, {trials} trial(s)"
+        title = f"Squared distance, {what}\n{network}, {trials} trials"
         heatmaps.matrix(values, out, title=title, digits=digits)
         lines.append(f"![{statistic} of the squared distances](distances/{out.name})")
     return lines

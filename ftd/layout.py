@@ -161,10 +161,18 @@ FIGURES = {
     "matrix": "{measure}-{network}-{statistic}.svg",
     "atlas": "atlas-{measure}-{network}.svg",
     "shares": "shares-{measure}-{network}.svg",
+    "asymmetry": "asymmetry-{measure}-{network}.svg",
+    "consistency": "consistency-{measure}-{network}.svg",
+    "explorer": "matrix.html",
+    "graph": "graph-{measure}-{network}.svg",
+    "weights": "weights.svg",
     "trace": "trace-{method}-{seed}.svg",
     "cells": "cells-{method}-{seed}.svg",
+    "candidates": "candidates-{method}-{seed}.svg",
+    "spaces": "spaces-{method}-{seed}.svg",
     "datasets": "datasets.html",
     "probes": "probes.html",
+    "scores": "scores.svg",
     "examples": "examples-{network}-{task}.svg",
     "nearest": "nearest.html",
     "comparison": "comparison.html",
@@ -172,6 +180,12 @@ FIGURES = {
     "run": "run.html",
 }
 """File names of the figures and pages, by what they show."""
+TABLES = {
+    figure: name.removesuffix(".svg") + ".csv"
+    for figure, name in FIGURES.items()
+    if name.endswith(".svg") and figure != "examples"
+}
+"""File names of the tables that figures are drawn of, beside them."""
 STATISTICS = ("mean", "std")
 TRUTHS = ("weights", "architectures")
 """What measures can be held against."""

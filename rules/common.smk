@@ -17,7 +17,7 @@ from ftd import config as configuration, layout, store
 from ftd.cli import launch
 from ftd.config import LIBRARY
 from ftd.errors import UserError
-from ftd.layout import FIGURES, LAYOUT
+from ftd.layout import FIGURES, LAYOUT, TABLES
 from ftd.parts import MEASURES
 from ftd.stages import agreement as agreement_stage
 from ftd.stages import comparison as comparison_stage
@@ -152,6 +152,15 @@ at = SimpleNamespace(
     **{name: below(getattr(LAYOUT, name).pattern) for name in vars(LAYOUT)}
 )
 figure_at = {name: below(f"figures/{file}") for name, file in FIGURES.items()}
+table_at = {
+    name: report(
+        below(f"figures/{file}"),
+        caption="../report/table.rst",
+        category="9 Tables of figures",
+        labels={"file": file},
+    )
+    for name, file in TABLES.items()
+}
 log_at = {rule: below(layout.log_of(rule).pattern) for rule in layout.LOGS}
 FIGURE_FILES = [below(f"figures/{file}") for file in EXPERIMENT.figures()]
 REPORT = at.packed if report_stage.is_packed(EXPERIMENT) else at.report

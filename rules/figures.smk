@@ -13,6 +13,7 @@ rule matrix_figure:
                 "statistic": "{statistic}",
             },
         ),
+        table_at["matrix"],
     log:
         below("logs/figures/{measure}-{network}-{statistic}.log"),
     wildcard_constraints:
@@ -42,6 +43,7 @@ rule atlas_figure:
                 "statistic": "atlas",
             },
         ),
+        table_at["atlas"],
     log:
         below("logs/figures/atlas-{measure}-{network}.log"),
     localrule: True
@@ -69,6 +71,7 @@ rule share_figure:
                 "statistic": "by layer",
             },
         ),
+        table_at["shares"],
     log:
         below("logs/figures/shares-{measure}-{network}.log"),
     localrule: True
@@ -79,6 +82,157 @@ rule share_figure:
         decides=decides(figures_stage, figure="shares"),
     shell:
         "ftd figure shares {params.given:q} > {log:q} 2>&1"
+
+
+rule asymmetry_figure:
+    input:
+        distances=at.distances,
+        nearest=at.nearest,
+    output:
+        report(
+            figure_at["asymmetry"],
+            caption="../report/asymmetry.rst",
+            category="3 Distances",
+            labels={
+                "measure": "{measure}",
+                "network": "{network}",
+                "statistic": "both ways",
+            },
+        ),
+        table_at["asymmetry"],
+    log:
+        below("logs/figures/asymmetry-{measure}-{network}.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="asymmetry"),
+    shell:
+        "ftd figure asymmetry {params.given:q} > {log:q} 2>&1"
+
+
+rule consistency_figure:
+    input:
+        distances=at.distances,
+        nearest=at.nearest,
+    output:
+        report(
+            figure_at["consistency"],
+            caption="../report/consistency.rst",
+            category="3 Distances",
+            labels={
+                "measure": "{measure}",
+                "network": "{network}",
+                "statistic": "over trials",
+            },
+        ),
+        table_at["consistency"],
+    log:
+        below("logs/figures/consistency-{measure}-{network}.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="consistency"),
+    shell:
+        "ftd figure consistency {params.given:q} > {log:q} 2>&1"
+
+
+rule explorer_page:
+    input:
+        at.nearest,
+    output:
+        report(
+            figure_at["explorer"],
+            caption="../report/explorer.rst",
+            category="3 Distances",
+            labels={"table": "look up"},
+        ),
+    log:
+        below("logs/figures/matrix.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="explorer"),
+    shell:
+        "ftd figure explorer {params.given:q} > {log:q} 2>&1"
+
+
+rule graph_figure:
+    input:
+        at.nearest,
+    output:
+        report(
+            figure_at["graph"],
+            caption="../report/graph.rst",
+            category="4 Selection",
+            labels={
+                "measure": "{measure}",
+                "network": "{network}",
+                "statistic": "nearest sources",
+            },
+        ),
+        table_at["graph"],
+    log:
+        below("logs/figures/graph-{measure}-{network}.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="graph"),
+    shell:
+        "ftd figure graph {params.given:q} > {log:q} 2>&1"
+
+
+rule weight_figure:
+    input:
+        at.selection,
+    output:
+        report(
+            figure_at["weights"],
+            caption="../report/weights.rst",
+            category="4 Selection",
+            labels={"table": "weights"},
+        ),
+        table_at["weights"],
+    log:
+        below("logs/figures/weights.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="weights"),
+    shell:
+        "ftd figure weights {params.given:q} > {log:q} 2>&1"
+
+
+rule score_figure:
+    input:
+        for_all(at.probe_facts),
+    output:
+        report(
+            figure_at["scores"],
+            caption="../report/scores.rst",
+            category="2 Probes",
+            labels={"table": "scores of probes"},
+        ),
+        table_at["scores"],
+    log:
+        below("logs/figures/scores.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="scores"),
+    shell:
+        "ftd figure scores {params.given:q} > {log:q} 2>&1"
 
 
 rule dataset_page:
@@ -187,6 +341,7 @@ rule trace_figure:
             category="5 Search",
             labels={"method": "{method}", "seed": "{seed}", "figure": "trace"},
         ),
+        table_at["trace"],
     log:
         below("logs/figures/trace-{method}-{seed}.log"),
     localrule: True
@@ -209,6 +364,7 @@ rule cell_figure:
             category="5 Search",
             labels={"method": "{method}", "seed": "{seed}", "figure": "cells"},
         ),
+        table_at["cells"],
     log:
         below("logs/figures/cells-{method}-{seed}.log"),
     localrule: True
@@ -219,6 +375,53 @@ rule cell_figure:
         decides=decides(figures_stage, figure="cells"),
     shell:
         "ftd figure cells {params.given:q} > {log:q} 2>&1"
+
+
+rule candidate_figure:
+    input:
+        candidates=searched(at.candidates),
+        genotypes=searched(at.genotype),
+    output:
+        report(
+            figure_at["candidates"],
+            caption="../report/candidates.rst",
+            category="5 Search",
+            labels={"method": "{method}", "seed": "{seed}", "figure": "candidates"},
+        ),
+        table_at["candidates"],
+    log:
+        below("logs/figures/candidates-{method}-{seed}.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="candidates"),
+    shell:
+        "ftd figure candidates {params.given:q} > {log:q} 2>&1"
+
+
+rule space_figure:
+    input:
+        searched(at.genotype),
+    output:
+        report(
+            figure_at["spaces"],
+            caption="../report/spaces.rst",
+            category="5 Search",
+            labels={"method": "{method}", "seed": "{seed}", "figure": "spaces"},
+        ),
+        table_at["spaces"],
+    log:
+        below("logs/figures/spaces-{method}-{seed}.log"),
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        given=given,
+        decides=decides(figures_stage, figure="spaces"),
+    shell:
+        "ftd figure spaces {params.given:q} > {log:q} 2>&1"
 
 
 rule comparison_page:
@@ -253,6 +456,7 @@ rule scatter_figure:
             category="6 Comparison",
             labels={"table": "accuracy against cost"},
         ),
+        table_at["scatter"],
     log:
         below("logs/figures/scatter.log"),
     localrule: True

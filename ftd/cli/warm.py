@@ -44,6 +44,7 @@ _TENSORS = (
 )
 _DRAWING = (
     *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.pages", "ftd.drawing.searches"),
+    "ftd.drawing.strips",
     "matplotlib.backends.backend_svg",
 )
 _COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")

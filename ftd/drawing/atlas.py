@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ftd.drawing.style import drawing, matplotlib
+from ftd.drawing.style import LINE, WIDTH, drawing, matplotlib, short
+from ftd.drawing.style import width as width_of
 
-_SIZE = 10  # points, of letters
+_SIZE = 9  # points, of letters; less where labels would not fit beside each other
 _HEIGHT = 2.2 * _SIZE  # of a label
+_HEAD = 3.5 * LINE * _SIZE  # points above the map, for the title
 _WIDER = 1.1  # than in Matplotlib's own font, where a reader has another
 _GAP = 6.0  # points between two labels
+_LEAST = 250.0  # points from the first to the last of few tasks
 _ARROWS = ("black", "0.55", "0.8")  # to the nearest task, the second, the third
 
 
@@ -28,13 +31,18 @@ def atlas(values: pd.DataFrame, out: Path, *, title: str, higher: bool = False) 
     np.fill_diagonal(far, np.nan)  # a task's number to itself may be of another size
     if higher:
         far = np.max(far, where=~np.isnan(far), initial=-np.inf) - far
-    sizes = np.array([(_WIDER * _width(name) + _SIZE, _HEIGHT) for name in names])
+    shown = [short(name) for name in names]
+    sizes = np.array([(_WIDER * width_of(name, _SIZE) + _SIZE, _HEIGHT) for name in shown])
     centres = apart(_spread(places(far), sizes), sizes)
     low, high = (centres - sizes / 2).min(0) - _GAP, (centres + sizes / 2).max(0) + _GAP
-    with drawing(out, figsize=(high - low) / 72) as (figure, panels):
+    scale = min(1.0, 72 * WIDTH / (high[0] - low[0]))
+    side = 36 * WIDTH / scale
+    middle = (low[0] + high[0]) / 2
+    tall = scale * (high[1] - low[1]) + _HEAD
+    with drawing(out, height=tall / 72, title=title, layout="none") as (_, panels):
         axes = panels[0, 0]
         axes.set_position([0, 0, 1, 1])
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        axes.set(xlim=(middle - side, middle + side), ylim=(low[1], low[1] + tall / scale))
         axes.axis("off")
         for place, target in reversed(list(enumerate(names))):
             known = np.flatnonzero(~np.isnan(far[:, place]))
@@ -42,20 +50,14 @@ def atlas(values: pd.DataFrame, out: Path, *, title: str, higher: bool = False) 
             for rank, source in reversed(list(enumerate(order[: len(_ARROWS)]))):
                 end = _edge(centres[place], centres[source], sizes[source])
                 arrow = matplotlib.patches.FancyArrowPatch(centres[place], end, arrowstyle="-|>")
-                arrow.set_mutation_scale(10)
+                arrow.set_mutation_scale(10 * scale)
                 arrow.set(color=_ARROWS[rank], lw=1.4 - 0.3 * rank, zorder=2 - rank / 10)
                 arrow.set_gid(f"{target}-{rank + 1}-{names[source]}")
                 axes.add_patch(arrow)
-        for name, centre in zip(names, centres, strict=True):
+        for name, centre in zip(shown, centres, strict=True):
             box = {"boxstyle": "round", "fc": "w", "ec": "0.5"}
-            axes.text(*centre, name, ha="center", va="center", size=_SIZE, bbox=box, zorder=3)
-        figure.suptitle(title, y=1, va="bottom")
-
-
-def _width(name: str) -> float:
-    """Of a name in points."""
-    own = matplotlib.font_manager.FontProperties(family="DejaVu Sans")
-    return matplotlib.textpath.TextPath((0, 0), name, size=_SIZE, prop=own).get_extents().width
+            own = {"ha": "center", "va": "center", "bbox": box, "zorder": 3}
+            axes.text(*centre, name, size=_SIZE * scale, **own)
 
 
 def _edge(start: np.ndarray, end: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -90,9 +92,9 @@ def places(far: np.ndarray) -> np.ndarray:
 
 
 def _spread(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Points such that labels of these sizes would fill about a fifth of their square."""
+    """Points such that labels of these sizes would fill about a fifth of their square, or less."""
     extent = np.ptp(points, axis=0).max()
-    side = np.sqrt(5 * sizes.prod(1).sum())
+    side = max(np.sqrt(5 * sizes.prod(1).sum()), _LEAST)
     return points * (side / extent if extent > 0 else 0.0)
 
 

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftd.drawing.style import drawing, matplotlib
+from ftd.drawing.style import MISSING, WIDTH, drawing, matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-_NOTHING = "0.8"
 _CLASSES = 20  # colours that are told apart; the next class has the first one again
 
 
@@ -34,10 +33,9 @@ def sheet(
         unit: of numbers.
     """
     across = 1 if wanted.shape[1] == 3 else wanted.shape[1]
-    size = 2 * (1 + 2 * across), 2 * len(images) + 0.6
-    options = {"figsize": size, "layout": "constrained", "widths": [1, across, across]}
+    height = min(2.0, WIDTH / (1 + 2 * across)) * len(images) + 0.6
+    options = {"height": height, "title": title, "width_ratios": [1, across, across]}
     with drawing(out, len(images), 3, **options) as (figure, panels):
-        figure.suptitle(title)
         for axes, name in zip(panels[0], ("input", "target", "prediction"), strict=True):
             axes.set_title(name)
         scale = _scale(wanted)
@@ -62,7 +60,7 @@ def _scale(wanted: np.ndarray) -> tuple[float, float]:
 
 def _picture(axes: "Axes", values: np.ndarray, limits: tuple[float, float]) -> "AxesImage":
     """One panel: values [C, H, W]."""
-    axes.set(xticks=[], yticks=[], facecolor=_NOTHING)
+    axes.set(xticks=[], yticks=[], facecolor=MISSING)
     if len(values) == 3:
         seen = np.isfinite(values).all(0)
         scaled = (values - limits[0]) / (limits[1] - limits[0])

@@ -1,16 +1,24 @@
 """Measures beside what sources are truly worth: points by target, and heat maps of ranks."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from ftd.drawing.style import drawing, matplotlib
+from ftd.drawing.heatmaps import fit_names
+from ftd.drawing.style import (
+    MISSING,
+    SMALL,
+    across,
+    drawing,
+    label_below,
+    marked,
+    matplotlib,
+    short,
+)
 
 _ACROSS = 4
-_NAMED = 15  # tasks: the names of more would lie over each other
-_MISSING = "0.8"  # a grey
+_LETTERS = 16  # of a name
 
 
 def scatter(pairs: pd.DataFrame, out: Path, *, measure: str, worth: str) -> None:
@@ -23,23 +31,24 @@ def scatter(pairs: pd.DataFrame, out: Path, *, measure: str, worth: str) -> None
         worth: what a source is worth, and its unit.
     """
     targets, truths = (list(dict.fromkeys(pairs[key])) for key in ("target", "truth"))
-    rows, columns = _grid(len(targets))
-    size = (3 * columns, 2.6 * rows + 0.5)
-    with drawing(out, rows, columns, figsize=size, layout="constrained") as (figure, panels):
+    rows, columns = across(len(targets), _ACROSS)
+    size = {"height": 1.7 * rows + 1.0, "title": f"What sources are worth, by {measure}"}
+    with drawing(out, rows, columns, **size, sharey=True) as (figure, panels):
         for axes, target in zip(panels.flat, targets, strict=False):
             own = pairs[pairs["target"] == target]
             for number, truth in enumerate(truths):
                 points = own[own["truth"] == truth]
-                colour = f"C{number % 10}"
-                axes.plot(points["number"], points["worth"], "o", ms=4, color=colour, label=truth)
-            axes.axhline(0, lw=0.8, color="0.8", zorder=0)
-            axes.set_title(f"to {target}", loc="left", fontsize="medium")
+                look = marked(number) | {"ls": "", "ms": 3, "label": truth}
+                axes.plot(points["number"], points["worth"], **look)
+            axes.axhline(0, lw=0.8, color=MISSING, zorder=0)
+            axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+            axes.set_title(f"to {short(target, _LETTERS)}")
         for axes in panels.flat[len(targets) :]:
             axes.axis("off")
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
-        figure.supxlabel(measure)
-        figure.supylabel(worth)
+        figure.legend(handles, labels, loc="outside lower left", ncols=3)
+        label_below(panels, len(targets), measure)
+        figure.supylabel(worth, fontsize="medium")
 
 
 def ranks(numbers: Mapping[str, pd.DataFrame], out: Path) -> None:
@@ -50,26 +59,23 @@ def ranks(numbers: Mapping[str, pd.DataFrame], out: Path) -> None:
     Args:
         numbers: by title, square [source, target], larger is nearer or worth more.
     """
-    rows, columns = _grid(len(numbers))
-    count = max((len(each) for each in numbers.values()), default=0)
-    side = 1.3 + 0.16 * min(count, _NAMED)
-    size = (side * columns + 1, side * rows + 0.5)
-    colours = matplotlib.colormaps["Blues_r"].with_extremes(bad=_MISSING)
-    with drawing(out, rows, columns, figsize=size, layout="constrained") as (figure, panels):
+    rows, columns = across(len(numbers), 3)
+    size = {"height": 2.3 * rows + 1.2, "title": "Ranks of sources"}
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad=MISSING)
+    with drawing(out, rows, columns, **size, sharex=True, sharey=True) as (figure, panels):
         for axes in panels.flat[len(numbers) :]:
             axes.axis("off")
         for axes, (title, values) in zip(panels.flat, numbers.items(), strict=False):
+            last = max(len(values) - 1, 2)
             places = values.rank(axis=0, ascending=False)
-            picture = axes.imshow(places.to_numpy(), cmap=colours, vmin=1, vmax=max(count - 1, 2))
-            step = -(-count // _NAMED)
-            shown = range(0, len(values), step)
-            axes.set_xticks(shown, values.columns[::step], rotation=90, fontsize="xx-small")
-            axes.set_yticks(shown, values.index[::step], fontsize="xx-small")
-            axes.set_title(title, fontsize="small")
-        figure.supxlabel("target task")
-        figure.supylabel("source task")
+            picture = axes.imshow(places.to_numpy(), cmap=colours, vmin=1, vmax=last)
+            axes.set_title(short(title, _LETTERS + 8), size=SMALL)
+        figure.supxlabel("target task", fontsize="medium")
+        figure.supylabel("source task", fontsize="medium")
         if numbers:
             figure.colorbar(picture, ax=panels, shrink=0.6, label="rank among the sources")
+            names = [short(name, _LETTERS) for name in values.columns]
+            fit_names(figure, panels, names, names)
 
 
 def matrix(table: pd.DataFrame, column: str, order: list[str]) -> pd.DataFrame:
@@ -95,9 +101,3 @@ def points(numbers: pd.DataFrame, worth: Mapping[str, pd.DataFrame]) -> pd.DataF
         for name, values in worth.items()
     ]
     return pd.concat(parts, ignore_index=True)
-
-
-def _grid(count: int) -> tuple[int, int]:
-    """Rows and columns of so many panels."""
-    columns = max(1, min(_ACROSS, count))
-    return max(1, math.ceil(count / columns)), columns

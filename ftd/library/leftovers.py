@@ -25,6 +25,7 @@ def find(library: Path, *, plugins: bool = False) -> list[Path]:
     named = {kind: set(names) for kind, names in experiment.known().items()}
     figures = experiment.figures()
     named["figure"] = {*figures, *(Path(figure).stem for figure in figures)}  # files and logs
+    named["figure"] |= {f"{Path(figure).stem}.csv" for figure in figures}
     named["measure"] = set(experiment.measures)
     derived = set(experiment.derived())
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ftd.transfer.agreement import Classes
 
-VERSION = 3
+VERSION = 4
 
 
 def decides(experiment: Experiment, *, truth: str) -> dict[str, Any]:

@@ -156,11 +156,14 @@ class Experiment:
         searched = [m for m in self.config.search.methods if config.method_of(m) != HAND_DESIGNED]
         layered = [name for name in self.measures if _measure(name).layers]
         pictured = [name for name, own in self.config.tasks.items() if hasattr(own, "of")]
-        combined = {
+        compared = self.config.measures if len(known["task"]) > 1 else []  # a lone task has no pair
+        combined = dict.fromkeys(("atlas", "asymmetry", "graph"), compared)
+        combined |= {
             "matrix": self.config.measures,
-            # a lone task has no pair
-            "atlas": self.config.measures if len(known["task"]) > 1 else [],
-            "shares": layered if self.config.distance.layers and len(known["task"]) > 1 else [],
+            "shares": layered if self.config.distance.layers and compared else [],
+            "consistency": compared if self.config.trials > 1 else [],
+            "explorer": [""] if compared else [],
+            "weights": [""] if compared and self.config.select.temperature != "inf" else [],
         }
         return [
             name.format(

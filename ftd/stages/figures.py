@@ -1,7 +1,7 @@
 """Stage *figures*: heat maps, traces and tables of an experiment.
 
-Functions import pandas and matplotlib by ``ftd.drawing`` and ``ftd.stages.selection`` (1 s): what
-names the stage or its settings needs neither.
+Functions import pandas and matplotlib by ``ftd.drawing`` (1 s): what names the stage or its
+settings needs neither.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.errors import UserError
-from ftd.layout import FIGURES, LAYOUT, Artifact
+from ftd.layout import FIGURES, LAYOUT, TABLES, Artifact
 from ftd.names import did_you_mean
-from ftd.parts import MEASURES
-from ftd.stages import jobs, probe
+from ftd.stages import jobs, pair_figures, probe, search_figures
 from ftd.stages import task as slices
 from ftd.stages.experiment import Experiment
 from ftd.transfer import trust
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 7
-_STATISTICS = {"mean": "mean", "std": "standard deviation"}
-_SOURCES_SHOWN = 5
 _FRAMES_SHOWN = 6
 _IMAGES_SHOWN, _LABELS_SHOWN = 12, 40
 
@@ -33,11 +30,11 @@ _IMAGES_SHOWN, _LABELS_SHOWN = 12, 40
 def decides(experiment: Experiment, figure: str, **names: Any) -> dict[str, Any]:
     """What decides a figure, of the names that ``run`` takes, besides the artifacts it shows."""
     found: dict[str, Any] = {"version": VERSION}
-    if figure in ("trace", "cells"):
-        found["tasks"] = _searched(experiment)
+    if figure in ("trace", "cells", "candidates", "spaces"):
+        found["tasks"] = search_figures.tasks_of(experiment)
     if figure == "examples":
         found["unit"] = _unit(experiment, names["task"])
-    if figure in ("datasets", "probes", "comparison", "scatter", "run"):
+    if figure in ("datasets", "probes", "scores", "comparison", "scatter", "run"):
         found["order"] = list(experiment.config.tasks)
     if figure == "nearest":
         known = trust.measured(experiment.config.measures)
@@ -46,7 +43,7 @@ def decides(experiment: Experiment, figure: str, **names: Any) -> dict[str, Any]
 
 
 def run(experiment: Experiment, figure: str, **names: Any) -> Path:
-    """Draw a figure, or write a page; returns its file.
+    """Draw a figure and write its table beside it, or write a page; returns the figure's file.
 
     Args:
         figure: one of ``ftd.layout.FIGURES``.
@@ -67,134 +64,46 @@ def run(experiment: Experiment, figure: str, **names: Any) -> Path:
         )
     experiment.expect(**names)
     out = experiment.output(artifact, **names)
-    _DRAWN_BY[figure](experiment, out, **names)
+    table = _DRAWN_BY[figure](experiment, out, **names)
+    if figure in TABLES:
+        content = table.to_csv(index=False, lineterminator="\n")
+        store.write_bytes(out.with_suffix(".csv"), content.encode())
     return out
-
-
-def _matrix(
-    experiment: Experiment, out: Path, *, measure: str, network: str, statistic: str
-) -> None:
-    from ftd.drawing import heatmaps
-
-    tables, trials = _over_trials(experiment, measure, network)
-    values = dict(zip(_STATISTICS, tables, strict=True))[statistic]
-    title, digits = f"{measure}, {_STATISTICS[statistic]}", ".3g"
-    if _squared(measure):
-        title = f"Squared distance, {_STATISTICS[statistic]}"
-        digits = ".2f" if statistic == "mean" else ".3f"
-    elif statistic == "mean":
-        larger = MEASURES.get(measure).nearer == "higher"
-        title += f" ({'larger' if larger else 'smaller'}: nearer)"
-    title += f"\n{network}, {trials} trial(s)"
-    heatmaps.matrix(values, out, title=title, digits=digits)
-
-
-def _atlas(experiment: Experiment, out: Path, *, measure: str, network: str) -> None:
-    from ftd.drawing import atlas
-
-    (mean, _), trials = _over_trials(experiment, measure, network)
-    title = f"Nearest tasks by {measure}\n{network}, {trials} trial(s)"
-    higher = MEASURES.get(measure).nearer == "higher"
-    atlas.atlas(mean, out, title=title, higher=higher)
-
-
-def _over_trials(
-    experiment: Experiment, measure: str, network: str
-) -> "tuple[tuple[pd.DataFrame, pd.DataFrame], int]":
-    """Mean and standard deviation of what sources are ranked by; the number of trials."""
-    from ftd.drawing import heatmaps
-    from ftd.measures.ranking import ranked
-
-    read = store.read_table(experiment.input(LAYOUT.nearest), ["rank"])
-    order = store.table_facts(read)["order"]
-    table = _pairs(
-        experiment, LAYOUT.distances, order, measure, network, "distance", "squared_distance"
-    )
-    return heatmaps.matrices(table, ranked(table), order), table["trial"].nunique()
-
-
-def _shares(experiment: Experiment, out: Path, *, measure: str, network: str) -> None:
-    from ftd.drawing import heatmaps
-
-    columns = ["measure", "network", "target", "source", "rank"]
-    read = store.read_table(experiment.input(LAYOUT.nearest), columns)
-    order = store.table_facts(read)["order"]
-    parts = _pairs(experiment, LAYOUT.layers, order, measure, network, "layer", "contribution")
-    ranks = read.to_pandas()
-    ranks = ranks[(ranks["measure"] == measure) & (ranks["network"] == network)]
-    ranks = ranks[ranks["rank"] <= _SOURCES_SHOWN]
-    sources = {target: list(ranks[ranks["target"] == target]["source"]) for target in order}
-    of = "the squared distance" if _squared(measure) else measure
-    heatmaps.shares(parts, sources, out, of=of)
-
-
-def _squared(measure: str) -> bool:
-    return getattr(MEASURES.get(measure), "squared", False)  # a combination has no such key
-
-
-def _pairs(
-    experiment: Experiment,
-    artifact: Artifact,
-    order: list[str],
-    measure: str,
-    network: str,
-    *values: str,
-) -> "pd.DataFrame":
-    """A measure's rows of one network in a table of pairs with the columns ``values``."""
-    import pyarrow.compute as pc  # half a second
-
-    path = experiment.input(artifact)
-    columns = ["measure", "network", "trial", "source", "target", *values]
-    rows = (pc.field("measure") == measure) & (pc.field("network") == network)
-    table = store.read_table(path, columns).filter(rows).to_pandas()
-    if table.empty:
-        raise UserError(
-            f"{path}: no distances by {measure!r} of network {network!r}; run distances"
-        )
-    if strange := set(order) - set(table["target"]):
-        nearest = experiment.input(LAYOUT.nearest)
-        raise UserError(f"{path}: no distances to {min(strange)}, a task of {nearest}; run both")
-    return table
-
-
-def _trace(experiment: Experiment, out: Path, *, method: str, seed: Any) -> None:
-    from ftd.drawing import searches
-
-    traces = {}
-    for task in _searched(experiment):
-        path = experiment.input(LAYOUT.trace, method=method, task=task, seed=seed)
-        traces[task] = store.read_table(path, stage="search").to_pandas()
-    searches.trace(traces, out)
-
-
-def _cells(experiment: Experiment, out: Path, *, method: str, seed: Any) -> None:
-    from ftd.drawing import searches
-
-    found = []
-    for task in _searched(experiment):
-        path = experiment.input(LAYOUT.genotype, method=method, task=task, seed=seed)
-        found.append(store.read_json(path))
-        store.expect_stage(path, found[-1], "search")
-        if not found[-1].get("genotype"):
-            raise UserError(f"{path}: no cells to draw; give a method that searches")
-    searches.cells(found, out)
-
-
-def _searched(experiment: Experiment) -> list[str]:
-    """The tasks whose searches are shown, by name if none are listed."""
-    return experiment.config.search.tasks or sorted(experiment.config.tasks)
 
 
 def _probes(experiment: Experiment, out: Path) -> None:
     from ftd.drawing import pages
 
+    pages.probes(_facts_of_probes(experiment), out)
+
+
+def _scores(experiment: Experiment, out: Path) -> "pd.DataFrame":
+    import pandas as pd  # as in ftd.drawing
+
+    from ftd.drawing import strips
+
+    rows = [
+        (
+            *(facts["task"], facts["network"], facts["trial"], facts["val_accuracy"]),
+            *(facts["val_most_frequent"], 1 - facts["settings"]["epsilon"]),
+        )
+        for facts in _facts_of_probes(experiment)
+    ]
+    columns = ["task", "network", "trial", "score", "constant", "wanted"]
+    table = pd.DataFrame(rows, columns=columns)
+    strips.scores(table, out, title="Scores of probes")
+    return table
+
+
+def _facts_of_probes(experiment: Experiment) -> list[dict]:
+    """Those of all probes, by network, trial and task in the configuration's order."""
     known, found = experiment.known(), []
     for names in product(known["network"], known["trial"], known["task"]):
         place = dict(zip(("network", "trial", "task"), names, strict=True))
         path = experiment.input(LAYOUT.probe_facts, **place)
         found.append(store.read_json(path))
         store.expect_stage(path, found[-1], "probe")
-    pages.probes(found, out)
+    return found
 
 
 def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> None:
@@ -262,13 +171,7 @@ def _nearest(experiment: Experiment, out: Path) -> None:
 def _comparison(experiment: Experiment, out: Path) -> None:
     from ftd.drawing import pages
 
-    pages.comparison(_compared(experiment), out)
-
-
-def _scatter(experiment: Experiment, out: Path) -> None:
-    from ftd.drawing import searches
-
-    searches.scatter(_compared(experiment), out)
+    pages.comparison(search_figures.comparison(experiment), out)
 
 
 def _run(experiment: Experiment, out: Path) -> None:
@@ -285,26 +188,25 @@ def _run(experiment: Experiment, out: Path) -> None:
     pages.run(taken, facts["packages"], text, out)
 
 
-def _compared(experiment: Experiment) -> "pd.DataFrame":
-    """In order of arrival."""
-    from ftd.stages.comparison import COLUMNS
-
-    read = store.read_table(experiment.input(LAYOUT.comparison), list(COLUMNS)).to_pandas()
-    arrival = list(experiment.config.tasks)
-    return read.sort_values("task", key=lambda names: names.map(arrival.index), kind="stable")
-
-
-_DRAWN_BY: dict[str, Callable[..., None]] = {
-    "matrix": _matrix,
-    "atlas": _atlas,
-    "shares": _shares,
-    "trace": _trace,
-    "cells": _cells,
+_DRAWN_BY: dict[str, Callable[..., Any]] = {
+    "matrix": pair_figures.matrix,
+    "atlas": pair_figures.atlas,
+    "shares": pair_figures.shares,
+    "asymmetry": pair_figures.asymmetry,
+    "consistency": pair_figures.consistency,
+    "explorer": pair_figures.explorer,
+    "graph": pair_figures.graph,
+    "weights": pair_figures.weights,
+    "trace": search_figures.trace,
+    "cells": search_figures.cells,
+    "candidates": search_figures.candidates,
+    "spaces": search_figures.spaces,
     "datasets": _datasets,
     "probes": _probes,
+    "scores": _scores,
     "examples": _examples,
     "nearest": _nearest,
     "comparison": _comparison,
-    "scatter": _scatter,
+    "scatter": search_figures.scatter,
     "run": _run,
 }
