@@ -6,11 +6,11 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import experiment_of
+from conftest import CHROMIUM, experiment_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
-from test_report import CHROMIUM, words
+from test_report import words
 
 from ftd.drawing.atlas import apart, atlas, places
 from ftd.drawing.style import width

@@ -146,6 +146,7 @@ def test_the_search_benchmark(tmp_path):
     assert store.read_table(tmp_path / "b.parquet").num_rows == 2 * len(table)
 
 
+@pytest.mark.slow
 def test_scores_that_repeat_are_told_from_noise(tmp_path):
     settings = TeNas(ntk_images=3, region_samples=100, repeats=2)
     out = tmp_path / "r.parquet"

@@ -129,7 +129,7 @@ def test_all_stages_on_the_command_line_whatever_the_surroundings(finished, tmp_
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "mean over trials \\xb1 std" in done.stdout
+    assert "mean \\xb1 std" in done.stdout
     assert_as_undisturbed(by_hand, finished)
     pages = sorted((finished.results / "figures").glob("*.html"))
     assert [page.stem for page in pages] == [

@@ -19,7 +19,7 @@ from ftd.layout import LAYOUT, TABLES
 from ftd.parts import OPERATIONS
 from ftd.stages import figures
 
-COUNTS = [4, 12, 40]
+COUNTS = [4, 12, pytest.param(40, marks=pytest.mark.slow)]
 WORDS = ("zero", "keypoints-2d", "household-devices-and-furniture", "a")
 
 

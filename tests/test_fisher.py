@@ -1109,6 +1109,7 @@ print((peak_of(cpu) - before) * 2**20, size * 4, CPU_BUDGET)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's /proc")
 def test_memory_beyond_an_ordinary_pass_is_bounded():
     def run(what):

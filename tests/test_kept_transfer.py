@@ -411,6 +411,7 @@ def test_trust_is_of_the_sets_that_are_held_out_and_of_truths_with_signal():
     assert rows[1] == ["| leep", "no", "100% [100%, 100%]"] and len(rows) == 4
 
 
+@pytest.mark.slow
 def test_an_earlier_list_keeps_its_judges():
     put("one", numbers({"leep": 1, "nce": 1, "fisher": -1}))
     for name in ("two", "three"):

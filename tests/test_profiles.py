@@ -73,7 +73,7 @@ def test_memory_grows_with_every_attempt(tmp_path):
     task = {"zero": TINY["tasks"]["zero"]}
     diverging = {"epochs": 1, "learning_rate": 1e30}
     workflow = Workflow(tmp_path, TINY | {"tasks": task, "probe": diverging})
-    output = workflow.run("probes", "--retries", "2", ok=False)
+    output = workflow.run("probes", "--retries", "2", "--verbose", ok=False)
     asked = [line for line in output.splitlines() if "resources: " in line and "gpu=1" in line]
     found = [re.search(r"\bmem_mb=(\d+)", line)[1] for line in asked]
     assert found == ["4000", "8000", "12000"]

@@ -226,7 +226,8 @@ def candidates(workflow: Workflow) -> dict[str, bytes]:
     ("order", "restarted"),
     [
         (["six", "zero", "three"], ["six", "zero"]),  # six starts from no task, zero from six
-        (["six", "three"], ["six"]),  # zero, which six started from, was removed
+        # zero, which six started from, was removed
+        pytest.param(["six", "three"], ["six"], marks=pytest.mark.slow),
     ],
     ids=["reordered", "removed"],
 )
@@ -470,7 +471,7 @@ def test_own_images_by_configuration_alone(tmp_path, monkeypatch):
     assert store.table_facts(sliced)["labels"] == ["yes", "01"]
     assert store.read_json(root / "config.json")["tasks"]["010"]["labels"]["01"] == ["010"]
     page = (root / "figures" / "datasets.html").read_text()
-    assert "<td>train: 120</td>" in page and "<td>train: hidden: 1</td>" in page
+    assert ">train: 120</td>" in page and ">train: hidden: 1</td>" in page
     write_images(mine, {"00": 40}, mode="RGB")
     # where it is the default experiment, without --configfile
     (workflow.folder / "config").mkdir()
@@ -559,6 +560,8 @@ def test_a_full_disk_is_said_and_what_was_finished_is_kept(tmp_path):
     try:
         workflow = Workflow(tmp_path, tiny(results=str(small)))
         output = workflow.run("fishers", ok=False)
+        if "No space left on device" not in output:  # nor was there for the job's log
+            output = workflow.run("fishers", ok=False)
         assert "No space left on device" in output
         assert not [p for p in small.rglob(".*") if p.is_file()]
         for path in small.rglob("*.safetensors"):

@@ -44,7 +44,7 @@ _TENSORS = (
 )
 _DRAWING = (
     *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.pages", "ftd.drawing.searches"),
-    "ftd.drawing.strips",
+    *("ftd.drawing.strips", "ftd.stages.comparison"),
     "matplotlib.backends.backend_svg",
 )
 _COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")

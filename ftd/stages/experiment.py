@@ -13,6 +13,9 @@ from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, STATISTICS, TRUTHS, Artifact
 from ftd.names import did_you_mean
 
+_MANY = 6
+"""So many tasks have a page to look their distances up; of fewer, the heat maps say it."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -162,7 +165,7 @@ class Experiment:
             "matrix": self.config.measures,
             "shares": layered if self.config.distance.layers and compared else [],
             "consistency": compared if self.config.trials > 1 else [],
-            "explorer": [""] if compared else [],
+            "explorer": [""] if len(known["task"]) >= _MANY else [],
             "weights": [""] if compared and self.config.select.temperature != "inf" else [],
         }
         return [
