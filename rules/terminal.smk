@@ -62,7 +62,8 @@ def one_line(record):
     """A job's rule, and the names that tell it from the rule's others."""
     names = ", ".join(f"{name}={value}" for name, value in record.wildcards.items())
     indent = "    " if record.indent else ""
-    return f"{indent}rule {record.rule_name}: {names}".rstrip(": ")
+    head = f"{indent}rule {record.rule_name}"
+    return f"{head}: {names}".rstrip(": ")
 
 
 def say_briefly():
