@@ -271,6 +271,7 @@ def test_its_place_in_the_workflow(tmp_path):
     assert "agreement_tables" not in jobs(workflow.run("-n"))
 
 
+@pytest.mark.slow
 def test_weighted_rankings_in_the_workflow(tmp_path):
     """From images to both tables; a change of the measures makes them again, and no genotype."""
     space = {"nodes": [1], "channels": [2]}

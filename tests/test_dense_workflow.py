@@ -69,6 +69,7 @@ def test_a_new_modality_reruns_only_what_is_new(dense_run, tmp_path):
     assert jobs(workflow.run(*sheets)) == {"example_figure": 1}
 
 
+@pytest.mark.slow
 def test_a_lost_derived_file_is_made_again(dense_run, tmp_path):
     workflow = dense_run.copy(tmp_path / "copy")
     path = LAYOUT.derived.path(workflow.results, **DERIVED)

@@ -125,6 +125,7 @@ exec {python} "$@"
 """
 
 
+@pytest.mark.slow
 def test_environments_of_conda_are_what_jobs_run_in(tmp_path):
     """A stand-in for conda: its environment's Python runs this folder's ``ftd``."""
     prefix = tmp_path / "conda"

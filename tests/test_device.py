@@ -224,6 +224,7 @@ device._lock_one = slow
 """
 
 
+@pytest.mark.slow
 def test_gpu_jobs_are_bounded_and_each_has_a_device(finished, tmp_path, two_gpus):
     """Two devices, four cores: never a third GPU job, so that none ever waits for a device."""
     workflow = Workflow(tmp_path / "work", TINY | {"plugins": ["longer.py"]})

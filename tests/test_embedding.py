@@ -191,8 +191,7 @@ def test_a_new_task_is_embedded_too(library, digits, tmp_path):
 
 
 # The workflow -----------------------------------------------------------------------------------
-
-
+@pytest.mark.slow
 def test_embeddings_are_made_where_a_measure_needs_them(tmp_path):
     config = TINY | {"measures": ["task2vec"]}
     workflow = Workflow(tmp_path, config)

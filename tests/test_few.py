@@ -306,8 +306,7 @@ def test_verify_tells_rows_that_are_none(made):
 
 
 # Workflow ---------------------------------------------------------------------------------------
-
-
+@pytest.mark.slow
 def test_the_workflow_makes_tables_of_few_images_where_they_are_asked_for(tmp_path):
     own = TINY | {"measures": ["leep"], "transfer": FEW}
     workflow = Workflow(tmp_path, own)

@@ -251,8 +251,7 @@ def test_the_tables_of_all_are_checked(assembled):
 
 
 # The workflow -----------------------------------------------------------------------------------
-
-
+@pytest.mark.slow
 def test_the_workflow_makes_a_table_a_task_and_repeat_and_longer_ones(tmp_path):
     keys = TINY | {"genotypes": SMALL, "tasks": {"zero": TINY["tasks"]["zero"]}}
     workflow = Workflow(tmp_path / "work", keys)

@@ -359,8 +359,7 @@ def test_networks_that_some_sets_lack_are_averaged_over_those_that_have_them():
 
 
 # The frozen list --------------------------------------------------------------------------------
-
-
+@pytest.mark.slow
 def test_sets_that_are_held_out_show_the_frozen_list_alone():
     measured = numbers({"leep": 1, "nce": 1, "fisher": -1})
     for name in ("one", "two", "three"):

@@ -197,6 +197,7 @@ def test_each_training_length_is_run_with_both_fishers(monkeypatch):
     assert wanted == [(name + ending, "Copies.") for name in names for ending in endings]
 
 
+@pytest.mark.slow
 def test_the_page_of_training_lengths_chooses_by_the_probes_alone():
     exact, other = (published.MATRICES["mnist"][name] for name in ("resnet18", "vgg16"))
     for number, (epochs, accuracy, matrix) in enumerate([(2, 0.9, exact), (10, 0.8, other)]):

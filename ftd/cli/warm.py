@@ -50,6 +50,7 @@ _DRAWING = (
 _COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")
 IMPORTED = dict.fromkeys(_COMPUTING, _TENSORS)
 IMPORTED |= {"embedding": (*_TENSORS, "ftd.measures.task2vec"), "figure": _DRAWING}
+IMPORTED |= {"search": (*_TENSORS, "ftd.search.sequential.proposing")}
 IMPORTED |= {"overview": ("ftd.drawing.overview", "ftd.tasks.slices")}
 """By verb: what is imported before its first job, besides ``_TABLES``."""
 
