@@ -135,6 +135,7 @@ def test_micro_batches_of_like_images_are_exact():
     assert len(errors) == 4 and all(errors[name] < 1e-12 for name in fisher_speed._WAYS), errors
 
 
+@pytest.mark.slow
 def test_the_search_benchmark(tmp_path):
     space = {"operations": list(DARTS_OPERATIONS[:5]), "nodes": [1], "channels": [4]}
     short = search_speed.SHORT | {"space": space, "samples": 40}

@@ -69,6 +69,7 @@ def test_every_gpu_rule_is_named_there():
     assert sorted(rule.partition(":")[0] for rule in asking) == sorted(GPU_RULES)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_every_attempt(tmp_path):
     task = {"zero": TINY["tasks"]["zero"]}
     diverging = {"epochs": 1, "learning_rate": 1e30}

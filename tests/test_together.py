@@ -290,6 +290,7 @@ def pairs_missing(workflow):
     }
 
 
+@pytest.mark.slow
 def test_a_group_s_columns_are_one_job_s(tmp_path):
     measures = ["fisher", "sure", "wide"]
     config = TINY | {"plugins": ["mine.py"], "measures": measures, "select": {"measure": "sure"}}

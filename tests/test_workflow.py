@@ -108,6 +108,7 @@ def test_an_equal_run_on_another_number_of_cores_gives_equal_artifacts(finished,
     assert [name for name in mine if mine[name] != theirs[name]] == []
 
 
+@pytest.mark.slow
 def test_methods_are_compared_on_the_chosen_task(finished, tmp_path):
     workflow = finished.copy(tmp_path / "copy")
     methods = ["ftd-nas", "fuse-nearest", "ftd-nas-farthest", "random", "resnet18-x0.05"]
