@@ -75,7 +75,7 @@ def steps() -> Iterator[tuple[str, dict]]:
         yield "figure", {"figure": figure, **drawn}
     for figure in ("trace", "cells", "candidates", "spaces"):
         yield "figure", {"figure": figure, **searched}
-    pages = ("datasets", "probes", "nearest", "comparison", "explorer")
+    pages = ("datasets", "probes", "nearest", "comparison")
     for figure in (*pages, "scores", "scatter"):
         yield "figure", {"figure": figure}
     yield "overview", {}
@@ -99,7 +99,7 @@ def all_on_the_command_line(finished: str) -> None:
         figure = [names["figure"]] if verb == "figure" else []
         given = [f"--{name}={value}" for name, value in names.items() if name != "figure"]
         on_the_command_line(verb, *figure, *config, *given)
-    for page in ("datasets", "probes", "nearest", "comparison", "explorer", "run"):
+    for page in ("datasets", "probes", "nearest", "comparison", "run"):
         on_the_command_line("figure", page, *config, f"--results={finished}")
     on_the_command_line("overview", *config, f"--results={finished}")
     on_the_command_line("show", finished)
@@ -132,9 +132,7 @@ def test_all_stages_on_the_command_line_whatever_the_surroundings(finished, tmp_
     assert "mean \\xb1 std" in done.stdout
     assert_as_undisturbed(by_hand, finished)
     pages = sorted((finished.results / "figures").glob("*.html"))
-    assert [page.stem for page in pages] == [
-        *("comparison", "datasets", "matrix", "nearest", "probes", "run")
-    ]
+    assert [page.stem for page in pages] == ["comparison", "datasets", "nearest", "probes", "run"]
     for page in pages:
         assert (again.results / "figures" / page.name).read_bytes() == page.read_bytes()
     whole = "overview.html"
