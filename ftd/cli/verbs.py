@@ -245,8 +245,9 @@ def figure(
     figure: Annotated[
         str,
         typer.Argument(
-            help="matrix, atlas, shares, examples, trace, cells, scatter, or a page: datasets, "
-            "probes, nearest, comparison, run."
+            help="Of pairs: matrix, atlas, shares, asymmetry, consistency, graph; weights; of "
+            "searches: trace, cells, candidates, spaces; scores, examples, scatter; or a page: "
+            "explorer, datasets, probes, nearest, comparison, run."
         ),
     ],
     measure: Annotated[str | None, typer.Option(help="Of figures of pairs.")] = None,

@@ -105,7 +105,7 @@ def shares(table: pd.DataFrame, out: Path, *, of: str) -> None:
 
     Args:
         table: ``source``, ``target``, ``layer``, ``contribution``, of all rows that are shown
-            and in their order (see ``first_sources``); layers in the network's.
+            and in their order (see ``sources_shown``); layers in the network's.
         of: what the contributions add up to.
     """
     pairs = list(dict.fromkeys(zip(table["target"], table["source"], strict=True)))

@@ -32,9 +32,9 @@ datasets:
 tasks:
 {tasks}
 
-# How tasks are compared; `select` says which measure decides (docs/transfer.md, "Which measure
-# should I use?"). logme: how well linear regression on a learned network's features explains the
-# new images' classes. fisher: the paper's Fisher task distance.
+# How tasks are compared; `select` says which measure decides (docs/measures.md says
+# why). logme: how well linear regression on a learned network's features explains the new images'
+# classes. fisher: the paper's Fisher task distance.
 measures: [logme, cka-labels, cka-logme, fisher]
 select: {{measure: logme}}
 
