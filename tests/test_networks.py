@@ -11,8 +11,8 @@ from torchvision.models.resnet import BasicBlock
 from ftd.config.network_names import split_network
 from ftd.errors import UserError
 from ftd.models import networks
-from ftd.models.operations import FactorizedReduce
-from ftd.parts import NETWORKS, Network
+from ftd.models.operations import FactorizedReduce, operation
+from ftd.parts import NETWORKS, OPERATIONS, Network, Operation
 from ftd.tasks.targets.classes import Classes
 
 SMALL = ["small-cnn", "vgg16-x0.125", "resnet18-x0.125", "densenet121-x0.25", "small-cnn-x2"]
@@ -199,6 +199,20 @@ def test_gradients_of_halving_few_channels(kind, channels, size):
         model = next(m for m in body.modules() if isinstance(m, BasicBlock) and m.stride == 2)
         model = model.downsample
     expect_gradients_of_double_precision(model, channels, size)
+
+
+@pytest.mark.parametrize("stride", [2, 3, (1, 2)])
+def test_gradients_of_strides_in_what_others_bring(stride, registered):
+    """In networks and operations of plugins, too; their parameters keep their names."""
+    own = nn.Sequential(nn.Conv2d(3, 6, 1, stride), nn.ReLU(), nn.Conv2d(6, 6, 1, 2))
+    expected = own(torch.ones(1, 3, 12, 12)).shape
+    registered(NETWORKS, "strided", Network(lambda *_: copy.deepcopy(own)))
+    body = start("strided", size=12).body
+    assert list(body.state_dict()) == list(own.state_dict())
+    assert body(torch.ones(1, 3, 12, 12)).shape == expected
+    expect_gradients_of_double_precision(copy.deepcopy(body), 3, 12)
+    registered(OPERATIONS, "halved", Operation(lambda c, s: nn.Conv2d(c, c, 1, s)))
+    expect_gradients_of_double_precision(operation("halved", 4, 2), 4, 14)
 
 
 def expect_gradients_of_double_precision(model: nn.Module, channels: int, size: int) -> None:

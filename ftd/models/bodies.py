@@ -4,8 +4,6 @@ They follow torchvision's networks, fitted to small images: a 3×3 stem, no firs
 torchvision is imported where it is used, since a library with small networks goes without it.
 """
 
-from collections import OrderedDict
-
 import torch
 from torch import nn
 
@@ -50,22 +48,13 @@ def resnet18(channels: int, size: int, width: float) -> nn.Module:
             stride = 2 if stage and not block else 1
             shortcut = None
             if stride > 1 or before != after:
-                shortcut = _shortcut(before, after, stride)
+                convolution = nn.Conv2d(before, after, 1, stride, bias=False)
+                shortcut = nn.Sequential(convolution, nn.BatchNorm2d(after))
             layers.append(BasicBlock(before, after, stride, shortcut))
             before = after
     body = nn.Sequential(*layers)
     _initialise(body)
     return _at_least(body, size)
-
-
-def _shortcut(before: int, after: int, stride: int) -> nn.Sequential:
-    """A 1×1 convolution and batch norm; see ``FactorizedReduce`` for narrow ones with a stride."""
-    if stride > 1 and before < 16:
-        first = nn.AvgPool2d(1, stride), nn.Conv2d(before, after, 1, bias=False)
-        named = zip(("every_second", "0", "1"), (*first, nn.BatchNorm2d(after)), strict=True)
-        return nn.Sequential(OrderedDict(named))
-    convolution = nn.Conv2d(before, after, 1, stride, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(after))
 
 
 def densenet121(channels: int, size: int, width: float) -> nn.Module:

@@ -15,6 +15,7 @@ from torch import nn
 from ftd.config.network_names import TORCHVISION, split_network
 from ftd.errors import UserError
 from ftd.models.bodies import torchvision_body
+from ftd.models.strides import without_narrow_strides
 from ftd.parts import NETWORKS, resolve
 from ftd.tasks.targets import Target
 
@@ -52,7 +53,7 @@ def build(
         head = target.head(_features(network, body, image_shape), tuple(size), pooled=pooled)
         _expect_kept(network, body)
     target.start(head, seed)
-    probe = nn.Sequential(OrderedDict(body=body, head=head))
+    probe = without_narrow_strides(nn.Sequential(OrderedDict(body=body, head=head)))
     probe.pooled = pooled
     return probe
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ftd.config.search_keys import DARTS_OPERATIONS
 from ftd.errors import UserError
+from ftd.models.strides import without_narrow_strides
 from ftd.parts import OPERATIONS, resolve
 
 _SIDE = 7  # of the map that an operation of a plugin is tried on
@@ -43,7 +44,7 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
             f"operation {name}: with stride {stride} it makes {found} of a map "
             f"{(1, channels, _SIDE, _SIDE)}; expected {(1, channels, side, side)}"
         )
-    return module
+    return without_narrow_strides(module)
 
 
 @torch.no_grad()
@@ -64,9 +65,7 @@ def conv_bn(c_in: int, c_out: int, *convolutions: nn.Module) -> nn.Sequential:
 class FactorizedReduce(nn.Module):
     """Halves a map without losing every second pixel: two 1×1 convolutions, shifted by one.
 
-    They have no stride, but are given every second pixel: for the gradient of strided ones, with
-    fewer than 8 input channels (16 with AVX-512) that come last in memory, oneDNN writes where it
-    must not (uxlfoundation/oneDNN#6035).
+    They have no stride, but are given every second pixel: see ``ftd.models.strides``.
     """
 
     def __init__(self, c_in: int, c_out: int):
