@@ -126,6 +126,12 @@ onstart:
         say_briefly()
 
 
+# A job that finds no room for an artifact may find none for saying so in its log.
+onerror:
+    if said := store.full_disk(EXPERIMENT.root):
+        logger.error(said)
+
+
 def one_of(names):
     """What matches these names, and nothing where there are none."""
     return "|".join(re.escape(str(name)) for name in names) or "(?!)"

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from ftd.errors import UserError
 from ftd.store.documents import JSON_KEY, read_document, read_json, read_json_facts, write_json
-from ftd.store.files import canonical, digest, expect_stage, scratch_array, write_bytes
+from ftd.store.files import (
+    canonical,
+    digest,
+    expect_stage,
+    full_disk,
+    scratch_array,
+    write_bytes,
+)
 from ftd.store.tables import (
     read_foreign_table,
     read_table,
@@ -33,6 +40,7 @@ __all__ = [
     "checksum",
     "digest",
     "expect_stage",
+    "full_disk",
     "read_document",
     "read_foreign_table",
     "read_foreign_tensors",

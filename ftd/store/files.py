@@ -8,6 +8,7 @@ bytes of tables and tensors, of the canonical text of JSON. Reading compares it 
 else is made of the content, so a damaged file reaches no decoder. It is no signature.
 """
 
+import errno
 import glob
 import hashlib
 import itertools
@@ -15,6 +16,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +31,7 @@ from ftd.store.locks import lock_file
 if TYPE_CHECKING:
     import numpy as np
 
+ROOM = 2**20  # bytes: with less, a disk is full
 KEY = "ftd"  # of the facts, in the metadata of tables and tensors
 CHECKSUM = "ftd-sha256"  # of the digits, beside them
 DIGEST = "sha256"  # of the digits, in the facts that readers return
@@ -132,6 +135,13 @@ def scratch_array(
         ) from error
     with file:
         yield np.memmap(file, kind, "r+", shape=shape)
+
+
+def full_disk(folder: Path) -> str | None:
+    """What to say of a folder whose disk has no room for a message, else ``None``."""
+    if not folder.exists() or shutil.disk_usage(folder).free >= ROOM:
+        return None
+    return f"{folder}: {os.strerror(errno.ENOSPC)}, not even for logs; free space, then run again"
 
 
 def _umask() -> int:
