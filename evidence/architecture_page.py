@@ -1,6 +1,7 @@
-"""The tables of architectures in ``docs/transfer.md``, between two marks."""
+"""The tables of ``docs/architecture-transfer.md``, between two marks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from ftd.transfer.agreement import RANDOM
 from ftd.transfer.architectures import GATE
 from ftd.transfer.weighting import NEAREST, OWN, TEMPERATURES, UNIFORM
 
+PAGE = Path("docs/architecture-transfer.md")
 BEGIN = "<!-- begin: written by python -m evidence architecture-tables -->"
 SAID = {
     RANDOM: "a random source",
@@ -47,7 +49,7 @@ def write(
             if name not in reliability:
                 own = rows[rows["set"] == name]
                 lines += [f"**{network}, {name}: less all sources alike**", "", *_less(own), ""]
-    put(BEGIN, lines)
+    put(BEGIN, lines, PAGE)
     return lines
 
 

@@ -57,7 +57,7 @@ def run(draws: int = DRAWS) -> list[str]:
             f"{kept_architectures.TABLES}: no architectures are kept; add a set by: "
             "python -m evidence keep-architectures"
         )
-    transfer_page.expect_marks(architecture_page.BEGIN)
+    transfer_page.expect_marks(architecture_page.BEGIN, page=architecture_page.PAGE)
     sets = {name: kept_architectures.load(name) for name in names}
     tables = {name: tables_of(each) for name, each in sets.items()}
     fixed = frozen.load(FROZEN)

@@ -35,31 +35,44 @@ _ANSWER = (
     ("surrogate without learned tasks", "nothing"),
     ("random", "nothing"),
 )
-_TITLE = "# Which architectures to try first on a new task"
-_INTRODUCTION = """\
-Made by `python -m evidence arena --micro transnas_micro.parquet --macro transnas_macro.parquet
---nb201 nb201.parquet --out docs --page docs/arena.md`. Tables hold every architecture of a space,
-trained by others on each of several tasks, so that a search is a look-up. Every task is the target
-once, all others are learned tasks, whose results for all architectures are known (a real library
-knows those that its searches tried). A search tries one architecture after another; what counts is
-the **rank**, among all of the table, of the best one tried so far: 1 is the best of all.
+_ASKED = """\
+# Which architectures to try first on a new task
 
-**Nearness** is what a search knows of which learned task is near: `nothing`; `queries`: it tries
-five random architectures on the target first, which count; `the table`: the rank correlation of
-all results, the target's own among them, which no search has: an oracle, to show what nearness can
-be worth. Where chance takes part, numbers are means over repetitions.
+**What was asked.** A new task arrives, and of the tasks learned before it is known how well
+architectures do. Which ones should be tried first, and must it be known which learned task is near?
+"""
+_HOW = """\
+**Settings.** The tables hold every architecture of a space, trained by others on each of several
+tasks, so that a search is a look-up. Every task is the target once; all others are learned tasks. A
+search tries one architecture after another; what counts is the **rank**, among all of the table, of
+the best one tried so far: 1 is the best of all. Where chance takes part, numbers are means over
+repetitions. The tables and figures below are made by
 
-The **surrogate** (`ftd.search.surrogate`) is a Gaussian process: the target's score is a weighted
-sum of the learned tasks' scores, whose weights are uncertain, and of what alike architectures
-share; after each trial it tries what it expects most of. Its settings, of each target, are the
-best of 12 on the other tasks of TransNAS-Bench-101's two tables (least mean logarithm of the rank
-after 50 queries, five random ones first; the target's results are nowhere in it). That they are
-chosen over both tables together was decided after a first run, by each table alone, had missed a
-bar; and the surrogate itself, and these twelve, were arrived at by trying variants on these two
-tables. NAS-Bench-201's had no part in that; there the surrogate is as it comes. Its weights are
-equal beforehand, but with `the table`, where they are in proportion to the rank correlation, as in
-*weighted ranking*. *Mutations* go on with untried neighbours of the best so far, and *local search*
-does from the first.
+    python -m evidence arena --micro transnas_micro.parquet --macro transnas_macro.parquet \\
+      --nb201 nb201.parquet --out docs --page docs/arena.md
+
+*Nearness* is what a search knows of which learned task is near. `nothing`: it weighs all alike.
+`queries`: it tries five random architectures on the target first, which count. `the table`: it knows
+the rank correlation of all results, the target's own among them. No search has that: it is an oracle,
+to show what nearness can be worth.
+
+The **surrogate** (`ftd.search.surrogate`), which `ftd-nas` searches by, is a Gaussian process: the
+target's score is a weighted sum of the learned tasks' scores, whose weights are uncertain, and of what
+alike architectures share; after each trial it tries what it expects most of. Its weights are equal
+beforehand, but with `the table`, where they are in proportion to the rank correlation, as in *weighted
+ranking*. *Mutations* go on with untried neighbours of the best so far, *local search* does from the
+first.
+
+**Limits.** The learned tasks' results are known for all architectures here; a real library knows those
+that its searches tried. Every architecture of these tables was trained, by others, in one way. Whether
+the same holds for searches that train their networks is not measured yet.
+
+**How it was chosen.** The surrogate, and the 12 settings that it may take, were arrived at by trying
+variants on TransNAS-Bench-101's two tables. For each target, the setting is the best of the 12 on the
+other tasks of both tables (least mean logarithm of the rank after 50 queries, five random ones first;
+the target's results are nowhere in it). A first run chose it by each table alone and missed a bar;
+only then was it decided to choose over both. NAS-Bench-201 had no part in any of this: there the
+surrogate is as it comes.
 """
 
 
@@ -77,7 +90,7 @@ def write(files: list[Path], out: Path) -> None:
         _draw(table, figure)
         sections += ["", *_section(table, facts, figure)]
         means[facts["kind"]] = _means_of(table)
-    lines = [_TITLE, "", *_answer(means), "", *_INTRODUCTION.splitlines(), *sections, ""]
+    lines = [*_ASKED.splitlines(), "", *_answer(means), "", *_HOW.splitlines(), *sections, ""]
     store.write_bytes(out, "\n".join(lines).encode())
 
 
@@ -89,17 +102,17 @@ def _means_of(table: pd.DataFrame) -> pd.Series:
 def _answer(means: Mapping[str, pd.Series]) -> Iterator[str]:
     """What the page says in short."""
     yield (
-        "**Those that learned tasks rank highest, and then what a model expects that weighs these "
-        "tasks by the trials so far.** Nearness need not be known beforehand: trials tell. Where "
-        "tasks rank architectures alike (NAS-Bench-201), any learned task's ranking does as well. "
-        f"Mean rank of the best of {AT} architectures tried:"
+        "**The answer.** Those that learned tasks rank highest, and then those of which a model "
+        "expects most that weighs these tasks by the trials so far. Nearness need not be known "
+        "beforehand: trials tell. Where tasks rank architectures alike (NAS-Bench-201), any learned "
+        f"task's ranking does as well. Mean rank of the best of {AT} architectures tried; 1 would "
+        "be the best of all:"
     )
     yield ""
-    yield line(["", *means])
-    yield "|---" * (1 + len(means)) + "|"
+    yield line(["way", "nearness known by", *means])
+    yield "|---" * (2 + len(means)) + "|"
     for way, nearness in _ANSWER:
-        numbers = [f"{own[way, nearness, AT]:,.1f}" for own in means.values()]
-        yield line([f"{way} (nearness known by: {nearness})", *numbers])
+        yield line([way, nearness, *(f"{own[way, nearness, AT]:,.1f}" for own in means.values())])
 
 
 def _section(table: pd.DataFrame, facts: dict, figure: Path) -> Iterator[str]:

@@ -61,8 +61,8 @@ CONTENT = {
     "`parameters`, `macs`",
     "genotype_store": "finished trainings, so that a longer list trains what is new",
     "architectures": "those of all tasks and repeats: also `task`, `repeat`",
-    "affinities": "`source`, `target`, `affinity`, `rank_correlation`, `gain` ([transfer.md]"
-    "(transfer.md#architectures))",
+    "affinities": "`source`, `target`, `affinity`, `rank_correlation`, `gain` ([truths.md]"
+    "(truths.md#architectures))",
     "transfer": "`network`, `trial`, `source` (none: the common start), `target`, `shots`, "
     "`scope`, `accuracy` on `val`, `gain` over the start's, `steps`",
     "transfer_store": "finished fine-tunings",

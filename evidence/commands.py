@@ -44,6 +44,19 @@ def reference() -> None:
         print(page.PAGE)
 
 
+@app.command()
+def pages() -> None:
+    """Write the pages of evidence anew from the tables that are kept; nothing is measured."""
+    from evidence import arena_page, comparison_page, distance_pages, tabular_search
+
+    docs = Path("docs")
+    distance_pages.write_distances_page()
+    distance_pages.write_consistency_page()
+    comparison_page.write_page()
+    arena_page.write(sorted(docs.glob("arena-*.parquet")), docs / "arena.md")
+    tabular_search.page_of(sorted(docs.glob("bench-tabular-*.parquet")), docs / "tabular.md")
+
+
 # Benchmarks -------------------------------------------------------------------------------------
 
 

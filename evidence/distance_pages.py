@@ -126,20 +126,26 @@ some data sets. Do distances that are computed here name the same nearest source
 do they put all pairs in the same order?
 """
 _LIMITS = """\
-**Settings.** `python -m evidence distances` made the tables in `docs/distances/` and this page.
-Distances are squared, mean ± standard deviation over trials; rows are sources, columns targets.
-Each run's images, probes and versions stand in its section.
+**How to read it.** A column's smallest number off the diagonal is its target's nearest source; *1, 0, 3,
+2* says that task 1 is nearest to task 0, task 0 to task 1, and so on. A rank correlation (Spearman's) is
+of the 12 entries off the diagonal, with the matrix of each published network. Where the probes learned
+little, distances say little: their accuracies stand in the last column.
+
+**Settings.** `python -m evidence distances --dataset mnist --overlay narrow --seed 1` and its like make the
+tables in `docs/distances/` and this page; each run's command is said in [results.md](results.md). Distances
+are squared, mean ± standard deviation over trials; rows are sources, columns targets. Each run's images,
+probes and versions stand in its section.
 
 **Limits.** The published matrices are of 10 trials with full networks and all the data; names
 with `x0.25` are networks of a quarter of the channels, and the sections say how few the images
 are. The released code pools gradients (an option here), which makes distances smaller, so that
-values cannot be compared, only their order. A rank correlation (Spearman's) is of the 12 entries
-off the diagonal: the published networks' own matrices do not agree fully either."""
+values cannot be compared, only their order. The published networks' own matrices do not agree fully
+either: how far, stands with them below."""
 
 
 def _answer(kept_names: dict[str, list[str]]) -> list[str]:
     """How many runs agree with what was published, and a row for each."""
-    rows, agree = [], 0
+    rows, agree, differ = [], 0, []
     for dataset, names in kept_names.items():
         matrices = published.MATRICES[dataset]
         wanted = list(dict.fromkeys(_listed(published.nearest(m)) for m in matrices.values()))
@@ -147,6 +153,7 @@ def _answer(kept_names: dict[str, list[str]]) -> list[str]:
             mean, _, trials = _matrices(name, network)
             found = _listed(published.nearest(mean.to_numpy()))
             agree += wanted == [found]
+            differ += [] if wanted == [found] else [f"{name} ({found})"]
             alike = (kept_distances.rank_correlation(mean.to_numpy(), m) for m in matrices.values())
             probes = kept_distances.tables(name)[2].query("network == @network")
             accuracies = probes.groupby("task")["val_accuracy"].mean()
@@ -157,7 +164,8 @@ def _answer(kept_names: dict[str, list[str]]) -> list[str]:
             )
     return [
         f"**The answer.** In {agree} of {len(rows)} runs the nearest sources of all four tasks are "
-        "those of every published network. How far the order of all pairs agrees, the table says:",
+        f"those of every published network; in the others not: {', '.join(differ) or 'none'}. How "
+        "far the order of all pairs agrees differs from run to run:",
         "",
         "| run | trials | nearest sources of tasks 0 to 3 | published "
         f"| rank correlation with {', '.join(next(iter(published.MATRICES.values())))} "
@@ -336,11 +344,12 @@ the same one. The paper proves that it does so in the limit of long, averaged tr
 does it vary after short training, with few Fisher samples, with and without averaged weights?
 """
 _SPREAD_LIMITS = """\
-**Settings.** `python -m evidence consistency` runs an experiment with one setting changed at a
-time. Mean and spread (standard deviation over trials) are of the squared distances off the
-diagonal.
+**Settings.** `python -m evidence consistency` (`--dataset cifar10` for the second table) runs an
+experiment with one setting changed at a time. Mean and spread (standard deviation over trials) are
+of the squared distances off the diagonal.
 
-**Limits.** A few trials of small networks: a spread over so few is itself uncertain."""
+**Limits.** A few trials of small networks: a spread over so few is itself uncertain. Distances of
+probes that learned little (the accuracies say which) are small and say little, however steady."""
 
 
 def _spread(found: dict[str, dict[str, str]]) -> list[str]:
@@ -355,9 +364,9 @@ def _spread(found: dict[str, dict[str, str]]) -> list[str]:
         return []
     usual = max(nearest, key=nearest.count)
     return [
-        f"**The answer.** The spread over trials is {min(shares):.0%} to {max(shares):.0%} of the "
-        f"mean. The nearest sources of tasks 0 to 3 are {usual} in {nearest.count(usual)} of "
-        f"{len(nearest)} runs.",
+        f"**The answer.** Little: the spread over trials is {min(shares):.0%} to {max(shares):.0%} "
+        f"of the mean, and the nearest sources of tasks 0 to 3 are {usual} in "
+        f"{nearest.count(usual)} of {len(nearest)} runs.",
     ]
 
 

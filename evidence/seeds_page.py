@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from evidence import published
 from ftd import store
 from ftd.drawing import heatmaps, pages
 from ftd.layout import LAYOUT
@@ -18,7 +19,7 @@ def write(results: list[Path], out: Path) -> None:
     Raises:
         UserError: a folder without finished distances.
     """
-    text = ["# Distances by base seed", ""]
+    text, answers = [], []
     for folder in results:
         read = store.read_table(LAYOUT.nearest.path(folder))
         facts, nearest = store.table_facts(read), read.to_pandas()
@@ -29,7 +30,40 @@ def write(results: list[Path], out: Path) -> None:
                 for table in (distances, nearest)
             )
             text += _seed_section(folder, network, facts["order"], rows, ranks)
-    store.write_bytes(out, ("\n".join(text) + "\n").encode())
+            answers.append(_answer(facts["order"], rows))
+    head = [*_ASKED.splitlines(), "", *_said(answers), "", *_SETTINGS.splitlines(), ""]
+    store.write_bytes(out, ("\n".join([*head, *text]) + "\n").encode())
+
+
+_ASKED = """\
+# Does another base seed give the same nearest tasks?
+
+**What was asked.** The base seed decides the cut of the images, the balance of the tasks and every
+start. Are the nearest tasks of the default experiment those of one lucky seed?
+"""
+_SETTINGS = """\
+**Settings.** `make seeds` runs the default experiment up to the selection with each base seed and
+writes this page; each seed's probes stand in its section. Sources are numbered by the order of the
+tasks.
+
+**Limits.** One small data set (scikit-learn's digits, 8×8 pixels) and one small network."""
+
+
+def _answer(order: list[str], rows: pd.DataFrame) -> str:
+    """Each task's nearest source, as its number in the order."""
+    mean, _ = heatmaps.matrices(rows, rows["squared_distance"], order)
+    return ", ".join(map(str, published.nearest(mean.to_numpy())))
+
+
+def _said(answers: list[str]) -> list[str]:
+    """What most seeds agree on, and the seeds that do not."""
+    usual = max(answers, key=answers.count)
+    others = [answer for answer in answers if answer != usual]
+    return [
+        f"**The answer.** The nearest sources of all tasks, in their order, are {usual} with "
+        f"{answers.count(usual)} of {len(answers)} seeds"
+        + (f"; with the others {'; '.join(others)}." if others else "."),
+    ]
 
 
 def _seed_section(

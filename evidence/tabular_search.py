@@ -1,6 +1,7 @@
 """Searches of published tables, in the full space and in near and far tasks' spaces."""
 
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,38 +130,78 @@ def page_of(files: list[Path], out: Path) -> None:
     Raises:
         UserError: a file that cannot be read.
     """
-    lines = _INTRODUCTION.splitlines()
-    for file in files:
-        table = store.read_table(file)
-        lines += _section(file, table.to_pandas(), store.table_facts(table))
+    read = {file: store.read_table(file) for file in files}
+    found = {file: (table.to_pandas(), store.table_facts(table)) for file, table in read.items()}
+    lines = [*_ASKED.splitlines(), "", *_answer(found.values()), *_HOW.splitlines()]
+    for file, (table, facts) in found.items():
+        lines += _section(file, table, facts)
     store.write_bytes(out, "\n".join(lines).encode())
 
 
 _SHOWN = (4, 16, 64, 256)
-_INTRODUCTION = """# Searches of published tables
+FEW = 16
+"""The number of evaluations after which spaces are compared in short."""
+_ASKED = """\
+# Is it worth restricting a search to what suits a near task?
 
-Tables that hold every architecture of a small space, trained by others, with its result per
-task: a search is a look-up. A target is searched in the full space and in the spaces that another
-task, its source, restricts: the nearest task to it and the farthest. The source's best
-architecture stands for what was found for a learned task. *Operations* keeps only the operations
-that it uses (Le et al. 2022, section IV); *neighbourhood* keeps what differs from it in at most
-two edges.
-
-A number is the rank percentile, in the whole table, of what a search found (1: the best of all
-architectures, 0: the worst), as the mean over searches ± the half width of its 95% interval. A
-random search takes *n* different architectures, all if there are fewer, and chooses by what a
-search may see: the validation accuracy where a test accuracy is kept for the end, else the one
-value there is. ENAS's controller (Pham et al. 2018) learns from the rank percentile of what a
-search sees; its steps may repeat an architecture, and its searches are few.
-
-Without `--distances`, a source is near by the table itself, which takes the target's own results:
-this shows what nearness can be worth, not what the Fisher task distance finds.
-
-How to read it: keeping the operations restricts nothing where the source's architecture uses them
-all; a neighbourhood always restricts. A near source's space makes a few evaluations go further. A
-far one's can be worse than none, and what a space lacks, no number of evaluations finds. Where all
-tasks rank the architectures almost alike, even the farthest is near.
+**What was asked.** A search on a new task can be restricted to a space that a learned task's best
+architecture suggests. What does that gain, by how near that task is and how it restricts?
 """
+_HOW = """\
+**How to read it.** A near source's space makes a few evaluations go further. A far one's can be worse
+than none, and what a space lacks, no number of evaluations finds. Keeping the *operations* that the
+source's architecture uses (Le et al. 2022, section IV) restricts nothing where it uses them all; a
+*neighbourhood*, what differs from it in at most two edges, always restricts. Where all tasks rank the
+architectures almost alike, even the farthest is near.
+
+**Settings.** Tables hold every architecture of a small space, trained by others, with its result per
+task, so that a search is a look-up. A number is the rank percentile, in the whole table, of what a search
+found (1: the best of all architectures, 0: the worst), as the mean over searches ± the half width of its
+95% interval. A random search takes *n* different architectures, all if there are fewer, and chooses by
+what a search may see: the validation accuracy where a test accuracy is kept for the end, else the one
+value there is. ENAS's controller (Pham et al. 2018) learns from the rank percentile of what a search sees;
+its steps may repeat an architecture, and its searches are few.
+
+**Limits.** Without `--distances`, a source is near by the table itself, which takes the target's own
+results: this shows what nearness can be worth, not what the Fisher task distance finds.
+"""
+
+
+def _answer(found: Iterable[tuple[pd.DataFrame, dict]]) -> Iterator[str]:
+    """How many targets each space serves better and worse than the full one, by table."""
+    rows = []
+    for table, facts in found:
+        drawn = table[table["method"] == "random"]
+        origin = tables.LAYOUTS[facts["layout"]].origin.partition(" (")[0]
+        for space, (gain, clear) in _gains(drawn).items():
+            counts = [(clear & side).loc[FEW].sum() for side in (gain > 0, gain < 0)]
+            rows.append([origin, space, drawn["target"].nunique(), *counts])
+    every = pd.DataFrame(rows, columns=["table", "space", "targets", "better", "worse"])
+    total = every.groupby("space")[["targets", "better", "worse"]].sum()
+    near, far = (total.loc[f"{which} neighbourhood"] for which in ("nearest", "farthest"))
+    yield (
+        f"**The answer.** Much, if the task is near and the space is its neighbourhood: after {FEW} "
+        f"evaluations that is better than the full space on {near['better']} of {near['targets']} "
+        f"targets and worse on {near['worse']}. The farthest task's is better on {far['better']} and "
+        f"worse on {far['worse']}. Beside the full space, by random search:"
+    )
+    yield ""
+    yield from _markdown(list(every), every.astype(str).to_numpy().tolist())
+
+
+def _gains(drawn: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """By space: its gain over the full one by ``n`` and target, and whether that is clear.
+
+    Clear is what lies beyond the 95 % interval of the difference.
+    """
+    found = drawn.set_index(["space", "n", "target"])
+    full, gains = found.loc["full"], {}
+    for space in [name for name in dict.fromkeys(drawn["space"]) if name != "full"]:
+        here = found.loc[space]
+        gain = here["percentile"] - full["percentile"]
+        clear = gain.abs() > np.hypot(here["percentile_ci95"], full["percentile_ci95"])
+        gains[space] = gain, clear
+    return gains
 
 
 def _section(file: Path, results: pd.DataFrame, facts: dict) -> list[str]:
@@ -188,25 +229,21 @@ def _section(file: Path, results: pd.DataFrame, facts: dict) -> list[str]:
 
 def _reading(results: pd.DataFrame, targets: list[str]) -> list[str]:
     """For which targets a space restricts nothing, and for how many it helps or hurts."""
-    found = results.set_index(["space", "n", "target"])
-    full = found.loc["full"]
+    sizes = results.set_index(["space", "n", "target"])["architectures"].xs(_SHOWN[0], level="n")
     rows, worse = [], []
-    for space in [name for name in dict.fromkeys(results["space"]) if name != "full"]:
-        here = found.loc[space]
-        gain = here["percentile"] - full["percentile"]
-        clear = gain.abs() > np.hypot(here["percentile_ci95"], full["percentile_ci95"])
+    for space, (gain, clear) in _gains(results).items():
         better, lost = clear & (gain > 0), clear & (gain < 0)
-        same = (here["architectures"] == full["architectures"]).loc[_SHOWN[0]]
+        same = sizes.loc[space] == sizes.loc["full"]
         counts = [f"{better.loc[n].sum()} better, {lost.loc[n].sum()} worse" for n in _SHOWN]
         rows.append([space, str(same.sum()), *counts])
-        worse += [f"{t} ({space}, {gain[16, t]:+.3f})" for t in targets if lost[16, t]]
+        worse += [f"{t} ({space}, {gain[FEW, t]:+.3f})" for t in targets if lost[FEW, t]]
     return [
         f"Of {len(targets)} targets, how many a space leaves unrestricted, and how many it serves "
         "better or worse than the full space, beyond the 95% interval of the difference, by random "
         "search:",
         "",
         *_markdown(["space", "restricts nothing", *(f"n = {n}" for n in _SHOWN)], rows),
-        f"Worse at n = 16: {', '.join(worse) or 'none'}.",
+        f"Worse at n = {FEW}: {', '.join(worse) or 'none'}.",
         "",
     ]
 

@@ -26,10 +26,10 @@ Gate = Mapping[str, Mapping[str, list[int]]]
 """By set and network: how many truths pass, and of how many."""
 
 
-def expect_marks(*begins: str) -> None:
-    """Raises a ``UserError`` if the page lacks any of these marks, or is not there."""
+def expect_marks(*begins: str, page: Path = PAGE) -> None:
+    """Raises a ``UserError`` if a page lacks any of these marks, or is not there."""
     for begin in begins:
-        _around(begin)
+        _around(begin, page)
 
 
 def write(table: pd.DataFrame, gate: Gate) -> list[str]:
@@ -43,25 +43,25 @@ def write(table: pd.DataFrame, gate: Gate) -> list[str]:
     return lines
 
 
-def put(begin: str, lines: list[str]) -> None:
-    """Put lines between a mark of the page and the next ``END``.
+def put(begin: str, lines: list[str], page: Path = PAGE) -> None:
+    """Put lines between a mark of a page and the next ``END``.
 
     Raises:
         UserError: a page without these.
     """
-    before, after = _around(begin)
-    store.write_bytes(PAGE, "\n".join([before + begin, "", *lines, END + after]).encode())
+    before, after = _around(begin, page)
+    store.write_bytes(page, "\n".join([before + begin, "", *lines, END + after]).encode())
 
 
-def _around(begin: str) -> tuple[str, str]:
+def _around(begin: str, page: Path) -> tuple[str, str]:
     """What stands before and after the marks."""
     try:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+        before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     except OSError as error:
-        raise UserError(f"{PAGE}: cannot be read ({error}); run from the repository") from error
+        raise UserError(f"{page}: cannot be read ({error}); run from the repository") from error
     between, mark, after = rest.partition(END)
     if not mark or "<!-- begin" in between:
-        raise UserError(f"{PAGE}: expected the lines {begin!r} and, below it, {END!r}")
+        raise UserError(f"{page}: expected the lines {begin!r} and, below it, {END!r}")
     return before, after
 
 

@@ -9,7 +9,8 @@ import yaml
 from conftest import ROOT
 
 import ftd
-from evidence import key_page
+from evidence import arena_page, commands, key_page
+from ftd.drawing import heatmaps
 
 MANUAL = (ROOT / "config" / "README.md").read_text()
 BESIDE = ("README.md", "config/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -24,6 +25,22 @@ def test_generated_pages_are_current(page):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     place, _, content = done.stdout.partition("\n")
     assert (ROOT / place).read_text() == content
+
+
+def test_evidence_pages_are_those_of_the_tables_that_are_kept(tmp_path, monkeypatch):
+    """Else: ``python -m evidence pages``. Without the figures, which take most of the time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(heatmaps, "matrix", lambda *_, **__: None)
+    monkeypatch.setattr(arena_page, "_draw", lambda *_: None)
+    for table in (ROOT / "docs").rglob("*.parquet"):
+        copy = tmp_path / table.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(table)
+    commands.pages()
+    pages = sorted(page.name for page in (tmp_path / "docs").glob("*.md"))
+    assert pages == ["arena.md", "comparison.md", "consistency.md", "distances.md", "tabular.md"]
+    for page in pages:
+        assert (tmp_path / "docs" / page).read_text() == (ROOT / "docs" / page).read_text(), page
 
 
 def keys_of_the_manual():

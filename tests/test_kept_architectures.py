@@ -88,8 +88,8 @@ def kept(tmp_path, *names):
 
 
 def page():
-    transfer_page.PAGE.parent.mkdir(exist_ok=True)
-    transfer_page.PAGE.write_text(MARKS)
+    architecture_page.PAGE.parent.mkdir(exist_ok=True)
+    architecture_page.PAGE.write_text(MARKS)
 
 
 def test_what_is_kept_is_what_was_measured(tmp_path):
@@ -193,7 +193,7 @@ def test_the_page_between_its_own_marks(tmp_path):
     kept(tmp_path, "two")
     page()
     lines = architecture_tables.run(draws=20)
-    text = transfer_page.PAGE.read_text()
+    text = architecture_page.PAGE.read_text()
     assert text.startswith(MARKS.partition("old")[0]) and text.endswith("<!-- end -->\nAfter.\n")
     assert "old" not in text and "theirs" in text
     (low,) = (line for line in lines if line.startswith("| one | 3 | 20 × 2 |"))
@@ -205,7 +205,7 @@ def test_the_page_between_its_own_marks(tmp_path):
     assert len(re.findall(r"\[", own)) == 1  # intervals where sets are taken together
     assert all(line.count("|") == 4 + 4 for line in lines if line.startswith("| fisher |"))
     again = architecture_tables.run(draws=20)
-    assert again == lines and transfer_page.PAGE.read_text() == text
+    assert again == lines and architecture_page.PAGE.read_text() == text
 
 
 def test_accuracies_that_are_all_equal_are_said_to_be_unreliable(tmp_path):
@@ -273,7 +273,7 @@ def test_nothing_kept_and_no_marks(tmp_path):
     with pytest.raises(UserError, match="keep-architectures"):
         architecture_tables.run()
     kept(tmp_path, "one")
-    transfer_page.PAGE.write_text("No marks.")
+    architecture_page.PAGE.write_text("No marks.")
     with pytest.raises(UserError, match="architecture-tables"):
         architecture_tables.run()
     assert not architecture_tables.OUT.exists()
@@ -283,7 +283,7 @@ def test_nothing_kept_and_no_marks(tmp_path):
 
 
 def test_the_example_runs_and_says_what_the_table_does(tmp_path):
-    text = (ROOT / transfer_page.PAGE).read_text()
+    text = (ROOT / architecture_page.PAGE).read_text()
     section = text.partition("## How to use the table of architectures")[2].partition("\n## ")[0]
     blocks = re.findall(r"```python\n(.*?)```", section, re.S)
     assert len(blocks) == 2 and architecture_page.BEGIN in text
