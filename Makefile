@@ -16,6 +16,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …")'
+	@echo "Installing into .venv: some minutes (Linux: several GB with CUDA; README.md says how without)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(LOCKED),--constraint requirements.lock) --editable '.[workflow,cluster,test,docs]'
 	@touch $@

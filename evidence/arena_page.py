@@ -52,27 +52,27 @@ repetitions. The tables and figures below are made by
       --nb201 nb201.parquet --out docs --page docs/arena.md
 
 *Nearness* is what a search knows of which learned task is near. `nothing`: it weighs all alike.
-`queries`: it tries five random architectures on the target first, which count. `the table`: it knows
-the rank correlation of all results, the target's own among them. No search has that: it is an oracle,
-to show what nearness can be worth.
+`queries`: it tries five random architectures on the target first, which count. `the table`: it
+knows the rank correlation of all results, the target's own among them. No search has that: it is
+an oracle, to show what nearness can be worth.
 
-The **surrogate** (`ftd.search.surrogate`), which `ftd-nas` searches by, is a Gaussian process: the
-target's score is a weighted sum of the learned tasks' scores, whose weights are uncertain, and of what
-alike architectures share; after each trial it tries what it expects most of. Its weights are equal
-beforehand, but with `the table`, where they are in proportion to the rank correlation, as in *weighted
-ranking*. *Mutations* go on with untried neighbours of the best so far, *local search* does from the
-first.
+The **surrogate** (`ftd.search.surrogate`), which `ftd-nas` searches by, is a Gaussian process:
+the target's score is a weighted sum of the learned tasks' scores, whose weights are uncertain,
+and of what alike architectures share; after each trial it tries what it expects most of. Its
+weights are equal beforehand, but with `the table`, where they are in proportion to the rank
+correlation, as in *weighted ranking*. *Mutations* go on with untried neighbours of the best so
+far, *local search* does from the first.
 
-**Limits.** The learned tasks' results are known for all architectures here; a real library knows those
-that its searches tried. Every architecture of these tables was trained, by others, in one way. Whether
-the same holds for searches that train their networks is not measured yet.
+**Limits.** The learned tasks' results are known for all architectures here; a real library knows
+those that its searches tried. Every architecture of these tables was trained, by others, in one
+way. Whether the same holds for searches that train their networks is not measured yet.
 
-**How it was chosen.** The surrogate, and the 12 settings that it may take, were arrived at by trying
-variants on TransNAS-Bench-101's two tables. For each target, the setting is the best of the 12 on the
-other tasks of both tables (least mean logarithm of the rank after 50 queries, five random ones first;
-the target's results are nowhere in it). A first run chose it by each table alone and missed a bar;
-only then was it decided to choose over both. NAS-Bench-201 had no part in any of this: there the
-surrogate is as it comes.
+**How it was chosen.** The surrogate, and the 12 settings that it may take, were arrived at by
+trying variants on TransNAS-Bench-101's two tables. For each target, the setting is the best of
+the 12 on the other tasks of both tables (least mean logarithm of the rank after 50 queries, five
+random ones first; the target's results are nowhere in it). A first run chose it by each table
+alone and missed a bar; only then was it decided to choose over both. NAS-Bench-201 had no part in
+any of this: there the surrogate is as it comes.
 """
 
 
@@ -104,9 +104,9 @@ def _answer(means: Mapping[str, pd.Series]) -> Iterator[str]:
     yield (
         "**The answer.** Those that learned tasks rank highest, and then those of which a model "
         "expects most that weighs these tasks by the trials so far. Nearness need not be known "
-        "beforehand: trials tell. Where tasks rank architectures alike (NAS-Bench-201), any learned "
-        f"task's ranking does as well. Mean rank of the best of {AT} architectures tried; 1 would "
-        "be the best of all:"
+        "beforehand: trials tell. Where tasks rank architectures alike (NAS-Bench-201), any "
+        f"learned task's ranking does as well. Mean rank of the best of {AT} architectures tried; "
+        "1 would be the best of all:"
     )
     yield ""
     yield line(["way", "nearness known by", *means])

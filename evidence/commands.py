@@ -57,6 +57,18 @@ def pages() -> None:
     tabular_search.page_of(sorted(docs.glob("bench-tabular-*.parquet")), docs / "tabular.md")
 
 
+@app.command("overview-picture")
+def overview_picture(
+    results: Annotated[Path, typer.Argument(help="A finished experiment's folder.")],
+    out: Out,
+) -> None:
+    """Draw the first lines of an experiment's overview.html (needs Chromium): docs/overview.png."""
+    from evidence import overview_picture
+
+    overview_picture.draw(results, out)
+    print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
+
+
 # Benchmarks -------------------------------------------------------------------------------------
 
 

@@ -33,25 +33,26 @@ SEEN = 3
 _ASKED = """\
 # Do learned tasks help a search that trains its networks?
 
-**What was asked.** The paper restricts the search on a new task to what the nearest learned task's
-architecture suggests. Is that as accurate as a search of the full space, cheaper than DARTS, and are
-the networks as small? Does it matter that the learned task is the *nearest* one?
+**What was asked.** The paper restricts the search on a new task to what the nearest learned
+task's architecture suggests. Is that as accurate as a search of the full space, cheaper than
+DARTS, and are the networks as small? Does it matter that the learned task is the *nearest* one?
 """
 _HOW = """\
-**Settings.** `python -m evidence comparison --dataset digits` (or `mnist`, `cifar10`) makes the tables
-and this page. The task is the third to arrive, with two learned before it. Accuracy is on `test`, mean
-± standard deviation over seeds; parameters are those of the trained networks; multiply-accumulates
-(MACs) and seconds are of a search, as evaluated: forward 1, backward 2, or 1 where α's gradient alone
-is asked for. A table's own settings stand around it. `ftd-nas` and its variants are, in these tables,
-FUSE in the neighbourhood of a learned task's architecture, which is `fuse-nearest` now; it took the
-smallest of the candidates that scored alike.
+**Settings.** `python -m evidence comparison --dataset digits` (or `mnist`, `cifar10`) makes the
+tables and this page. The task is the third to arrive, with two learned before it. Accuracy is on
+`test`, mean ± standard deviation over seeds; parameters are those of the trained networks;
+multiply-accumulates (MACs) and seconds are of a search, as evaluated: forward 1, backward 2, or 1
+where α's gradient alone is asked for. A table's own settings stand around it. `ftd-nas` and its
+variants are, in these tables, FUSE in the neighbourhood of a learned task's architecture, which
+is `fuse-nearest` now; it took the smallest of the candidates that scored alike.
 
-**Limits.** All searches are short, and with two learned tasks the nearest and the farthest are the two
-that there are. What learned tasks cost before is not counted, nor in the tables what it takes to find
-the nearest one: the new task's probes and distances, named below each table, cost more than the search.
-How much FUSE spends follows from its number of generations, which was set for its cost; of all methods
-it alone chooses its winner by size too, among candidates that score alike. All runs were on CPUs, two
-searches at once and some beside other work, so the seconds are rough.
+**Limits.** All searches are short, and with two learned tasks the nearest and the farthest are
+the two that there are. What learned tasks cost before is not counted, nor in the tables what it
+takes to find the nearest one: the new task's probes and distances, named below each table, cost
+more than the search. How much FUSE spends follows from its number of generations, which was set
+for its cost; of all methods it alone chooses its winner by size too, among candidates that score
+alike. All runs were on CPUs, two searches at once and some beside other work, so the seconds are
+rough.
 
 **How the tables came about.** Seeds 0 to 2 had been read on `test` before: digits twice, MNIST and
 CIFAR-10 once, with a FUSE whose α was trained on logits in running statistics and that took the
@@ -164,10 +165,11 @@ def _answer(tables: dict[str, pa.Table]) -> list[str]:
         rows.append(f"| {dataset} | {' | '.join(cells)} | {_constant(table):.3f} | {said} |")
     accurate, cheap, small = (sum(each) for each in zip(*met, strict=True))
     return [
-        "**The answer.** As accurate as the best of the full space, less its standard deviation, on "
-        f"{accurate} of {len(met)} data sets; at half of first-order DARTS' cost or less on {cheap}; "
-        f"as small as the networks of DARTS and PC-DARTS on {small}. But whose space it is hardly "
-        f"matters: the nearest task's leads the farthest's by {', '.join(leads) or 'nothing known'}.",
+        "**The answer.** As accurate as the best of the full space, less its standard deviation, "
+        f"on {accurate} of {len(met)} data sets; at half of first-order DARTS' cost or less on "
+        f"{cheap}; as small as the networks of DARTS and PC-DARTS on {small}. But whose space it "
+        "is hardly matters: the nearest task's leads the farthest's by "
+        f"{', '.join(leads) or 'nothing known'}.",
         "",
         f"| searched in the space of FUSE: | {' | '.join(_ANSWER.values())} | most frequent label "
         "| met: accuracy, cost, size |",

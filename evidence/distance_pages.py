@@ -126,15 +126,16 @@ some data sets. Do distances that are computed here name the same nearest source
 do they put all pairs in the same order?
 """
 _LIMITS = """\
-**How to read it.** A column's smallest number off the diagonal is its target's nearest source; *1, 0, 3,
-2* says that task 1 is nearest to task 0, task 0 to task 1, and so on. A rank correlation (Spearman's) is
-of the 12 entries off the diagonal, with the matrix of each published network. Where the probes learned
-little, distances say little: their accuracies stand in the last column.
+**How to read it.** A column's smallest number off the diagonal is its target's nearest source;
+*1, 0, 3, 2* says that task 1 is nearest to task 0, task 0 to task 1, and so on. A rank
+correlation (Spearman's) is of the 12 entries off the diagonal, with the matrix of each published
+network. Where the probes learned little, distances say little: their accuracies stand in the last
+column.
 
-**Settings.** `python -m evidence distances --dataset mnist --overlay narrow --seed 1` and its like make the
-tables in `docs/distances/` and this page; each run's command is said in [results.md](results.md). Distances
-are squared, mean ± standard deviation over trials; rows are sources, columns targets. Each run's images,
-probes and versions stand in its section.
+**Settings.** `python -m evidence distances --dataset mnist --overlay narrow --seed 1` and its
+like make the tables in `docs/distances/` and this page; each run's command is said in
+[results.md](results.md). Distances are squared, mean ± standard deviation over trials; rows are
+sources, columns targets. Each run's images, probes and versions stand in its section.
 
 **Limits.** The published matrices are of 10 trials with full networks and all the data; names
 with `x0.25` are networks of a quarter of the channels, and the sections say how few the images

@@ -148,22 +148,23 @@ _ASKED = """\
 architecture suggests. What does that gain, by how near that task is and how it restricts?
 """
 _HOW = """\
-**How to read it.** A near source's space makes a few evaluations go further. A far one's can be worse
-than none, and what a space lacks, no number of evaluations finds. Keeping the *operations* that the
-source's architecture uses (Le et al. 2022, section IV) restricts nothing where it uses them all; a
-*neighbourhood*, what differs from it in at most two edges, always restricts. Where all tasks rank the
-architectures almost alike, even the farthest is near.
+**How to read it.** A near source's space makes a few evaluations go further. A far one's can be
+worse than none, and what a space lacks, no number of evaluations finds. Keeping the *operations*
+that the source's architecture uses (Le et al. 2022, section IV) restricts nothing where it uses
+them all; a *neighbourhood*, what differs from it in at most two edges, always restricts. Where
+all tasks rank the architectures almost alike, even the farthest is near.
 
-**Settings.** Tables hold every architecture of a small space, trained by others, with its result per
-task, so that a search is a look-up. A number is the rank percentile, in the whole table, of what a search
-found (1: the best of all architectures, 0: the worst), as the mean over searches ± the half width of its
-95% interval. A random search takes *n* different architectures, all if there are fewer, and chooses by
-what a search may see: the validation accuracy where a test accuracy is kept for the end, else the one
-value there is. ENAS's controller (Pham et al. 2018) learns from the rank percentile of what a search sees;
-its steps may repeat an architecture, and its searches are few.
+**Settings.** Tables hold every architecture of a small space, trained by others, with its result
+per task, so that a search is a look-up. A number is the rank percentile, in the whole table, of
+what a search found (1: the best of all architectures, 0: the worst), as the mean over searches ±
+the half width of its 95% interval. A random search takes *n* different architectures, all if
+there are fewer, and chooses by what a search may see: the validation accuracy where a test
+accuracy is kept for the end, else the one value there is. ENAS's controller (Pham et al. 2018)
+learns from the rank percentile of what a search sees; its steps may repeat an architecture, and
+its searches are few.
 
-**Limits.** Without `--distances`, a source is near by the table itself, which takes the target's own
-results: this shows what nearness can be worth, not what the Fisher task distance finds.
+**Limits.** Without `--distances`, a source is near by the table itself, which takes the target's
+own results: this shows what nearness can be worth, not what the Fisher task distance finds.
 """
 
 
@@ -180,10 +181,10 @@ def _answer(found: Iterable[tuple[pd.DataFrame, dict]]) -> Iterator[str]:
     total = every.groupby("space")[["targets", "better", "worse"]].sum()
     near, far = (total.loc[f"{which} neighbourhood"] for which in ("nearest", "farthest"))
     yield (
-        f"**The answer.** Much, if the task is near and the space is its neighbourhood: after {FEW} "
-        f"evaluations that is better than the full space on {near['better']} of {near['targets']} "
-        f"targets and worse on {near['worse']}. The farthest task's is better on {far['better']} and "
-        f"worse on {far['worse']}. Beside the full space, by random search:"
+        f"**The answer.** Much, if the task is near and the space is its neighbourhood: after "
+        f"{FEW} evaluations that is better than the full space on {near['better']} of "
+        f"{near['targets']} targets and worse on {near['worse']}. The farthest task's is better on "
+        f"{far['better']} and worse on {far['worse']}. Beside the full space, by random search:"
     )
     yield ""
     yield from _markdown(list(every), every.astype(str).to_numpy().tolist())

@@ -1,4 +1,4 @@
-"""Paths and names that become some, those that look alike, suggestions for misspelt ones."""
+"""Paths and names that become some, those that look alike, suggestions; words for users."""
 
 import difflib
 import os
@@ -50,6 +50,11 @@ def expanded(path: str) -> str:
         raise ValueError("a name in the path is longer than 255 bytes")
     found = str(PurePath(found))
     return f"./{found}" if found.startswith("~") else found  # which is expanded again in each job
+
+
+def counted(number: int, thing: str) -> str:
+    """``"1 error"``, ``"2 errors"``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -302,7 +302,7 @@ NAMES = {
 
 # Verbs of a finished library.
 LIBRARY = {
-    "show none": "none: no distances there",
+    "show none": "none: no such folder",
     "verify text": "text: no such folder",
     "verify LIB/tasks": "tasks: no artifacts",
     "leftovers none": "none/config.json: no library",

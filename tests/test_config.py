@@ -316,7 +316,7 @@ def test_bad_value_is_named(path, value, message):
     with pytest.raises(UserError) as error:
         config.parse(changed(path, value))
     assert message in str(error.value)
-    assert "1 error(s)" in str(error.value)
+    assert "1 error\n" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -336,11 +336,11 @@ def test_bad_value_is_named(path, value, message):
 def test_a_boolean_is_no_number(tmp_path, path, value, where):
     """In a file, in whichever words, as in JSON and in Python."""
     raw = changed(path, value)
-    with pytest.raises(UserError, match=rf"1 error\(s\)\n  {where}: (input should be|expected) "):
+    with pytest.raises(UserError, match=rf"1 error\n  {where}: (input should be|expected) "):
         config.parse(raw)
     text = yaml.safe_dump(raw, sort_keys=False).replace("true", "yes").replace("false", "off")
     (tmp_path / "own.yaml").write_text(text)
-    with pytest.raises(UserError, match=rf"1 error\(s\)\n  {where}: (input should be|expected) "):
+    with pytest.raises(UserError, match=rf"1 error\n  {where}: (input should be|expected) "):
         config.load(tmp_path / "own.yaml")
 
 
@@ -367,7 +367,7 @@ def test_all_errors_at_once():
     with pytest.raises(UserError) as error:
         config.parse(raw)
     text = str(error.value)
-    assert "4 error(s)" in text
+    assert "4 errors\n" in text
     assert all(part in text for part in ("trails", "nowhere", "a/b", "seed"))
 
 

@@ -209,6 +209,18 @@ def test_the_comments_say_what_the_cut_gives(there):
     assert "left out: suffix .txt: 1" in init("other", "o.yaml")[1]
 
 
+@pytest.mark.parametrize(
+    ("images", "epochs"), [(2, 100), (32, 100), (48, 50), (320, 10), (10_000, 10)]
+)
+def test_few_images_are_trained_on_for_a_hundred_steps(images, epochs):
+    assert own_images.epochs_of(images) == epochs
+
+
+def test_the_epochs_are_those_of_the_smallest_class(there):
+    write_images(there / "photos", {"a": 100, "b": 60})
+    assert init()[0].train.epochs == 50  # 24 images of b, and as many others
+
+
 # Errors -------------------------------------------------------------------------------------------
 
 
@@ -222,6 +234,7 @@ def test_another_file_is_not_written_over(there):
     write_images(there / "photos", {"a": 12, "b": 12})
     Path("config.yaml").write_text("mine")
     fails(r"config\.yaml: there is one; --force writes over it, --out names another")
+    fails("fotos: no folder of class folders", "fotos")  # which is said first
     assert Path("config.yaml").read_text() == "mine"
     init(force=True)
 

@@ -64,12 +64,21 @@ def test_the_object_of_a_selection(selected):
 
 def test_the_tables_of_a_selection(selected, capsys):
     lines = printed(selected, capsys)
-    assert lines[0] == "nearest tasks by fisher (squared distance, small-cnn, 2 trial(s))"
+    assert lines[0] == "nearest tasks by fisher (squared distance, small-cnn, 2 trials)"
     rows = [line.split() for line in lines[3:7]]
     assert rows[0][:2] == ["a", "c"] and rows[0][-3:] == ["none", "learned", "yet"]
     assert rows[3] == ["c", "b", "0.250", "±", "0.071", "50%", "yes"]
     assert trust.sentence("fisher", trust.measured(["fisher"])) in lines
     assert lines[-2:] == ["architectures: none was searched yet", "report: not made yet"]
+
+
+def test_networks_that_always_say_one_label_are_named(selected, capsys):
+    trained(selected, "a")
+    trained(selected, "b", accuracy=0.25)
+    trained(selected, "c", accuracy=0.25)
+    trained(selected, "c", seed=1, accuracy=0.75)  # one that is better is enough
+    (line,) = (each for each in printed(selected, capsys) if each.startswith("no better than"))
+    assert "most frequent label: b; train longer" in line
 
 
 def test_the_selected_task_stands_beside_a_nearer_one_that_came_later(selected, capsys):
@@ -129,7 +138,7 @@ def test_another_measure_is_shown_on_demand(tmp_path, registered, capsys):
     assert found["decides"] == "other" and found["tasks"][2]["selected"] == ["b"]
     lines = printed(experiment, capsys, measure="fisher")
     assert lines[0].endswith("; other decides")
-    assert printed(experiment, capsys)[0] == "nearest tasks by other (small-cnn, 2 trial(s))"
+    assert printed(experiment, capsys)[0] == "nearest tasks by other (small-cnn, 2 trials)"
     beside = lines[lines.index("nearest by every measure") + 1 :]
     assert beside[0].split() == ["task", "fisher", "other"]
     assert beside[4].split() == ["c", "b", "a"]
@@ -185,8 +194,9 @@ def test_narrow_terminals_cut_nothing(selected):
 
 def test_errors_are_one_line(selected, tmp_path):
     done = ftd(tmp_path / "nothing")
-    assert done.returncode == 1 and "no distances there" in done.stderr
+    assert done.returncode == 1 and "nothing: no such folder; give" in done.stderr
     assert done.stderr.count("\n") == 1
+    assert "no distances there" in ftd(tmp_path).stderr
     done = ftd(selected.root, "--measure", "fishe")
     assert done.stderr == "error: no measure 'fishe' in this experiment; did you mean 'fisher'?\n"
     LAYOUT.distances.path(selected.root).unlink()

@@ -14,6 +14,7 @@ from conftest import TINY
 from ftd import store
 from ftd.errors import UserError
 from ftd.library import verify
+from ftd.names import counted
 from ftd.stages import fisher
 from ftd.stages.experiment import Experiment
 
@@ -80,7 +81,7 @@ def ftd_verify(folder) -> tuple[int, str, str]:
 def test_a_finished_library_has_no_problem_and_is_left_as_it_was(finished):
     before = content(finished.results)
     status, output, errors = ftd_verify(finished.results)
-    assert (status, errors) == (0, "") and output.endswith("0 problem(s)\n")
+    assert (status, errors) == (0, "") and output.endswith("0 problems\n")
     assert all(f"3 {kind}" in output for kind in ("slices", "probes", "columns", "genotypes"))
     assert content(finished.results) == before
     kinds = {path.relative_to(finished.results).parts[0] for path in before}
@@ -110,7 +111,7 @@ def test_a_problem_is_status_1_and_a_line_each(library):
     (library / "tasks" / ".six.parquet.abcd1234").touch()
     status, output, _ = ftd_verify(library)
     lines = output.splitlines()
-    assert status == 1 and f"; {len(lines) - 1} problem(s)" in lines[-1]
+    assert status == 1 and lines[-1].endswith(f"; {counted(len(lines) - 1, 'problem')}")
     asked = f"{library / 'tasks/six.parquet'}: not there, but {library / 'config.json'} asks for it"
     assert any(line.startswith(asked) for line in lines)
     assert any("made from slice" in line and "which is not there" in line for line in lines)

@@ -16,6 +16,7 @@ from ftd.config.whole import Config, schema
 from ftd.config.written import load_yaml, of_texts, plain, with_texts
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.names import counted
 
 _PLUGINS = TypeAdapter(list[PathText])
 RECORDED = store.JSON_KEY
@@ -41,7 +42,7 @@ def parse(raw: dict[str, Any], files: Iterable[str | Path] = ()) -> Config:
     errors += messages.bad_names(raw) + messages.unknown_datasets(raw)
     if errors:
         where = ", ".join(str(path) for path in files) or "configuration"
-        raise UserError(f"{where}: {len(errors)} error(s)\n  " + "\n  ".join(errors))
+        raise UserError(f"{where}: {counted(len(errors), 'error')}\n  " + "\n  ".join(errors))
     return config
 
 

@@ -1,6 +1,7 @@
 """``ftd init``: a configuration for a folder of one's own images, which runs as it is."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -39,6 +40,8 @@ _PARTS_OF_MANY = {"train": 5000, "fisher": 2000, "val": 1500, "test": 1500}
 _ENOUGH = 20  # images of a class, for every part to get some
 _INDICATORS = 4  # tasks of one class against the rest
 _NAMED = 12  # classes in a comment
+_STEPS = 100  # of a final training, of the smallest task
+_EPOCHS = (10, 100)  # at least and at most
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def run(folder: Path, out: Path, *, force: bool = False) -> str:
         UserError: no such folder, no or too few images of a class, one that cannot be read, or a
             file in the way.
     """
-    if out.exists() and not force:
+    if folder.is_dir() and out.exists() and not force:  # of no folder, its own name is said first
         raise UserError(f"{out}: there is one; --force writes over it, --out names another")
     found = look(folder)
     parts = fitting(found)
@@ -261,7 +264,15 @@ def written(found: Images, parts: Parts, folder: str, command: str) -> str:
         parts=", ".join(f"{part}: {amount}" for part, amount in amounts.items()),
         each=", ".join(f"{part} {count}" for part, count in zip(PARTS, each, strict=True)),
         tasks="\n".join(_tasks(found, counts)),
+        epochs=epochs_of(2 * int(each[PARTS.index("train")])),
     )
+
+
+def epochs_of(images: int) -> int:
+    """Passes over so many training images that make ``_STEPS`` steps, within ``_EPOCHS``."""
+    steps = math.ceil(images / config.Train().batch_size)
+    least, most = _EPOCHS
+    return min(most, max(least, math.ceil(_STEPS / steps)))
 
 
 def _tasks(found: Images, counts: np.ndarray) -> Iterable[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftd.drawing.findings import large, seconds, with_spread
+from ftd.names import counted
 from ftd.transfer import trust
 
 _WIDE = 1000  # columns where nobody looks: no line is folded
@@ -35,6 +36,12 @@ def show(found: Mapping[str, Any]) -> None:
     if any(task["architectures"] for task in found["tasks"]):
         _say(console, "\narchitectures, accuracy beside the most frequent label's share, and cost")
         console.print(_architectures(found), "")
+        if constant := _no_better_than_constant(found):
+            _say(
+                console,
+                f"no better than always saying the most frequent label: {', '.join(constant)}; "
+                "train longer (train.epochs) or on more images\n",
+            )
     else:
         _say(console, "architectures: none was searched yet")
     _say(console, f"report: {found['report'] or 'not made yet'}")
@@ -52,7 +59,7 @@ def _trust(console: Console, measures: Sequence[str]) -> None:
 
 
 def _headline(found: Mapping[str, Any]) -> str:
-    trials = "gone" if found["trials"] is None else f"{found['trials']} trial(s)"
+    trials = "gone" if found["trials"] is None else counted(found["trials"], "trial")
     what = "" if found["number"] == found["measure"] else f"{found['number']}, "
     head = f"nearest tasks by {found['measure']} ({what}{found['network']}, {trials})"
     if found["decides"] is None:
@@ -120,6 +127,16 @@ def _architectures(found: Mapping[str, Any]) -> Table:
                 seconds(_mean(of, "training_seconds")),
             )
     return table
+
+
+def _no_better_than_constant(found: Mapping[str, Any]) -> list[str]:
+    """Tasks whose trained networks, every one, are no better than one label always."""
+    return [
+        task["task"]
+        for task in found["tasks"]
+        if task["architectures"]
+        and all(each["accuracy"] <= each["most_frequent"] for each in task["architectures"])
+    ]
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:

@@ -95,8 +95,9 @@ def _ranks(library: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         return read.to_pandas(), store.table_facts(read)
     path = LAYOUT.distances.path(library)
     if not path.exists():
+        missing = "no distances there" if library.is_dir() else "no such folder"
         raise UserError(
-            f"{library}: no distances there; give the folder of an experiment, such as "
+            f"{library}: {missing}; give the folder of an experiment, such as "
             "results/digits, that was run to its distances at least"
         )
     pairs = store.read_table(path, NEEDED, stage="distance").to_pandas()

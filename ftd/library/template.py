@@ -44,7 +44,8 @@ networks: [small-cnn]
 probe: {{epochs: 20, epsilon: 0.1}}
 
 # For a few CPU cores: a short search of an architecture for each task, on so many images; what it
-# finds is trained on all of train. By the defaults both take longer.
+# finds is trained on all of train, in so many passes. Few images need many passes: batch norms that
+# have seen too few steps make a network say one label always. By the defaults the search is longer.
 search: {{samples: 500}}
-train: {{epochs: 10}}
+train: {{epochs: {epochs}}}
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from ftd import config, store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
+from ftd.names import counted
 from ftd.stages import (
     agreement,
     comparison,
@@ -50,7 +51,10 @@ class Report:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.checked.items())
         files = sum(self.checked.values())
         return "\n".join(
-            [*self.problems, f"{files} files checked ({counts}); {len(self.problems)} problem(s)"]
+            [
+                *self.problems,
+                f"{files} files checked ({counts}); {counted(len(self.problems), 'problem')}",
+            ]
         )
 
 
