@@ -89,7 +89,7 @@ def write(files: list[Path], out: Path) -> None:
         figure = file.with_suffix(".svg")
         _draw(table, figure)
         sections += ["", *_section(table, facts, figure)]
-        means[facts["kind"]] = _means_of(table)
+        means[f"{facts['kind']}, of {facts['architectures']:,}"] = _means_of(table)
     lines = [*_ASKED.splitlines(), "", *_answer(means), "", *_HOW.splitlines(), *sections, ""]
     store.write_bytes(out, "\n".join(lines).encode())
 
@@ -100,7 +100,7 @@ def _means_of(table: pd.DataFrame) -> pd.Series:
 
 
 def _answer(means: Mapping[str, pd.Series]) -> Iterator[str]:
-    """What the page says in short."""
+    """What the page says in short; ``means`` by what a table is called."""
     yield (
         "**The answer.** Those that learned tasks rank highest, and then those of which a model "
         "expects most that weighs these tasks by the trials so far. Nearness need not be known "

@@ -171,7 +171,7 @@ def _answer(tables: dict[str, pa.Table]) -> list[str]:
         "is hardly matters: the nearest task's leads the farthest's by "
         f"{', '.join(leads) or 'nothing known'}.",
         "",
-        f"| searched in the space of FUSE: | {' | '.join(_ANSWER.values())} | most frequent label "
+        f"| FUSE in the space of | {' | '.join(_ANSWER.values())} | most frequent label "
         "| met: accuracy, cost, size |",
         "|---" * (len(_ANSWER) + 3) + "|",
         *rows,

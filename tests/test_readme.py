@@ -16,7 +16,7 @@ from ftd.tasks.slices import read_slice
 
 README = (ROOT / "README.md").read_text()
 PAGE = (ROOT / "docs" / "python.md").read_text()
-LIBRARY, BY_HAND = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+LIBRARY, WHOLE, BY_HAND = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.mark.parametrize(("source", "target"), [("zero", "three"), ("three", "zero")])
@@ -50,6 +50,14 @@ def test_the_library_s_lines_give_the_workflow_s_numbers_to_the_last_digit(
     assert ftd.load(LAYOUT.weights.path(root, method="ftd-nas", task=target, seed=0))(
         torch.zeros(2, 1, 8, 8)
     ).shape == (2, len(sliced.labels))
+
+
+def test_the_example_from_images_to_distances_runs_as_it_stands():
+    lines = {}
+    with torch.random.fork_rng():
+        exec(WHOLE, lines)
+    assert lines["distances"].keys() == {6, 1}
+    assert all(0 < value < 1 for value in lines["distances"].values())
 
 
 def test_a_stage_from_python(tmp_path, monkeypatch):

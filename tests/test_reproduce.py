@@ -1,5 +1,7 @@
 """Evidence pages: published matrices, and pages made from kept tables."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from conftest import ROOT
+from PIL import Image
 from typer.testing import CliRunner
 
-from evidence import commands, kept, kept_distances, lengths, published, running
+from evidence import commands, kept, kept_distances, lengths, overview_picture, published, running
 from evidence import comparison_page as comparison
 from evidence import distance_pages as reproduce
 from ftd import config, store
@@ -371,3 +374,17 @@ def test_the_page_of_several_seeds(finished, tmp_path):
         LAYOUT.probe_facts.path(finished.results, network="small-cnn", trial=0, task="zero")
     )
     assert f"zero {facts['val_accuracy']:.3f} ({facts['val_most_frequent']:.3f})" in text
+
+
+def test_the_picture_of_the_overview(finished, tmp_path, browser):
+    """Of Chromium, where there is one; small enough for a front page."""
+    del browser  # it is what skips the test
+    out = tmp_path / "overview.png"
+    command = ["overview-picture", str(finished.results), "--out", str(out)]
+    script = [sys.executable, "-m", "evidence", *command]  # the fixture's loop runs in this process
+    subprocess.run(script, cwd=ROOT, check=True, capture_output=True)
+    with Image.open(out) as picture:
+        assert picture.width == 1280 and picture.height > 400
+    assert out.stat().st_size < 200_000
+    with pytest.raises(UserError, match=r"overview\.html: no such file; run the experiment"):
+        overview_picture.draw(tmp_path, out)
