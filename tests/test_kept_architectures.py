@@ -284,7 +284,7 @@ def test_nothing_kept_and_no_marks(tmp_path):
 
 def test_the_example_runs_and_says_what_the_table_does(tmp_path):
     text = (ROOT / architecture_page.PAGE).read_text()
-    section = text.partition("## How to use the table of architectures")[2].partition("\n## ")[0]
+    section = text.partition("## The tables as a benchmark")[2].partition("\n## ")[0]
     blocks = re.findall(r"```python\n(.*?)```", section, re.S)
     assert len(blocks) == 2 and architecture_page.BEGIN in text
     kept(tmp_path, "mnist")
