@@ -1,4 +1,4 @@
-"""Paths and names that become some, those that look alike, suggestions; words for users."""
+"""Paths and names that become some, those that look alike, suggestions for misspelt ones."""
 
 import difflib
 import os
@@ -52,11 +52,6 @@ def expanded(path: str) -> str:
     return f"./{found}" if found.startswith("~") else found  # which is expanded again in each job
 
 
-def counted(number: int, thing: str) -> str:
-    """``"1 error"``, ``"2 errors"``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known word, or the words there are."""
     known = [str(item) for item in known]
@@ -83,3 +78,8 @@ def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 def listed(counts: Mapping[str, int]) -> str:
     """Numbers by what they count, as text."""
     return ", ".join(f"{what}: {count}" for what, count in counts.items())
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of what a regular noun names: ``1 trial``, ``3 trials``."""
+    return f"{count:,} {noun if count == 1 else f'{noun}s'}"
