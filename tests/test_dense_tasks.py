@@ -335,8 +335,8 @@ def test_cells_are_trained_on_a_dense_task_with_all_options(made, name):
         recipe = Recipe(flip=True, crop=1, cutout=2, drop_path=0.2, auxiliary=auxiliary)
         model = build(genotype, **keys).to(data.device)
         about = {"learning_rate": 1e-3, "seed": 0, "what": "", "resume": Resume(None, {})}
-        losses = fit(model, data, epochs=2, batch_size=8, recipe=recipe, **about)
-        assert all(math.isfinite(loss) for loss in losses)
+        curve = fit(model, data, epochs=2, batch_size=8, recipe=recipe, **about)
+        assert all(math.isfinite(loss) for loss in curve.losses)
         trained[auxiliary] = model.stem[0].weight.detach()
         assert 0 <= accuracy(model, data, "val") <= 1
     assert not torch.equal(*trained.values())
