@@ -167,11 +167,10 @@ def probes(facts: list[dict], out: Path) -> None:
     Of these first those that learned nothing, then who missed 1 − ε. The columns of other terms,
     and of remarks, are there where a probe has some.
     """
-    own = _IN_OTHER_TERMS if any("metric" in about for about in facts) else ()
-    table = pd.DataFrame(facts, columns=[*_OF_PROBES, *own])
-    nothing = table["val_accuracy"] <= table["val_most_frequent"]
-    wanted = [1 - about["settings"]["epsilon"] for about in facts]
-    tables = [_over_trials(table.assign(wanted=wanted, nothing=nothing))]
+    table = _probes(facts)
+    tables = [_over_trials(table)]
+    nothing = table["nothing"]
+    table = table.drop(columns=["wanted", "nothing"])
     if nothing.any():
         table.insert(0, "remark", np.where(nothing, _NOTHING, ""))
     order = ["learned", "reached", "network", "trial", "task"]
@@ -186,15 +185,35 @@ def probes(facts: list[dict], out: Path) -> None:
     page(out, "Probes", lead, tables, data={"probes": found})
 
 
+def dense(facts: list[dict], out: Path) -> None:
+    """The same of the probes of dense tasks alone, a row a task and network."""
+    table = _probes(facts)
+    lead = (
+        "How well probes learn tasks whose targets are maps, beside the best map that is the same "
+        "for every frame: what is no better than that has learned nothing."
+    )
+    data = {"dense": table.drop(columns=["wanted", "nothing"])}
+    page(out, "Dense tasks", lead, [_over_trials(table)], data=data)
+
+
+def _probes(facts: list[dict]) -> pd.DataFrame:
+    """A row a probe: its facts, ``wanted`` (1 − ε), whether it has learned ``nothing``."""
+    own = _IN_OTHER_TERMS if any("metric" in about for about in facts) else ()
+    table = pd.DataFrame(facts, columns=[*_OF_PROBES, *own])
+    wanted = [1 - about["settings"]["epsilon"] for about in facts]
+    nothing = table["val_accuracy"] <= table["val_most_frequent"]
+    return table.assign(wanted=wanted, nothing=nothing)
+
+
 def _over_trials(table: pd.DataFrame) -> Table:
     """A row a network and task, in their order."""
     groups = table.groupby(["network", "task"], sort=False)
     rows = [group for _, group in groups]
     trials = [len(group) for group in rows]
 
-    def means(name: str, digits: int) -> Column:
+    def means(title: str, name: str, digits: int) -> Column:
         mean = [float(group[name].mean()) for group in rows]
-        return Column(name, mean, [spread(group[name], digits) for group in rows])
+        return Column(title, mean, [spread(group[name], digits) for group in rows])
 
     def share(name: str, column: str) -> Column:
         hits = [int(group[column].sum()) for group in rows]
@@ -204,8 +223,8 @@ def _over_trials(table: pd.DataFrame) -> Table:
         Column("network", [network for network, _ in groups.groups]),
         Column("task", [task for _, task in groups.groups]),
         Column("trials", trials),
-        means("val_accuracy", 4),
-        means("val_most_frequent", 4),
+        means("score on val", "val_accuracy", 4),
+        means("constant answer", "val_most_frequent", 4),
         Column("1 − ε", [float(group["wanted"].mean()) for group in rows]),
         share("reached 1 − ε", "reached"),
     ]
@@ -214,10 +233,17 @@ def _over_trials(table: pd.DataFrame) -> Table:
     if "metric" in table:
         columns += [
             Column("metric", [_first(group["metric"]) for group in rows]),
-            Column("val_metric", *_cells(pd.Series([g["val_metric"].mean() for g in rows]))),
+            *(
+                Column(title, *_cells(pd.Series([group[name].mean() for group in rows])))
+                for title, name in (("probe", "val_metric"), ("constant", "val_metric_constant"))
+            ),
         ]
-    columns.append(means("epochs", 1))
-    note = "Mean ± standard deviation over trials, which are common starts of all tasks' probes."
+    columns.append(means("epochs", "epochs", 1))
+    note = (
+        "Mean ± standard deviation over trials, which are common starts of all tasks' probes. "
+        "Scores are accuracies, or of maps what their metric gives in [0, 1]; constant answer: "
+        "the best one that is the same for all images."
+    )
     return Table("Tasks over trials", columns, note)
 
 

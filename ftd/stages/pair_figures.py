@@ -34,7 +34,7 @@ def matrix(
         title += f" ({_nearer(measure)}: nearer)"
     order = heatmaps.arranged(tables[0], higher=_higher(measure))
     shown = values.loc[order, order]
-    heatmaps.matrix(shown, out, title=f"{title}\n{network}, {_trials(trials)}", digits=digits)
+    heatmaps.matrix(shown, out, title=f"{title}\n{network}, {trials_of(trials)}", digits=digits)
     return _long({statistic: values})
 
 
@@ -42,7 +42,7 @@ def atlas(experiment: Experiment, out: Path, *, measure: str, network: str) -> "
     from ftd.drawing import atlas as maps
 
     (mean, _), trials = _over_trials(experiment, measure, network)
-    title = f"Nearest tasks by {measure}\n{network}, {_trials(trials)}"
+    title = f"Nearest tasks by {measure}\n{network}, {trials_of(trials)}"
     maps.atlas(mean, out, title=title, higher=_higher(measure))
     return _long({"mean": mean})
 
@@ -51,7 +51,7 @@ def asymmetry(experiment: Experiment, out: Path, *, measure: str, network: str) 
     from ftd.drawing import strips
 
     (mean, std), trials = _over_trials(experiment, measure, network)
-    title = f"Pairs of tasks both ways\n{network}, {_trials(trials)}"
+    title = f"Pairs of tasks both ways\n{network}, {trials_of(trials)}"
     strips.asymmetry(mean, std, out, title=title, number=_number(measure))
     return _long({"mean": mean, "std": std})
 
@@ -67,7 +67,7 @@ def consistency(experiment: Experiment, out: Path, *, measure: str, network: str
     pairs = pairs.assign(number=ranked(pairs))[["target", "source", "trial", "number"]]
     pairs = pairs[(pairs["source"] != pairs["target"]) & pairs["source"].isin(order)]
     nearest = {target: list(ranks.loc[ranks["target"] == target, "source"]) for target in order}
-    trials = _trials(pairs["trial"].nunique())
+    trials = trials_of(pairs["trial"].nunique())
     title = f"Sources of each task over trials\n{network}, {trials}"
     strips.consistency(pairs, nearest, out, title=title, number=_number(measure))
     return pairs
@@ -158,7 +158,8 @@ def _ranks(experiment: Experiment, measure: str, network: str) -> "tuple[list[st
     return store.table_facts(read)["order"], ranks[rows]
 
 
-def _trials(count: int) -> str:
+def trials_of(count: int) -> str:
+    """So many trials, in words."""
     return f"{count} trial{'s' * (count != 1)}"
 
 
