@@ -78,3 +78,8 @@ def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 def listed(counts: Mapping[str, int]) -> str:
     """Numbers by what they count, as text."""
     return ", ".join(f"{what}: {count}" for what, count in counts.items())
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of what a regular noun names: ``1 trial``, ``3 trials``."""
+    return f"{count:,} {noun if count == 1 else f'{noun}s'}"

@@ -14,7 +14,7 @@ rule agreement_tables:
             at.agreement_page,
             caption="../report/agreement.rst",
             category=MORE,
-            labels={"figure": "table of agreement", "truth": "{truth}"},
+            labels={"figure": "agreement", "truth": "{truth}"},
         ),
         ranks=[
             report(

@@ -75,8 +75,9 @@ for figure, (section, label, *drawn_of) in DRAWN.items():
         params:
             given=given,
             decides=decides(figures_stage, figure=figure),
+            figure=figure,
         shell:
-            f"ftd figure {figure} {{params.given:q}} > {{log:q}} 2>&1"
+            "ftd figure {params.figure} {params.given:q} > {log:q} 2>&1"
 
 
 rule figures:

@@ -482,11 +482,26 @@ def test_three_channels_that_are_no_colours_have_the_range_of_targets(tmp_path, 
     assert np.abs(one[known][:, :3] - colours).max() <= 1.5
 
 
-def test_a_target_that_cannot_be_looked_at_is_named(made, monkeypatch):
-    monkeypatch.delattr(Dense, "shown")
-    wanted = r"tasks\.depth: target 'regression' has no method shown, .* give it answers\(outputs\)"
-    with pytest.raises(UserError, match=wanted):
-        figures.run(made, "examples", network="small-cnn", task="depth")
+@pytest.mark.parametrize("method", ["shown", "answers"])
+def test_of_a_target_that_gives_nothing_to_show_the_inputs_are_drawn(made, monkeypatch, method):
+    """As a plugin's may be."""
+    monkeypatch.delattr(Dense, method)
+    out = figures.run(made, "examples", network="small-cnn", task="depth")
+    assert len(pixels(out)) == data_of(made, "depth", "val").count("val")
+    assert "gives nothing to show" in out.read_text() and "prediction" not in out.read_text()
+
+
+def test_the_page_of_dense_tasks_has_scores_beside_the_constant_answer_s(made):
+    [found] = tables_of(figures.run(made, "dense"))
+    assert found["task"] == ["depth", "normal", "objects", "edges"]
+    facts = store.read_json(made.input(LAYOUT.probe_facts, task="normal", **PLACE))
+    assert found["score on val"][1] == f"{facts['val_accuracy']:.4f}"
+    assert found["constant answer"][1] == f"{facts['val_most_frequent']:.4f}"
+    metric = [float(found[name][1]) for name in ("probe", "constant")]
+    wanted = [facts["val_metric"], facts["val_metric_constant"]]
+    assert metric == pytest.approx(wanted, rel=1e-3) and found["metric"][1] == facts["metric"]
+    classes = Experiment.of(config.parse(RAW | {"tasks": {"scene": RAW["tasks"]["scene"]}}))
+    assert "dense.html" in made.figures() and "dense.html" not in classes.figures()
 
 
 def test_the_library_is_sound(made, compared):

@@ -406,7 +406,7 @@ def test_probes_over_trials(tmp_path):
     ]
     pages.probes(rows, tmp_path / "page.html")
     found = {head: cells[0] for head, cells in tables_of(tmp_path / "page.html")[0].items()}
-    assert found["val_accuracy"] == "0.9250 ± 0.0500" and found["trials"] == "3"
+    assert found["score on val"] == "0.9250 ± 0.0500" and found["trials"] == "3"
     assert found["reached 1 − ε"] == "2 of 3" and found["epochs"] == "1.0 ± 0.0"
 
 

@@ -64,7 +64,7 @@ def test_the_object_of_a_selection(selected):
 
 def test_the_tables_of_a_selection(selected, capsys):
     lines = printed(selected, capsys)
-    assert lines[0] == "nearest tasks by fisher (squared distance, small-cnn, 2 trial(s))"
+    assert lines[0] == "nearest tasks by fisher (squared distance, small-cnn, 2 trials)"
     rows = [line.split() for line in lines[3:7]]
     assert rows[0][:2] == ["a", "c"] and rows[0][-3:] == ["none", "learned", "yet"]
     assert rows[3] == ["c", "b", "0.250", "±", "0.071", "50%", "yes"]
@@ -129,7 +129,7 @@ def test_another_measure_is_shown_on_demand(tmp_path, registered, capsys):
     assert found["decides"] == "other" and found["tasks"][2]["selected"] == ["b"]
     lines = printed(experiment, capsys, measure="fisher")
     assert lines[0].endswith("; other decides")
-    assert printed(experiment, capsys)[0] == "nearest tasks by other (small-cnn, 2 trial(s))"
+    assert printed(experiment, capsys)[0] == "nearest tasks by other (small-cnn, 2 trials)"
     beside = lines[lines.index("nearest by every measure") + 1 :]
     assert beside[0].split() == ["task", "fisher", "other"]
     assert beside[4].split() == ["c", "b", "a"]

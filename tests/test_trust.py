@@ -24,16 +24,14 @@ KNOWN = {
 
 def test_what_is_said_of_a_measure():
     assert trust.sentence("leep", KNOWN) == (
-        "how far to trust leep: on 3 task set(s) it named the best source of 41% [35%, 47%] of the "
+        "how far to trust leep: on 3 task sets it named the best source of 41% [35%, 47%] of the "
         "targets, a random choice that of 9%; its choice gains 1.1 [0.8, 1.4] points less than "
         "the best, a random one 3.1; Spearman 0.50 [0.40, 0.60]"
     )
     assert trust.sentence("mine", KNOWN) == "how far to trust mine: not measured"
     assert trust.sentence("leep", {}).endswith("not measured")
     chosen = KNOWN | {"leep": replace(KNOWN["leep"], chosen=True)}
-    assert "3 task set(s), on which measures were chosen, it named" in trust.sentence(
-        "leep", chosen
-    )
+    assert "3 task sets, on which measures were chosen, it named" in trust.sentence("leep", chosen)
 
 
 def test_what_was_written_is_read(tmp_path, monkeypatch):

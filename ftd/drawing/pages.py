@@ -10,7 +10,7 @@ from ftd.drawing.findings import large, seconds, with_spread
 from ftd.drawing.thumbnails import Samples
 from ftd.drawing.webpage import Column, Table, page, shown, spread
 from ftd.measures.ranking import side_by_side
-from ftd.names import listed
+from ftd.names import counted, listed
 from ftd.transfer.trust import RANDOM, Trust, number, percent
 
 _RANKS_LISTED = 20
@@ -126,10 +126,10 @@ def comparison(table: pd.DataFrame, out: Path) -> None:
         Column("most frequent %", means["most_frequent"].tolist(), [*found["most frequent %"]]),
     ]
     note = (
-        f"Accuracy on test, mean ± standard deviation over {seeds} seed(s); most frequent: what "
-        "always giving the most frequent label scores. MACs: multiply-accumulates, of the network "
-        "those of an image, forward; k, M, G, T: 10³, 10⁶, 10⁹, 10¹²; space: how many "
-        "architectures were searched among, as log10."
+        f"Accuracy on test, mean ± standard deviation over {counted(seeds, 'seed')}; most "
+        "frequent: what always giving the most frequent label scores. MACs: multiply-accumulates, "
+        "of the network those of an image, forward; k, M, G, T: 10³, 10⁶, 10⁹, 10¹²; space: how "
+        "many architectures were searched among, as log10."
     )
     lead = "Every method on every task: how accurate its network is, how large, and what it cost."
     tables = [Table("Trained networks", columns, note)]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ftd.drawing.webpage import Column, Table, page
+from ftd.names import counted
 from ftd.transfer import agreement as held
 from ftd.transfer.trust import Interval, number, percent
 
@@ -88,8 +89,8 @@ def _points(each: Interval) -> str:
 
 def _note(summary: pd.DataFrame) -> str:
     several = any(summary[key].nunique() > 1 for key in ("arm", "disjoint"))
-    counts = f" {summary['targets'].max()} targets, {summary['trials'].max()} trial(s)."
-    return _HOW + _VIEWS * several + counts
+    targets, trials = (counted(summary[f"{each}s"].max(), each) for each in ("target", "trial"))
+    return f"{_HOW}{_VIEWS * several} {targets}, {trials}."
 
 
 def _of(summary: pd.DataFrame, keys: Sequence[str]) -> list[Column]:

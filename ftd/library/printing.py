@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftd.drawing.findings import large, seconds, with_spread
+from ftd.names import counted
 from ftd.transfer import trust
 
 _WIDE = 1000  # columns where nobody looks: no line is folded
@@ -52,7 +53,7 @@ def _trust(console: Console, measures: Sequence[str]) -> None:
 
 
 def _headline(found: Mapping[str, Any]) -> str:
-    trials = "gone" if found["trials"] is None else f"{found['trials']} trial(s)"
+    trials = "gone" if found["trials"] is None else counted(found["trials"], "trial")
     what = "" if found["number"] == found["measure"] else f"{found['number']}, "
     head = f"nearest tasks by {found['measure']} ({what}{found['network']}, {trials})"
     if found["decides"] is None:

@@ -173,7 +173,9 @@ def _draw(
             name: pictures.matrix(own, "gain", order)
             for name, own in shown.groupby("truth", sort=False)
         }
-        last = list(dict.fromkeys(shown.loc[shown["scope"] == shown["scope"].iloc[-1], "truth"]))
+        worth = {name: own for name, own in worth.items() if own.notna().any(axis=None)} or worth
+        scopes = dict(zip(shown["truth"], shown["scope"], strict=True))
+        last = [name for name in worth if scopes[name] == scopes[[*worth][-1]]]
         near = {}
         for measure in dict.fromkeys(distances["measure"]):
             rows = (distances["measure"] == measure) & (distances["network"] == network)
@@ -188,7 +190,7 @@ def _draw(
             table = experiment.output(LAYOUT.agreement_points, **names)
             store.write_bytes(table, pairs.to_csv(index=False, lineterminator="\n").encode())
         out = experiment.output(LAYOUT.agreement_map, truth=truth, network=network)
-        pictures.ranks(worth | near, out)
+        pictures.ranks({f"worth: {name}": own for name, own in worth.items()} | near, out)
 
 
 def _title(scope: str, shots: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, TABLES, Artifact
-from ftd.names import did_you_mean
+from ftd.names import counted, did_you_mean
 from ftd.stages import jobs, pair_figures, probe, search_figures
 from ftd.stages import task as slices
 from ftd.stages.experiment import Experiment
@@ -131,7 +131,7 @@ def _curves(experiment: Experiment, out: Path, *, network: str) -> "pd.DataFrame
     table = pd.DataFrame(epochs, columns=["task", "trial", "epoch", "loss", "score"])
     table = table.astype({"score": float})
     columns = ["task", "trial", "epochs", "score", "constant", "wanted"]
-    title = f"Training of probes\n{network}, {pair_figures.trials_of(experiment.config.trials)}"
+    title = f"Training of probes\n{network}, {counted(experiment.config.trials, 'trial')}"
     curves.curves(table, pd.DataFrame(ends, columns=columns), out, title=title)
     return table
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftd import store
+from ftd.names import counted
 
 PLACE = Path(__file__).with_name("trust.json")
 RANDOM = "random"
@@ -67,9 +68,9 @@ def sentence(measure: str, known: Mapping[str, Trust]) -> str:
         return f"how far to trust {measure}: not measured"
     where = ", on which measures were chosen," if own.chosen else ""
     return (
-        f"how far to trust {measure}: on {own.sets} task set(s){where} it named the best source of "
-        f"{percent(own.top1)} of the targets, a random choice that of {other.top1[0]:.0%}; its "
-        f"choice gains {number(own.regret, 1)} points less than the best, a random one "
+        f"how far to trust {measure}: on {counted(own.sets, 'task set')}{where} it named the best "
+        f"source of {percent(own.top1)} of the targets, a random choice that of "
+        f"{other.top1[0]:.0%}; its choice gains {number(own.regret, 1)} points less than the best, a random one "
         f"{other.regret[0]:.1f}; Spearman {number(own.spearman, 2)}"
     )
 
