@@ -20,6 +20,14 @@ _OF_PROBES = (
 )
 _IN_OTHER_TERMS = ("metric", "val_metric", "val_metric_constant")
 """Of probes whose score has a name of its own: those of targets other than classes."""
+_HEADS = {
+    "val_accuracy": "score on val",
+    "val_most_frequent": "constant answer",
+    "reached": "reached 1 − ε",
+    "val_metric": "probe",
+    "val_metric_constant": "constant",
+}
+"""How columns are called on pages; in data they keep the names of facts."""
 _NOTHING = "NO BETTER THAN A CONSTANT ANSWER"
 
 
@@ -176,8 +184,8 @@ def probes(facts: list[dict], out: Path) -> None:
     order = ["learned", "reached", "network", "trial", "task"]
     found = table.assign(learned=~nothing).sort_values(order).drop(columns="learned")
     note = "First those that are no better than a constant answer, then those that missed 1 − ε."
-    shares = dict.fromkeys(("val_accuracy", "val_most_frequent"), "{:.4f}".format)
-    tables.append(_table("Probes", found, note, shares))
+    shares = dict.fromkeys(("score on val", "constant answer"), "{:.4f}".format)
+    tables.append(_table("Probes", found.rename(columns=_HEADS), note, shares))
     lead = (
         "The networks that tasks are compared by: trained on train, measured here on val. A "
         "distance says little where probes miss 1 − ε."
@@ -208,12 +216,13 @@ def _probes(facts: list[dict]) -> pd.DataFrame:
 def _over_trials(table: pd.DataFrame) -> Table:
     """A row a network and task, in their order."""
     groups = table.groupby(["network", "task"], sort=False)
-    rows = [group for _, group in groups]
+    rows, firsts = [group for _, group in groups], groups.first()
     trials = [len(group) for group in rows]
 
-    def means(title: str, name: str, digits: int) -> Column:
+    def means(name: str, digits: int) -> Column:
         mean = [float(group[name].mean()) for group in rows]
-        return Column(title, mean, [spread(group[name], digits) for group in rows])
+        texts = [spread(group[name], digits) for group in rows]
+        return Column(_HEADS.get(name, name), mean, texts)
 
     def share(name: str, column: str) -> Column:
         hits = [int(group[column].sum()) for group in rows]
@@ -223,8 +232,8 @@ def _over_trials(table: pd.DataFrame) -> Table:
         Column("network", [network for network, _ in groups.groups]),
         Column("task", [task for _, task in groups.groups]),
         Column("trials", trials),
-        means("score on val", "val_accuracy", 4),
-        means("constant answer", "val_most_frequent", 4),
+        means("val_accuracy", 4),
+        Column("constant answer", *_cells(firsts["val_most_frequent"], "{:.4f}".format)),
         Column("1 − ε", [float(group["wanted"].mean()) for group in rows]),
         share("reached 1 − ε", "reached"),
     ]
@@ -232,24 +241,17 @@ def _over_trials(table: pd.DataFrame) -> Table:
         columns.append(share(_NOTHING.lower(), "nothing"))
     if "metric" in table:
         columns += [
-            Column("metric", [_first(group["metric"]) for group in rows]),
-            *(
-                Column(title, *_cells(pd.Series([group[name].mean() for group in rows])))
-                for title, name in (("probe", "val_metric"), ("constant", "val_metric_constant"))
-            ),
+            Column("metric", *_cells(firsts["metric"], str)),
+            Column("probe", *_cells(groups["val_metric"].mean())),
+            Column("constant", *_cells(firsts["val_metric_constant"])),
         ]
-    columns.append(means("epochs", "epochs", 1))
+    columns.append(means("epochs", 1))
     note = (
         "Mean ± standard deviation over trials, which are common starts of all tasks' probes. "
         "Scores are accuracies, or of maps what their metric gives in [0, 1]; constant answer: "
         "the best one that is the same for all images."
     )
     return Table("Tasks over trials", columns, note)
-
-
-def _first(values: pd.Series) -> str:
-    """The first that is there."""
-    return next((value for value in values if isinstance(value, str)), "")
 
 
 def run(jobs: pd.DataFrame, packages: Mapping[str, str], configuration: str, out: Path) -> None:

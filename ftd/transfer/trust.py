@@ -70,8 +70,8 @@ def sentence(measure: str, known: Mapping[str, Trust]) -> str:
     return (
         f"how far to trust {measure}: on {counted(own.sets, 'task set')}{where} it named the best "
         f"source of {percent(own.top1)} of the targets, a random choice that of "
-        f"{other.top1[0]:.0%}; its choice gains {number(own.regret, 1)} points less than the best, a random one "
-        f"{other.regret[0]:.1f}; Spearman {number(own.spearman, 2)}"
+        f"{other.top1[0]:.0%}; its choice gains {number(own.regret, 1)} points less than the best, "
+        f"a random one {other.regret[0]:.1f}; Spearman {number(own.spearman, 2)}"
     )
 
 
