@@ -340,6 +340,9 @@ def test_weighted_rankings_in_the_workflow(tmp_path):
     folder = workflow.results / "agreement" / "architectures"
     table = store.read_table(folder / "weighted.parquet").to_pandas()
     assert {*table["measure"]} == {"classes", "random", "uniform", "truly-nearest", "own"}
+    workflow.run()
+    shown = (workflow.results / "report.html").read_text()
+    assert '"7 Transfer"' in shown and "results/tiny/agreement/architectures/weighted.html" in shown
     workflow.configure(config | {"tasks": config["tasks"], "measures": ["classes", "fisher"]})
     again = jobs(workflow.run("weighted", "-n"))
     assert again["weighted"] == 1 and again["genotypes"] == 2

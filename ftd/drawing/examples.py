@@ -74,6 +74,7 @@ def _scale(wanted: np.ndarray) -> tuple[float, float]:
 def _picture(axes: "Axes", values: np.ndarray, limits: tuple[float, float]) -> "AxesImage":
     """One panel: values [C, H, W]."""
     axes.set(xticks=[], yticks=[], facecolor=MISSING)
+    axes.spines[:].set_visible(False)
     if len(values) == 3:
         seen = np.isfinite(values).all(0)
         scaled = (values - limits[0]) / (limits[1] - limits[0])

@@ -12,7 +12,10 @@ from ftd.transfer import agreement as held
 from ftd.transfer.trust import Interval, number, percent
 
 _KINDS = {
-    "weights": ("fine-tuned probes gain", "a source's probe, fine-tuned on a few of its images"),
+    "weights": (
+        "fine-tuned probes gain",
+        "a source's probe, fine-tuned on a few images of the target",
+    ),
     "architectures": (
         "sources' architectures are worth",
         "architectures that were trained on both tasks",
