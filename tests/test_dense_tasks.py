@@ -258,7 +258,7 @@ def test_a_task_of_classes_that_learned_nothing_is_loud(made, tmp_path, capsys):
 def test_the_page_of_probes_has_their_metrics(made):
     out = figures.run(made, "probes")
     found = tables_of(out)[-1]
-    assert "val_metric_constant" in found and "mean angle, degrees" in found["metric"]
+    assert "metric: constant" in found and "mean angle, degrees" in found["metric"]
 
 
 def test_a_task_has_its_own_epsilon(made):
@@ -497,7 +497,7 @@ def test_the_page_of_dense_tasks_has_scores_beside_the_constant_answer_s(made):
     facts = store.read_json(made.input(LAYOUT.probe_facts, task="normal", **PLACE))
     assert found["score on val"][1] == f"{facts['val_accuracy']:.4f}"
     assert found["constant answer"][1] == f"{facts['val_most_frequent']:.4f}"
-    metric = [float(found[name][1]) for name in ("probe", "constant")]
+    metric = [float(found[name][1]) for name in ("metric: probe", "metric: constant")]
     wanted = [facts["val_metric"], facts["val_metric_constant"]]
     assert metric == pytest.approx(wanted, rel=1e-3) and found["metric"][1] == facts["metric"]
     classes = Experiment.of(config.parse(RAW | {"tasks": {"scene": RAW["tasks"]["scene"]}}))

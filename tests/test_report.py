@@ -421,13 +421,18 @@ def test_the_page_of_probes_marks_those_that_learned_nothing(tmp_path):
     maps |= {"metric": "angle", "val_metric": 41.4, "val_metric_constant": 39.6}
     pages.probes([classes[0], classes[2]], tmp_path / "page.html")
     _, found = tables_of(tmp_path / "page.html")
-    assert not {"remark", "metric", "probe"} & found.keys()
+    assert not {"remark", "metric", "metric: probe"} & found.keys()
     pages.probes([*classes, maps], tmp_path / "page.html")
     over_trials, found = tables_of(tmp_path / "page.html")
     mark = "NO BETTER THAN A CONSTANT ANSWER"
     assert found["task"] == ["b", "d", "c", "a"] and found["remark"] == [mark, mark, "", ""]
-    assert found["metric"] == ["", "angle", "", ""] and found["probe"] == ["", "41.4", "", ""]
-    assert found["constant"] == ["", "39.6", "", ""]
+    assert found["metric"] == ["", "angle", "", ""] and found["metric: probe"] == [
+        "",
+        "41.4",
+        "",
+        "",
+    ]
+    assert found["metric: constant"] == ["", "39.6", "", ""]
     assert over_trials[mark.lower()] == ["0 of 1", "1 of 1", "0 of 1", "1 of 1"]
     assert over_trials["metric"] == ["", "", "", "angle"]
 

@@ -24,8 +24,8 @@ _HEADS = {
     "val_accuracy": "score on val",
     "val_most_frequent": "constant answer",
     "reached": "reached 1 − ε",
-    "val_metric": "probe",
-    "val_metric_constant": "constant",
+    "val_metric": "metric: probe",
+    "val_metric_constant": "metric: constant",
 }
 """How columns are called on pages; in data they keep the names of facts."""
 _NOTHING = "NO BETTER THAN A CONSTANT ANSWER"
@@ -242,8 +242,8 @@ def _over_trials(table: pd.DataFrame) -> Table:
     if "metric" in table:
         columns += [
             Column("metric", *_cells(firsts["metric"], str)),
-            Column("probe", *_cells(groups["val_metric"].mean())),
-            Column("constant", *_cells(firsts["val_metric_constant"])),
+            Column(_HEADS["val_metric"], *_cells(groups["val_metric"].mean())),
+            Column(_HEADS["val_metric_constant"], *_cells(firsts["val_metric_constant"])),
         ]
     columns.append(means("epochs", 1))
     note = (
