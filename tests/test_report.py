@@ -433,7 +433,7 @@ def test_the_page_of_probes_marks_those_that_learned_nothing(tmp_path):
         "",
     ]
     assert found["metric: constant"] == ["", "39.6", "", ""]
-    assert over_trials[mark.lower()] == ["0 of 1", "1 of 1", "0 of 1", "1 of 1"]
+    assert over_trials["learned nothing"] == ["0 of 1", "1 of 1", "0 of 1", "1 of 1"]
     assert over_trials["metric"] == ["", "", "", "angle"]
 
 

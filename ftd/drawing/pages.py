@@ -51,12 +51,16 @@ def datasets(
             {
                 "data set": about["dataset"],
                 "images read": listed({s: found["images"] for s, found in about["read"].items()}),
-                "left out": "; ".join(f"{s}: {listed(n)}" for s, n in left_out.items() if n),
-                "of these": listed(about["noted"]),
-                "equal images": listed(about["equal images"]),
+                "left out": "; ".join(f"{s}: {listed(n)}" for s, n in left_out.items() if n)
+                or "none",
+                "changed": listed(about["noted"]) or "none",
+                "equal images": listed(about["equal images"]) or "none",
             }
         )
-    note = "Images by official split; files that were left out, by reason."
+    note = (
+        "Images by official split; files that were left out, by reason; images that were changed "
+        "to be read, and how; images that are equal in two parts or classes."
+    )
     tables = [_table("Data sets", pd.DataFrame(rows), note)]
     data = {"datasets": pd.DataFrame(rows)}
     if counts is not None:
@@ -184,8 +188,9 @@ def probes(facts: list[dict], out: Path) -> None:
     order = ["learned", "reached", "network", "trial", "task"]
     found = table.assign(learned=~nothing).sort_values(order).drop(columns="learned")
     note = "First those that are no better than a constant answer, then those that missed 1 − ε."
-    shares = dict.fromkeys(("score on val", "constant answer"), "{:.4f}".format)
-    tables.append(_table("Probes", found.rename(columns=_HEADS), note, shares))
+    texts = dict.fromkeys(("score on val", "constant answer"), "{:.4f}".format)
+    texts["seconds"] = "{:.1f}".format
+    tables.append(_table("Probes", found.rename(columns=_HEADS), note, texts))
     lead = (
         "The networks that tasks are compared by: trained on train, measured here on val. A "
         "distance says little where probes miss 1 − ε."
@@ -238,7 +243,7 @@ def _over_trials(table: pd.DataFrame) -> Table:
         share("reached 1 − ε", "reached"),
     ]
     if table["nothing"].any():
-        columns.append(share(_NOTHING.lower(), "nothing"))
+        columns.append(share("learned nothing", "nothing"))
     if "metric" in table:
         columns += [
             Column("metric", *_cells(firsts["metric"], str)),
@@ -249,7 +254,7 @@ def _over_trials(table: pd.DataFrame) -> Table:
     note = (
         "Mean ± standard deviation over trials, which are common starts of all tasks' probes. "
         "Scores are accuracies, or of maps what their metric gives in [0, 1]; constant answer: "
-        "the best one that is the same for all images."
+        "the best one that is the same for all images; learned nothing: no better than that."
     )
     return Table("Tasks over trials", columns, note)
 
