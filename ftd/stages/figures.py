@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 8
-_IN_ORDER = {
-    *("datasets", "probes", "scores", "curves", "dense"),
-    *("comparison", "scatter", "run"),
-}
+_IN_ORDER = {"datasets", "probes", "scores", "curves", "dense", "comparison", "scatter", "run"}
 """Figures and pages of all tasks, in order of arrival."""
 _FRAMES_SHOWN = 6
 _IMAGES_SHOWN, _LABELS_SHOWN = 12, 40
@@ -38,16 +35,7 @@ def decides(experiment: Experiment, figure: str, **names: Any) -> dict[str, Any]
         found["tasks"] = search_figures.tasks_of(experiment)
     if figure == "examples":
         found["unit"] = _unit(experiment, names["task"])
-    if figure in (
-        "datasets",
-        "probes",
-        "scores",
-        "curves",
-        "dense",
-        "comparison",
-        "scatter",
-        "run",
-    ):
+    if figure in _IN_ORDER:
         found["order"] = list(experiment.config.tasks)
     if figure == "nearest":
         known = trust.measured(experiment.config.measures)
