@@ -13,7 +13,7 @@ DRAWN = {
         for_all(at.probe_facts, network="{network}"),
     ),
     "scores": ("2 Probes", "scores", for_all(at.probe_facts)),
-    "probes": ("2 Probes", "table", for_all(at.probe_facts)),
+    "probes": ("2 Probes", "table of probes", for_all(at.probe_facts)),
     "matrix": ("3 Distances", "heat map, {statistic}", at.distances, at.nearest),
     "explorer": ("3 Distances", "look up", at.nearest),
     "asymmetry": ("3 Distances", "pairs both ways", at.distances, at.nearest),
@@ -33,7 +33,7 @@ DRAWN = {
     "spaces": ("5 Search", "spaces", searched(at.genotype)),
     "trace": ("5 Search", "trace", searched(at.trace)),
     "scatter": ("6 Comparison", "accuracy against cost", TRAINED),
-    "comparison": ("6 Comparison", "table", TRAINED),
+    "comparison": ("6 Comparison", "trained networks", TRAINED),
     "dense": (MORE, "scores of dense tasks", for_all(at.probe_facts)),
     "examples": (
         MORE,
