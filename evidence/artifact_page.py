@@ -33,7 +33,8 @@ CONTENT = {
     "meant": "the classes that the numbers in the task's `labels` meant when it was sliced",
     "probe": "the probe's weights, by parameter: `body.…`, `head.…`",
     "probe_facts": "`val_accuracy`, `val_most_frequent` (always saying the most frequent label), "
-    "`reached` (1 − ε), `epochs`, `seconds`, `seed`, `settings`",
+    "`reached` (1 − ε), `epochs`, `seconds`, `seed`, `settings`, `curve` (the training's `losses` "
+    "and, with `stop_early`, `scores` on `val`, by epoch)",
     "fisher": "the probe's Fisher diagonal on its own task, not scaled, float32, shaped as the "
     "weights; with `fisher.structure: kronecker` the factors too",
     "embedding": "the task's vector for `task2vec`, made with the trial's common start",
@@ -70,10 +71,13 @@ CONTENT = {
     "few_store": "finished pairs of these",
     "agreement": "measures held against a truth: means and intervals over trials and targets",
     "agreement_cells": "the same by network, trial, target, shots and scope",
+    "agreement_page": "the means as a page, of the report's section on transfer",
     "agreement_map": "ranks of sources by truths and measures",
     "agreement_scatter": "points of every target, a measure against the truth",
+    "agreement_points": "the numbers of these points",
     "weighted": "what rankings of architectures are worth that measures weigh",
     "weighted_cells": "the same by target",
+    "weighted_page": "the means as a page",
     "comparison": "`task`, `method`, `seed`, `accuracy`, `most_frequent`, `parameters`, `macs`, "
     "`search_macs`, `search_seconds`, `space_log10`",
     "overview": "what was found for each task: images, nearest tasks, networks, cost; stands alone",

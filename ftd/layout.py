@@ -130,11 +130,15 @@ class Layout:
     agreement_cells: Artifact = Artifact(
         "agreement", "agreement/{truth}/cells.parquet", "tables of agreement by target"
     )
+    agreement_page: Artifact = Artifact("agreement", "agreement/{truth}.html", "pages of agreement")
     agreement_map: Artifact = Artifact(
         "agreement", "agreement/{truth}/ranks-{network}.svg", "maps of ranks"
     )
     agreement_scatter: Artifact = Artifact(
         "agreement", "agreement/{truth}/points/{measure}/{network}.svg", "figures of points"
+    )
+    agreement_points: Artifact = Artifact(
+        "agreement", "agreement/{truth}/points/{measure}/{network}.csv", "tables of points"
     )
     weighted: Artifact = Artifact(
         "weighted", "agreement/architectures/weighted.parquet", "tables of weighted rankings"
@@ -143,6 +147,9 @@ class Layout:
         "weighted",
         "agreement/architectures/weighted/cells.parquet",
         "tables of weighted rankings by target",
+    )
+    weighted_page: Artifact = Artifact(
+        "weighted", "agreement/architectures/weighted.html", "pages of weighted rankings"
     )
     comparison: Artifact = Artifact("comparison", "comparison.parquet", "comparisons")
     overview: Artifact = Artifact("overview", "overview.html", "overviews")
@@ -173,6 +180,8 @@ FIGURES = {
     "datasets": "datasets.html",
     "probes": "probes.html",
     "scores": "scores.svg",
+    "curves": "curves-{network}.svg",
+    "dense": "dense.html",
     "examples": "examples-{network}-{task}.svg",
     "nearest": "nearest.html",
     "comparison": "comparison.html",

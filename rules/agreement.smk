@@ -1,5 +1,5 @@
 # Measures held against what sources are worth: `snakemake agreement`, `snakemake agreement_of_architectures`.
-# No part of `all`.
+# No part of `all`; the report shows what is there.
 rule agreement_tables:
     input:
         distances=at.distances,
@@ -10,13 +10,40 @@ rule agreement_tables:
     output:
         summary=at.agreement,
         cells=at.agreement_cells,
-        ranks=collect(at.agreement_map, network=KNOWN["network"], allow_missing=True),
-        points=collect(
-            at.agreement_scatter,
-            network=KNOWN["network"],
-            measure=KNOWN["measure"],
-            allow_missing=True,
+        page=report(
+            at.agreement_page,
+            caption="../report/agreement.rst",
+            category=MORE,
+            labels={"figure": "agreement", "truth": "{truth}"},
         ),
+        ranks=[
+            report(
+                at.agreement_map.replace("{network}", network),
+                caption="../report/ranks.rst",
+                category=MORE,
+                labels={"figure": "ranks", "truth": "{truth}", "network": network},
+            )
+            for network in KNOWN["network"]
+        ],
+        points=[
+            report(
+                path.replace("{network}", network).replace("{measure}", measure),
+                caption=f"../report/{caption}.rst",
+                category=section,
+                labels={
+                    "figure": "points",
+                    "truth": "{truth}",
+                    "network": network,
+                    "measure": measure,
+                },
+            )
+            for path, caption, section in (
+                (at.agreement_scatter, "points", MORE),
+                (at.agreement_points, "table", "9 Tables of figures"),
+            )
+            for network in KNOWN["network"]
+            for measure in KNOWN["measure"]
+        ],
     log:
         below("logs/agreement-{truth}.log"),
     localrule: True
@@ -36,6 +63,12 @@ rule weighted:
     output:
         summary=at.weighted,
         cells=at.weighted_cells,
+        page=report(
+            at.weighted_page,
+            caption="../report/weighted.rst",
+            category=MORE,
+            labels={"figure": "weighted rankings", "truth": "architectures"},
+        ),
     log:
         below("logs/weighted.log"),
     localrule: True

@@ -169,7 +169,23 @@ table_at = {
 }
 log_at = {rule: below(layout.log_of(rule).pattern) for rule in layout.LOGS}
 FIGURE_FILES = [below(f"figures/{file}") for file in EXPERIMENT.figures()]
+# The section for what not every experiment has: measures held against what sources are worth, up to
+# date with the distances (no part of `all`, see the rule make_report), and dense tasks.
+HELD, older = report_stage.held(EXPERIMENT)
+if older and workflow.is_main_process:
+    logger.warning(
+        f"{EXPERIMENT.root}: {', '.join(older)}: older than the distances, so the report leaves it "
+        "out; make it again by snakemake agreement, agreement_of_architectures"
+    )
+MORE = report_stage.section(EXPERIMENT, HELD)
 REPORT = at.packed if report_stage.is_packed(EXPERIMENT) else at.report
+
+
+def labelled(figure, pattern):
+    """What a figure is called in the report's lists, and the names that it is told by."""
+    names = re.findall(r"{\w+}", pattern)
+    told = {name.strip("{}"): name for name in names if name not in figure}
+    return {"figure": figure} | told
 
 
 def given(wildcards, output):

@@ -16,7 +16,8 @@ rule record:
 
 
 # Snakemake's own report of the finished figures; a second Snakemake makes it, so that it is an
-# output like any other. The record only says when it has to be made again.
+# output like any other. The record only says when it has to be made again. What is no part of `all`
+# is shown if it is there: were it an input, it would be made anew with every change of the tasks.
 rule make_report:
     input:
         rules.figures.input,
@@ -32,8 +33,12 @@ rule make_report:
     params:
         snakefile=lambda wildcards, output: REPOSITORY / "Snakefile",
         of_this_run=of_this_run,
+        held=lambda wildcards, output: [
+            f"{Path(output[0]).parent}/{page}" for page in HELD
+        ],
+        held_since=[*HELD.values()],
     shell:
-        "snakemake figures overview --snakefile {params.snakefile:q} {params.of_this_run:q} --nolock"
+        "snakemake figures overview {params.held:q} --snakefile {params.snakefile:q} {params.of_this_run:q} --nolock"
         " --report {output:q} > {log:q} 2>&1"
 
 

@@ -2,18 +2,19 @@
 
 import dataclasses
 import itertools
+import os
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from conftest import TINY, Workflow, experiment_of, jobs
+from conftest import TINY, Workflow, experiment_of, jobs, tables_of
 
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.measures.softmax import softmax
-from ftd.stages import agreement, few, genotypes, task, transfer
+from ftd.stages import agreement, few, genotypes, report, task, transfer
 from ftd.stages.agreement import _title
 from ftd.stages.checking import Library
 from ftd.stages.experiment import Experiment
@@ -130,9 +131,57 @@ def test_tables_and_figures_of_weights(made):
     found = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.svg")]
     assert sorted(path.as_posix() for path in found) == names
     points, ranks = ((folder / f"{name}.svg").read_text() for name in names[1:])
+    table = pd.read_csv(folder / f"{names[1]}.csv")
+    assert {*table["truth"]} == {"whole, 5 shots", "whole, 20 shots"} and len(table) == 24
+    for row in table.itertuples():
+        worth = WORTH[row.source, row.target]
+        assert (row.number, row.worth) == pytest.approx((worth, 100 * worth), rel=1e-5)
     assert "leep (larger: nearer)" in points and "whole, 20 shots" in points
     assert "head, 20 shots" not in points and "head, 20 shots" in ranks and "fisher" in ranks
     assert not problems(made)
+
+
+def test_the_page_of_agreement_has_a_row_a_measure_then_a_row_a_truth_too(made):
+    agreement.run(made, truth="weights")
+    together, each = tables_of(made.output(LAYOUT.agreement_page, truth="weights"))
+    assert together["disjoint"].count("no") == 4 and "shots" not in together
+    first = together["measure"].index("leep")
+    assert (
+        together["disjoint"][first] == "no" and together["Spearman"][first] == "1.00 [1.00, 1.00]"
+    )
+    assert together["best source named"][first] == "100% [100%, 100%]"
+    assert together["regret, points"][first] == "0.0 [0.0, 0.0]"
+    assert {*each["shots"]} == {"5", "20"} and {*each["scope"]} == {"head", "whole"}
+    text = made.output(LAYOUT.agreement_page, truth="weights").read_text()
+    assert "4 targets, 2 trials" in text and 'download="agreement-weights.csv"' in text
+
+
+def test_worths_that_are_not_known_are_not_drawn(made):
+    """As an affinity, where trainings do not repeat."""
+    architectures(made)
+    path = made.output(LAYOUT.affinities)
+    read = store.read_table(path)
+    facts, table = store.table_facts(read), read.to_pandas()
+    columns = pa.Table.from_pandas(table.assign(affinity=np.nan), preserve_index=False)
+    store.write_table(path, columns, facts)
+    agreement.run(made, truth="architectures")
+    folder = made.root / "agreement" / "architectures"
+    ranks = (folder / "ranks-small-cnn.svg").read_text()
+    assert "worth: gain" in ranks and "affinity" not in ranks
+    assert {*pd.read_csv(folder / "points/leep/small-cnn.csv")["truth"]} == {"gain"}
+    [page] = tables_of(folder.with_suffix(".html"))
+    assert page["measure"].count("leep") == page["measure"].count("random") > 0
+
+
+def test_the_report_shows_what_is_newer_than_the_distances(made):
+    assert report.held(made) == ({}, [])
+    agreement.run(made, truth="weights")
+    path = made.output(LAYOUT.agreement_page, truth="weights")
+    assert report.held(made) == ({"agreement/weights.html": path.stat().st_mtime_ns}, [])
+    later = path.stat().st_mtime_ns + 10**9
+    os.utime(made.output(LAYOUT.distances), ns=(later, later))
+    assert report.held(made) == ({}, ["agreement/weights.html"])
+    assert report.section(made, {}) == "7 Transfer"
 
 
 def test_the_arm_of_few_images_where_it_is_asked_for(made):
@@ -209,6 +258,14 @@ def test_weighted_rankings_of_architectures(made):
         assert row.gain == pytest.approx(weighted_gain(by_task(joined), row.target, shares))
     assert set(found["network"]) == {"small-cnn"} and set(found["trials"]) == {2}
     assert not problems(made)
+    [page] = tables_of(made.output(LAYOUT.weighted_page))
+    means = found[found["against"].isna()].reset_index(drop=True)
+    less = found[found["against"].notna() & (found["measure"] == "own")].iloc[0]
+    row = page["measure"].index("own")
+    assert page["measure"] == list(means["measure"]) and page["temperature"][row] == ""
+    assert page["gain, points"][row].split()[0] == f"{means['value'][row]:.2f}"
+    assert page["more than equal weights"][row].split()[0] == f"{less['value']:.2f}"
+    assert page["more than equal weights"][page["measure"].index("uniform")] == ""
     path = made.output(LAYOUT.weighted)
     table = store.read_table(path)
     store.write_table(path, table.slice(1), store.table_facts(table))
@@ -283,6 +340,9 @@ def test_weighted_rankings_in_the_workflow(tmp_path):
     folder = workflow.results / "agreement" / "architectures"
     table = store.read_table(folder / "weighted.parquet").to_pandas()
     assert {*table["measure"]} == {"classes", "random", "uniform", "truly-nearest", "own"}
+    workflow.run()
+    shown = (workflow.results / "report.html").read_text()
+    assert '"7 Transfer"' in shown and "results/tiny/agreement/architectures/weighted.html" in shown
     workflow.configure(config | {"tasks": config["tasks"], "measures": ["classes", "fisher"]})
     again = jobs(workflow.run("weighted", "-n"))
     assert again["weighted"] == 1 and again["genotypes"] == 2

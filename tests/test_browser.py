@@ -38,6 +38,7 @@ CONTRAST = """
 
 
 SHOW = "([content, contentPath]) => app.setView({content, contentPath})"
+TOLD = "uri => [...document.images].every((each) => each.alt.length > 40 || each.src !== uri)"
 DRAWN = "uri => [...document.images].some((each) => each.src === uri && each.naturalWidth > 0)"
 
 
@@ -123,6 +124,7 @@ def test_every_section_of_the_report_opens(opened, finished):
     assert {*wanted, "6 Comparison", "8 Run"} <= {*sections}
     assert all(section[0].isdigit() for section in sections)
     seen = 0
+    assert tab.evaluate("[...document.images].every((each) => each.hasAttribute('alt'))")
     for section in sections:
         tab.evaluate("app.setView({navbarMode: 'menu'})")
         tab.get_by_text(section, exact=True).click()
@@ -139,8 +141,19 @@ def test_every_section_of_the_report_opens(opened, finished):
             elif result.endswith(".svg"):
                 tab.evaluate(SHOW, ["img", address])
                 tab.wait_for_function(DRAWN, arg=address)
+                tab.wait_for_function(TOLD, arg=address)
     figures = list((finished.results / "figures").iterdir())
     assert seen == len(figures) + 1
+    tab.set_viewport_size({"width": 390, "height": 600})
+    tab.evaluate("app.setView({navbarMode: 'menu'})")
+    content = tab.locator("div.overflow-auto").bounding_box()
+    assert content["width"] == 390 and content["height"] > 200
+    cells = tab.evaluate("results['results/tiny/figures/cells-ftd-nas-0.svg'].data_uri")
+    tab.evaluate(SHOW, ["img", cells])
+    tab.wait_for_function(DRAWN, arg=cells)
+    tab.set_viewport_size({"width": 1280, "height": 200})
+    image = tab.locator(f"img[src='{cells}']").bounding_box()
+    assert image["height"] > 200 and image["y"] >= 0
     for view in ("stats", "rulegraph"):
         tab.evaluate("content => app.setView({content})", view)
         tab.locator("#app canvas, #app svg.marks").first.wait_for()

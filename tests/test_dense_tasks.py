@@ -258,7 +258,7 @@ def test_a_task_of_classes_that_learned_nothing_is_loud(made, tmp_path, capsys):
 def test_the_page_of_probes_has_their_metrics(made):
     out = figures.run(made, "probes")
     found = tables_of(out)[-1]
-    assert "val_metric_constant" in found and "mean angle, degrees" in found["metric"]
+    assert "metric: constant" in found and "mean angle, degrees" in found["metric"]
 
 
 def test_a_task_has_its_own_epsilon(made):
@@ -335,8 +335,8 @@ def test_cells_are_trained_on_a_dense_task_with_all_options(made, name):
         recipe = Recipe(flip=True, crop=1, cutout=2, drop_path=0.2, auxiliary=auxiliary)
         model = build(genotype, **keys).to(data.device)
         about = {"learning_rate": 1e-3, "seed": 0, "what": "", "resume": Resume(None, {})}
-        losses = fit(model, data, epochs=2, batch_size=8, recipe=recipe, **about)
-        assert all(math.isfinite(loss) for loss in losses)
+        curve = fit(model, data, epochs=2, batch_size=8, recipe=recipe, **about)
+        assert all(math.isfinite(loss) for loss in curve.losses)
         trained[auxiliary] = model.stem[0].weight.detach()
         assert 0 <= accuracy(model, data, "val") <= 1
     assert not torch.equal(*trained.values())
@@ -482,11 +482,26 @@ def test_three_channels_that_are_no_colours_have_the_range_of_targets(tmp_path, 
     assert np.abs(one[known][:, :3] - colours).max() <= 1.5
 
 
-def test_a_target_that_cannot_be_looked_at_is_named(made, monkeypatch):
-    monkeypatch.delattr(Dense, "shown")
-    wanted = r"tasks\.depth: target 'regression' has no method shown, .* give it answers\(outputs\)"
-    with pytest.raises(UserError, match=wanted):
-        figures.run(made, "examples", network="small-cnn", task="depth")
+@pytest.mark.parametrize("method", ["shown", "answers"])
+def test_of_a_target_that_gives_nothing_to_show_the_inputs_are_drawn(made, monkeypatch, method):
+    """As a plugin's may be."""
+    monkeypatch.delattr(Dense, method)
+    out = figures.run(made, "examples", network="small-cnn", task="depth")
+    assert len(pixels(out)) == data_of(made, "depth", "val").count("val")
+    assert "gives nothing to show" in out.read_text() and "prediction" not in out.read_text()
+
+
+def test_the_page_of_dense_tasks_has_scores_beside_the_constant_answer_s(made):
+    [found] = tables_of(figures.run(made, "dense"))
+    assert found["task"] == ["depth", "normal", "objects", "edges"]
+    facts = store.read_json(made.input(LAYOUT.probe_facts, task="normal", **PLACE))
+    assert found["score on val"][1] == f"{facts['val_accuracy']:.4f}"
+    assert found["constant answer"][1] == f"{facts['val_most_frequent']:.4f}"
+    metric = [float(found[name][1]) for name in ("metric: probe", "metric: constant")]
+    wanted = [facts["val_metric"], facts["val_metric_constant"]]
+    assert metric == pytest.approx(wanted, rel=1e-3) and found["metric"][1] == facts["metric"]
+    classes = Experiment.of(config.parse(RAW | {"tasks": {"scene": RAW["tasks"]["scene"]}}))
+    assert "dense.html" in made.figures() and "dense.html" not in classes.figures()
 
 
 def test_the_library_is_sound(made, compared):

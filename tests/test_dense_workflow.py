@@ -38,14 +38,14 @@ def dense_run(tmp_path_factory) -> Workflow:
 
 def test_dense_tasks_go_all_the_way(dense_run):
     root, done = dense_run.results, dense_run.done
-    assert done["dataset"] == done["derive"] == 1 and done["example_figure"] == 2
+    assert done["dataset"] == done["derive"] == 1 and done["examples_figure"] == 2
     for name in ("task", "probe", "fisher", "search", "training"):
         assert done[name] == 3, name
     table = store.read_table(root / "comparison.parquet").to_pandas()
     assert {*table["task"]} == {"depth", "edges", "scene"} and table["accuracy"].between(0, 1).all()
     assert (root / "figures" / "examples-small-cnn-depth.svg").exists()
     report = (root / "report.html").read_text()
-    assert "examples-small-cnn-edges.svg" in report
+    assert "examples-small-cnn-edges.svg" in report and "7 Dense tasks" in report
     overview = (root / "overview.html").read_text()
     assert overview.count("<section") == 3 and "regression, of frames" in overview
     assert 'alt="8 images of depth: images"' in overview
@@ -66,7 +66,7 @@ def test_a_new_modality_reruns_only_what_is_new(dense_run, tmp_path):
         **{"index": measures, "distance": 4 * measures, "distances": 1},
     }
     sheets = [f"results/tiny/figures/examples-small-cnn-{task}.svg" for task in ("depth", "edges")]
-    assert jobs(workflow.run(*sheets)) == {"example_figure": 1}
+    assert jobs(workflow.run(*sheets)) == {"examples_figure": 1}
 
 
 @pytest.mark.slow

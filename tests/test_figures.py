@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_svg import RendererSVG
 
 from ftd import store
-from ftd.drawing import arrivals, atlas, cell_graphs, heatmaps, searches, strips, style, truths
+from ftd.drawing import (
+    arrivals,
+    atlas,
+    curves,
+    diagram,
+    heatmaps,
+    searches,
+    strips,
+    style,
+    truths,
+)
 from ftd.errors import UserError
 from ftd.layout import LAYOUT, TABLES
 from ftd.parts import OPERATIONS
@@ -139,6 +149,26 @@ def draw_scores(count, out):
     strips.scores(pd.DataFrame(found, columns=columns), out, title="Scores of probes")
 
 
+def courses(tasks: list[str], trials: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Epochs and ends of made-up probes; the later the task, the lower it ends."""
+    places = [(task, trial) for trial in range(trials) for task in tasks]
+    epochs = [
+        (task, trial, epoch, 2.0 / epoch, 0.9 - tasks.index(task) / 100 - 0.5 / epoch)
+        for task, trial in places
+        for epoch in range(1, 11)
+    ]
+    ends = [(task, trial, 10, 0.85 - tasks.index(task) / 100, 0.5, 0.9) for task, trial in places]
+    columns = ["task", "trial", "epochs", "score", "constant", "wanted"]
+    return (
+        pd.DataFrame(epochs, columns=["task", "trial", "epoch", "loss", "score"]),
+        pd.DataFrame(ends, columns=columns),
+    )
+
+
+def draw_curves(count, out):
+    curves.curves(*courses(names_of(count)), out, title="Training of probes\nsmall-cnn, 3 trials")
+
+
 def draw_trace(count, out):
     steps = pd.DataFrame({"step": range(12), "phase": ["weights", "alpha"] * 6, "loss": 0.5})
     weights = [np.array([0.2, 0.3, 0.5])] * 12
@@ -155,7 +185,7 @@ def draw_cells(count, out):
     nodes = [[[operations[(n + s) % 10], s] for s in range(n + 2)] for n in range(4)]
     genotype = {"normal": nodes, "reduction": nodes[::1], "skeleton": {"feeds": 2}}
     found = [{"task": name, "genotype": genotype} for name in names_of(count)]
-    cell_graphs.cells(found, out, title="Cells found by ftd-nas, seed 0")
+    diagram.cells(found, out, title="Cells found by ftd-nas, seed 0")
 
 
 def draw_candidates(count, out):
@@ -196,7 +226,7 @@ def draw_points(count, out):
 DRAWS = [
     *(draw_matrix, draw_wide_numbers, draw_atlas, draw_shares, draw_weights, draw_asymmetry),
     *(draw_consistency, draw_graph, draw_scores, draw_trace, draw_cells, draw_candidates),
-    *(draw_spaces, draw_scatter, draw_ranks, draw_points),
+    *(draw_spaces, draw_scatter, draw_ranks, draw_points, draw_curves),
 ]
 
 
@@ -298,14 +328,18 @@ def test_categories_are_told_apart():
     assert len({tuple(style.dashed(number).values()) for number in range(28)}) == 28
 
 
-def test_operations_have_one_look_in_every_figure():
-    one, all = (
-        [{"genotype": {"normal": [[[name, 0] for name in names]], "reduction": []}}]
-        for names in (["sep_conv_5x5", "none"], OPERATIONS.names())
-    )
-    looks = cell_graphs._looks(all)
-    assert cell_graphs._looks(one) == {"sep_conv_5x5": looks["sep_conv_5x5"]}
-    assert len({tuple(look.values()) for look in looks.values()}) == len(OPERATIONS.names()) - 1
+def test_operations_have_one_colour_in_every_figure(tmp_path):
+    def colours(*names):
+        cell = [[[name, 0] for name in names]]
+        genotype = {"normal": cell, "reduction": [], "skeleton": {"feeds": 1}}
+        diagram.cells([{"task": "t", "genotype": genotype}], tmp_path / "x.svg", title="t")
+        return re.findall(
+            r"stroke: (#\w+); stroke-linecap: round", (tmp_path / "x.svg").read_text()
+        )
+
+    alone, *rest = colours("sep_conv_5x5")
+    both = colours("skip_connect", "sep_conv_5x5")
+    assert alone in both and len({*both}) > len({alone, *rest})
 
 
 # What is drawn -----------------------------------------------------------------------------------
@@ -336,13 +370,32 @@ def test_a_front_is_drawn_of_several_methods_alone(tmp_path, monkeypatch):
     assert drawn == [2, 1]  # dearer and better; larger and worse
 
 
+def test_of_many_tasks_the_curves_of_those_that_end_lowest_are_drawn(tmp_path, texts):
+    epochs, ends = courses(names_of(20))
+    curves.curves(epochs, ends, tmp_path / "x.svg", title="t")
+    shown = texts.check()
+    assert [text for text in shown if text in names_of(20)] == [
+        style.short(name, 24) for name in names_of(20)[8:] if name == style.short(name, 24)
+    ]
+    assert any("the 12 of 20 tasks that end lowest" in text for text in shown)
+
+
+def test_curves_that_were_not_recorded_are_said(tmp_path, texts):
+    epochs, ends = courses(["old", "new", "brought"], trials=1)
+    ends.loc[ends["task"] == "brought", "epochs"] = 0
+    curves.curves(epochs[epochs["task"] == "new"], ends, tmp_path / "x.svg", title="t")
+    shown = texts.check()
+    assert shown.count("not recorded") == shown.count("brought along") == 1
+    curves.curves(epochs[:0], ends, tmp_path / "x.svg", title="t")
+
+
 # Of an experiment --------------------------------------------------------------------------------
 
 
 def test_tables_of_figures_hold_what_they_are_of(finished):
     folder, results = finished.results / "figures", finished.results
     wanted = {f.stem for f in folder.glob("*.svg")}
-    assert {f.stem for f in folder.glob("*.csv")} == wanted and len(wanted) == 12
+    assert {f.stem for f in folder.glob("*.csv")} == wanted and len(wanted) == 13
     distances = pd.read_parquet(results / "distances.parquet")
     mean = pd.read_csv(folder / "fisher-small-cnn-mean.csv").set_index(["source", "target"])
     both = pd.read_csv(folder / "asymmetry-fisher-small-cnn.csv")
@@ -354,6 +407,9 @@ def test_tables_of_figures_hold_what_they_are_of(finished):
     own = scores[scores["task"] == "six"].iloc[0]
     assert list(scores["task"]) == ["zero", "six", "three"]
     assert (own["score"], own["wanted"]) == (facts["val_accuracy"], 0.9)
+    epochs = pd.read_csv(folder / "curves-small-cnn.csv")
+    assert list(epochs["task"]) == ["zero", "six", "three"] and (epochs["epoch"] == 1).all()
+    assert epochs["loss"][1] == facts["train_loss"] and epochs["score"].isna().all()
     found = pd.read_csv(folder / "candidates-ftd-nas-0.csv")
     assert (found.groupby("task")["chosen"].sum() == 1).all() and len(found) == 9
     trace = pd.read_csv(folder / "trace-ftd-nas-0.csv")
@@ -363,10 +419,23 @@ def test_tables_of_figures_hold_what_they_are_of(finished):
     assert np.allclose(sums, mean["mean"].loc[sums.index])
 
 
+def test_curves_of_probes_of_an_older_version(finished, tmp_path):
+    own = experiment_of(tmp_path, finished.results)
+    place = {"network": "small-cnn", "trial": 0, "task": "six"}
+    document, facts = store.read_document(own.input(LAYOUT.probe_facts, **place))
+    assert document.pop("curve")["scores"] == [None]
+    store.write_json(own.output(LAYOUT.probe_facts, **place), document, facts)
+    out = figures.run(own, "curves", network="small-cnn")
+    assert out.read_text().count(">not recorded<") == 1
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert list(table["task"]) == ["zero", "three"]
+
+
 def test_a_figure_drawn_again_is_equal(finished, tmp_path):
     own = experiment_of(tmp_path, finished.results)
     pair, search = {"measure": "fisher", "network": "small-cnn"}, {"method": "ftd-nas", "seed": 0}
     asked = {"asymmetry": pair, "graph": pair, "shares": pair, "scores": {}, "scatter": {}}
+    asked["curves"] = {"network": "small-cnn"}
     asked |= {"candidates": search, "spaces": search, "cells": search}
     for figure, names in asked.items():
         out = figures.run(own, figure, **names)

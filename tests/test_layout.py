@@ -72,10 +72,10 @@ def test_figures_are_below_their_folder_and_have_names_of_their_own(tmp_path):
     networks = ["small-cnn", "vgg16-x0.25"]
     found = experiment_of(tmp_path, networks=networks, search=methods).figures()
     assert (
-        len(found) == len(set(found)) == 2 * (2 + 4) + 2 * 4 + 7
+        len(found) == len(set(found)) == 2 * (2 + 4) + 2 + 2 * 4 + 7
     )  # a hand-designed one has no trace
     assert {"shares-fisher-vgg16-x0.25.svg", "trace-ftd-nas-1.svg", "probes.html"} < set(found)
-    assert {Path(name).suffix for name in found} == {".svg", ".html"} and len(FIGURES) == 20
+    assert {Path(name).suffix for name in found} == {".svg", ".html"} and len(FIGURES) == 22
     for name in found:
         assert LAYOUT.figure.match(LAYOUT.figure.path(Path(), figure=name)) == {"figure": name}
 

@@ -138,7 +138,9 @@ def test_damaged_weights_are_named(train, tmp_path):
 
 @pytest.mark.parametrize("average", [False, True], ids=["", "averaging"])
 def test_a_stopped_training_goes_on_to_the_same_weights(train, monkeypatch, average):
-    whole = (train("a", epochs=4, average=average) / "zero.safetensors").read_bytes()
+    folder = train("a", epochs=4, average=average)
+    whole = (folder / "zero.safetensors").read_bytes()
+    curve = store.read_json(folder / "zero.json")["curve"]
     monkeypatch.setattr(resume, "KEEP_EVERY", 0.0)
     epoch, calls = fitting.train_epoch, []
 
@@ -157,6 +159,25 @@ def test_a_stopped_training_goes_on_to_the_same_weights(train, monkeypatch, aver
     assert len(calls) == 5  # one more epoch was left
     assert (folder / "zero.safetensors").read_bytes() == whole
     assert not (folder / "zero.resume").exists()
+    assert store.read_json(folder / "zero.json")["curve"] == curve
+    assert len(curve["losses"]) == 4 and curve["scores"] == [None] * 4
+
+
+def test_a_state_without_scores_is_taken_up_too(train, monkeypatch):
+    """Of an older version."""
+    monkeypatch.setattr(resume, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(resume.Resume, "done", lambda self: None)
+    keys = {"epochs": 3, "stop_early": True, "learning_rate": 1e-6}
+    folder = train("a", **keys)
+    curve = store.read_json(folder / "zero.json")["curve"]
+    tensors, facts = store.read_tensors(folder / "zero.resume")
+    done = {"losses": facts["done"]["losses"][:2]}
+    facts = {"decides": facts["decides"], "done": done}
+    store.write_tensors(folder / "zero.resume", tensors, facts)
+    train("a", **keys)
+    found = store.read_json(folder / "zero.json")["curve"]
+    assert found["scores"][:2] == [None, None] and 0 <= found["scores"][2] <= 1
+    assert found["losses"][:2] == curve["losses"][:2] and None not in curve["scores"]
 
 
 def test_a_state_of_other_settings_or_a_damaged_one_is_not_taken_up(train, monkeypatch, capfd):
@@ -235,6 +256,8 @@ def test_scores_that_are_none_are_refused(make_slice, digits, monkeypatch, score
 def test_stopping_early_at_epsilon(train):
     facts = store.read_json(train(epochs=60, stop_early=True) / "zero.json")
     assert facts["reached"] and facts["epochs"] < 60
+    assert facts["curve"]["scores"][-1] == facts["val_accuracy"]
+    assert all(score < 0.9 for score in facts["curve"]["scores"][:-1])
     with pytest.raises(ValueError, match="exclude each other"):
         Probe(stop_early=True, average=True)
 

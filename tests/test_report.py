@@ -341,7 +341,7 @@ def test_pages_hold_their_tables(finished):
     pages_at = finished.results / "figures"
     over_trials, probes = tables_of(pages_at / "probes.html")
     assert over_trials["task"] == list(TINY["tasks"]) and set(over_trials["1 − ε"]) == {"0.9"}
-    assert len(probes["val_accuracy"]) == 3 and "no" in probes["reached"]
+    assert len(probes["score on val"]) == 3 and "no" in probes["reached 1 − ε"]
     cuts, tasks = tables_of(pages_at / "datasets.html")
     assert cuts["data set"] == ["digits"] and cuts["images read"] == ["train: 1797"]
     assert list(dict.fromkeys(tasks["task"])) == list(TINY["tasks"])
@@ -394,7 +394,7 @@ def test_the_page_of_probes_has_the_most_frequent_label_s_share(tmp_path):
     pages.probes(rows, tmp_path / "page.html")
     over_trials, found = tables_of(tmp_path / "page.html")
     assert found["task"] == ["b", "a"] and "other" not in found
-    assert found["val_most_frequent"] == ["0.5000", "0.6250"]
+    assert found["constant answer"] == ["0.5000", "0.6250"]
     assert over_trials["reached 1 − ε"] == ["1 of 1", "0 of 1"]
 
 
@@ -406,7 +406,7 @@ def test_probes_over_trials(tmp_path):
     ]
     pages.probes(rows, tmp_path / "page.html")
     found = {head: cells[0] for head, cells in tables_of(tmp_path / "page.html")[0].items()}
-    assert found["val_accuracy"] == "0.9250 ± 0.0500" and found["trials"] == "3"
+    assert found["score on val"] == "0.9250 ± 0.0500" and found["trials"] == "3"
     assert found["reached 1 − ε"] == "2 of 3" and found["epochs"] == "1.0 ± 0.0"
 
 
@@ -421,14 +421,19 @@ def test_the_page_of_probes_marks_those_that_learned_nothing(tmp_path):
     maps |= {"metric": "angle", "val_metric": 41.4, "val_metric_constant": 39.6}
     pages.probes([classes[0], classes[2]], tmp_path / "page.html")
     _, found = tables_of(tmp_path / "page.html")
-    assert not {"remark", "metric", "val_metric"} & found.keys()
+    assert not {"remark", "metric", "metric: probe"} & found.keys()
     pages.probes([*classes, maps], tmp_path / "page.html")
     over_trials, found = tables_of(tmp_path / "page.html")
     mark = "NO BETTER THAN A CONSTANT ANSWER"
     assert found["task"] == ["b", "d", "c", "a"] and found["remark"] == [mark, mark, "", ""]
-    assert found["metric"] == ["", "angle", "", ""] and found["val_metric"] == ["", "41.4", "", ""]
-    assert found["val_metric_constant"] == ["", "39.6", "", ""]
-    assert over_trials[mark.lower()] == ["0 of 1", "1 of 1", "0 of 1", "1 of 1"]
+    assert found["metric"] == ["", "angle", "", ""] and found["metric: probe"] == [
+        "",
+        "41.4",
+        "",
+        "",
+    ]
+    assert found["metric: constant"] == ["", "39.6", "", ""]
+    assert over_trials["learned nothing"] == ["0 of 1", "1 of 1", "0 of 1", "1 of 1"]
     assert over_trials["metric"] == ["", "", "", "angle"]
 
 

@@ -155,7 +155,7 @@ def plan(finished, folder, config) -> dict[str, int]:
     return jobs(workflow.run("--dry-run", "all"))
 
 
-AFTER_SEARCH = ("trace_figure", "cell_figure", "candidate_figure", "space_figure")
+AFTER_SEARCH = ("trace_figure", "cells_figure", "candidates_figure", "spaces_figure")
 AFTER_TRAINING = (
     *("comparison", "comparison_page", "scatter_figure", "overview", "record", "run_page"),
     "make_report",

@@ -46,6 +46,19 @@ def sheet(
             figure.colorbar(drawn, ax=panels, shrink=0.5, label=unit or "")
 
 
+def inputs(images: np.ndarray, out: Path, *, title: str) -> None:
+    """The inputs of frames alone, beside each other: of a target that gives nothing to show.
+
+    Args:
+        images: as of ``sheet``.
+    """
+    height = WIDTH / len(images) + 0.6
+    with drawing(out, 1, len(images), height=height, title=title) as (_, panels):
+        panels[0, 0].set_title("input")
+        for axes, image in zip(panels[0], images, strict=True):
+            _picture(axes, image, (0, 1))
+
+
 def _scale(wanted: np.ndarray) -> tuple[float, float]:
     """The range of targets, but for the outermost hundredth; of three in [0, 1], that one."""
     if wanted.dtype.kind != "f":
@@ -61,6 +74,7 @@ def _scale(wanted: np.ndarray) -> tuple[float, float]:
 def _picture(axes: "Axes", values: np.ndarray, limits: tuple[float, float]) -> "AxesImage":
     """One panel: values [C, H, W]."""
     axes.set(xticks=[], yticks=[], facecolor=MISSING)
+    axes.spines[:].set_visible(False)
     if len(values) == 3:
         seen = np.isfinite(values).all(0)
         scaled = (values - limits[0]) / (limits[1] - limits[0])

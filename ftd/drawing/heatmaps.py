@@ -123,7 +123,7 @@ def shares(table: pd.DataFrame, out: Path, *, of: str) -> None:
         panels[0, 0].set(xlabel="layer", ylabel="target ← source")
         figure.colorbar(picture, ax=panels, aspect=30, fraction=0.05)
         fit_names(figure, panels, rows, [short(name) for name in values.columns])
-        _write_values(panels[0, 0], picture, values, ".2g")
+        _write_values(panels[0, 0], picture, values, "#.2g")
 
 
 def sources_shown(targets: int) -> int:

@@ -10,7 +10,7 @@ from ftd.drawing.findings import large, seconds, with_spread
 from ftd.drawing.thumbnails import Samples
 from ftd.drawing.webpage import Column, Table, page, shown, spread
 from ftd.measures.ranking import side_by_side
-from ftd.names import listed
+from ftd.names import counted, listed
 from ftd.transfer.trust import RANDOM, Trust, number, percent
 
 _RANKS_LISTED = 20
@@ -20,6 +20,14 @@ _OF_PROBES = (
 )
 _IN_OTHER_TERMS = ("metric", "val_metric", "val_metric_constant")
 """Of probes whose score has a name of its own: those of targets other than classes."""
+_HEADS = {
+    "val_accuracy": "score on val",
+    "val_most_frequent": "constant answer",
+    "reached": "reached 1 − ε",
+    "val_metric": "metric: probe",
+    "val_metric_constant": "metric: constant",
+}
+"""How columns are called on pages; in data they keep the names of facts."""
 _NOTHING = "NO BETTER THAN A CONSTANT ANSWER"
 
 
@@ -43,12 +51,16 @@ def datasets(
             {
                 "data set": about["dataset"],
                 "images read": listed({s: found["images"] for s, found in about["read"].items()}),
-                "left out": "; ".join(f"{s}: {listed(n)}" for s, n in left_out.items() if n),
-                "of these": listed(about["noted"]),
-                "equal images": listed(about["equal images"]),
+                "left out": "; ".join(f"{s}: {listed(n)}" for s, n in left_out.items() if n)
+                or "none",
+                "changed": listed(about["noted"]) or "none",
+                "equal images": listed(about["equal images"]) or "none",
             }
         )
-    note = "Images by official split; files that were left out, by reason."
+    note = (
+        "Images by official split; files that were left out, by reason; images that were changed "
+        "to be read, and how; images that are equal in two parts or classes."
+    )
     tables = [_table("Data sets", pd.DataFrame(rows), note)]
     data = {"datasets": pd.DataFrame(rows)}
     if counts is not None:
@@ -126,10 +138,10 @@ def comparison(table: pd.DataFrame, out: Path) -> None:
         Column("most frequent %", means["most_frequent"].tolist(), [*found["most frequent %"]]),
     ]
     note = (
-        f"Accuracy on test, mean ± standard deviation over {seeds} seed(s); most frequent: what "
-        "always giving the most frequent label scores. MACs: multiply-accumulates, of the network "
-        "those of an image, forward; k, M, G, T: 10³, 10⁶, 10⁹, 10¹²; space: how many "
-        "architectures were searched among, as log10."
+        f"Accuracy on test, mean ± standard deviation over {counted(seeds, 'seed')}; most "
+        "frequent: what always giving the most frequent label scores. MACs: multiply-accumulates, "
+        "of the network those of an image, forward; k, M, G, T: 10³, 10⁶, 10⁹, 10¹²; space: how "
+        "many architectures were searched among, as log10."
     )
     lead = "Every method on every task: how accurate its network is, how large, and what it cost."
     tables = [Table("Trained networks", columns, note)]
@@ -167,18 +179,18 @@ def probes(facts: list[dict], out: Path) -> None:
     Of these first those that learned nothing, then who missed 1 − ε. The columns of other terms,
     and of remarks, are there where a probe has some.
     """
-    own = _IN_OTHER_TERMS if any("metric" in about for about in facts) else ()
-    table = pd.DataFrame(facts, columns=[*_OF_PROBES, *own])
-    nothing = table["val_accuracy"] <= table["val_most_frequent"]
-    wanted = [1 - about["settings"]["epsilon"] for about in facts]
-    tables = [_over_trials(table.assign(wanted=wanted, nothing=nothing))]
+    table = _probes(facts)
+    tables = [_over_trials(table)]
+    nothing = table["nothing"]
+    table = table.drop(columns=["wanted", "nothing"])
     if nothing.any():
         table.insert(0, "remark", np.where(nothing, _NOTHING, ""))
     order = ["learned", "reached", "network", "trial", "task"]
     found = table.assign(learned=~nothing).sort_values(order).drop(columns="learned")
     note = "First those that are no better than a constant answer, then those that missed 1 − ε."
-    shares = dict.fromkeys(("val_accuracy", "val_most_frequent"), "{:.4f}".format)
-    tables.append(_table("Probes", found, note, shares))
+    texts = dict.fromkeys(("score on val", "constant answer"), "{:.4f}".format)
+    texts["seconds"] = "{:.1f}".format
+    tables.append(_table("Probes", found.rename(columns=_HEADS), note, texts))
     lead = (
         "The networks that tasks are compared by: trained on train, measured here on val. A "
         "distance says little where probes miss 1 − ε."
@@ -186,15 +198,36 @@ def probes(facts: list[dict], out: Path) -> None:
     page(out, "Probes", lead, tables, data={"probes": found})
 
 
+def dense(facts: list[dict], out: Path) -> None:
+    """The same of the probes of dense tasks alone, a row a task and network."""
+    table = _probes(facts)
+    lead = (
+        "How well probes learn tasks whose targets are maps, beside the best map that is the same "
+        "for every frame: what is no better than that has learned nothing."
+    )
+    data = {"dense": table.drop(columns=["wanted", "nothing"])}
+    page(out, "Dense tasks", lead, [_over_trials(table)], data=data)
+
+
+def _probes(facts: list[dict]) -> pd.DataFrame:
+    """A row a probe: its facts, ``wanted`` (1 − ε), whether it has learned ``nothing``."""
+    own = _IN_OTHER_TERMS if any("metric" in about for about in facts) else ()
+    table = pd.DataFrame(facts, columns=[*_OF_PROBES, *own])
+    wanted = [1 - about["settings"]["epsilon"] for about in facts]
+    nothing = table["val_accuracy"] <= table["val_most_frequent"]
+    return table.assign(wanted=wanted, nothing=nothing)
+
+
 def _over_trials(table: pd.DataFrame) -> Table:
     """A row a network and task, in their order."""
     groups = table.groupby(["network", "task"], sort=False)
-    rows = [group for _, group in groups]
+    rows, firsts = [group for _, group in groups], groups.first()
     trials = [len(group) for group in rows]
 
     def means(name: str, digits: int) -> Column:
         mean = [float(group[name].mean()) for group in rows]
-        return Column(name, mean, [spread(group[name], digits) for group in rows])
+        texts = [spread(group[name], digits) for group in rows]
+        return Column(_HEADS.get(name, name), mean, texts)
 
     def share(name: str, column: str) -> Column:
         hits = [int(group[column].sum()) for group in rows]
@@ -205,25 +238,25 @@ def _over_trials(table: pd.DataFrame) -> Table:
         Column("task", [task for _, task in groups.groups]),
         Column("trials", trials),
         means("val_accuracy", 4),
-        means("val_most_frequent", 4),
+        Column("constant answer", *_cells(firsts["val_most_frequent"], "{:.4f}".format)),
         Column("1 − ε", [float(group["wanted"].mean()) for group in rows]),
         share("reached 1 − ε", "reached"),
     ]
     if table["nothing"].any():
-        columns.append(share(_NOTHING.lower(), "nothing"))
+        columns.append(share("learned nothing", "nothing"))
     if "metric" in table:
         columns += [
-            Column("metric", [_first(group["metric"]) for group in rows]),
-            Column("val_metric", *_cells(pd.Series([g["val_metric"].mean() for g in rows]))),
+            Column("metric", *_cells(firsts["metric"], str)),
+            Column(_HEADS["val_metric"], *_cells(groups["val_metric"].mean())),
+            Column(_HEADS["val_metric_constant"], *_cells(firsts["val_metric_constant"])),
         ]
     columns.append(means("epochs", 1))
-    note = "Mean ± standard deviation over trials, which are common starts of all tasks' probes."
+    note = (
+        "Mean ± standard deviation over trials, which are common starts of all tasks' probes. "
+        "Scores are accuracies, or of maps what their metric gives in [0, 1]; constant answer: "
+        "the best one that is the same for all images; learned nothing: no better than that."
+    )
     return Table("Tasks over trials", columns, note)
-
-
-def _first(values: pd.Series) -> str:
-    """The first that is there."""
-    return next((value for value in values if isinstance(value, str)), "")
 
 
 def run(jobs: pd.DataFrame, packages: Mapping[str, str], configuration: str, out: Path) -> None:

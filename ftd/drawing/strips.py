@@ -78,7 +78,7 @@ def asymmetry(mean: pd.DataFrame, std: pd.DataFrame, out: Path, *, title: str, n
             i, j = first[pair], second[pair]
             names = f"{short(mean.index[i], _HALF)}, {short(mean.index[j], _HALF)}"
             bars = {"xerr": spread[i, j], "yerr": spread[j, i], "elinewidth": 0.7}
-            label = f"{names}\n{there[pair]:.3g} there, {back[pair]:.3g} back"
+            label = f"{names}\n{there[pair]:#.3g} there, {back[pair]:#.3g} back"
             axes.errorbar(
                 there[pair], back[pair], **bars, **marked(place), ls="", label=label, gid=names
             )

@@ -60,9 +60,10 @@ def ranks(numbers: Mapping[str, pd.DataFrame], out: Path) -> None:
         numbers: by title, square [source, target], larger is nearer or worth more.
     """
     rows, columns = across(len(numbers), 3)
-    size = {"height": 2.3 * rows + 1.2, "title": "Ranks of sources"}
+    size = {"height": 1.85 * rows + 1.5, "title": "Ranks of sources"}
     colours = matplotlib.colormaps["viridis"].with_extremes(bad=MISSING)
-    with drawing(out, rows, columns, **size, sharex=True, sharey=True) as (figure, panels):
+    size |= {"sharex": True, "sharey": True, "layout": "compressed"}
+    with drawing(out, rows, columns, **size) as (figure, panels):
         for axes in panels.flat[len(numbers) :]:
             axes.axis("off")
         for axes, (title, values) in zip(panels.flat, numbers.items(), strict=False):
@@ -73,7 +74,8 @@ def ranks(numbers: Mapping[str, pd.DataFrame], out: Path) -> None:
         figure.supxlabel("target task", fontsize="medium")
         figure.supylabel("source task", fontsize="medium")
         if numbers:
-            figure.colorbar(picture, ax=panels, shrink=0.6, label="rank among the sources")
+            bar = figure.colorbar(picture, ax=panels, shrink=0.6, label="rank among the sources")
+            bar.locator = matplotlib.ticker.MaxNLocator(5, integer=True)
             names = [short(name, _LETTERS) for name in values.columns]
             fit_names(figure, panels, names, names)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
@@ -19,6 +20,19 @@ from ftd.tasks.data import TaskData
 
 EVAL_BATCH = 512
 _ADAM = Recipe()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training's course: a value for each epoch.
+
+    Attributes:
+        losses: the mean loss per image of ``train``.
+        scores: on ``val``, in [0, 1], after the epoch; ``None`` where it was not computed.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
 
 
 def train_epoch(
@@ -69,15 +83,15 @@ def fit(
     stop_at: float | None = None,
     average: bool = False,
     recipe: Recipe = _ADAM,
-) -> list[float]:
-    """Train by the target's loss (bf16 on a GPU); returns each epoch's mean loss.
+) -> Curve:
+    """Train by the target's loss (bf16 on a GPU); returns its course.
 
     Args:
         seed: of the order of the images, and of all else that is drawn.
         what: named in errors and progress, e.g. "probe zero, trial 0".
         resume: where the state is kept between epochs, and taken up again.
         anneal: let the learning rate fall to zero along a half cosine.
-        stop_at: stop after the first epoch with this accuracy on ``val``.
+        stop_at: stop after the first epoch with this score on ``val``; without, none is computed.
         average: end with the mean of the weights over all steps of the second half of the epochs
             (and batch norms measured anew), as the consistency theorem of Le et al. assumes.
         recipe: Adam on images as they are, if no other is given. ``auxiliary`` (its loss is part
@@ -94,25 +108,33 @@ def fit(
         optimizers = {recipe.optimizer: optimizer}
         mean = AveragedModel(model) if average else None
         models = {"model": model, "auxiliary": extra.head} | ({"mean": mean} if mean else {})
-        losses = resume.load(models, optimizers, generator).get("losses", [])
+        curve = _resumed(resume.load(models, optimizers, generator))
         if mean:
-            _join_second_half(mean, model, optimizer, losses, epochs)
+            _join_second_half(mean, model, optimizer, curve.losses, epochs)
         loss_of = _loss_of(model, data, recipe, extra, generator)
-        for epoch in progress(range(len(losses), epochs), what):
+        for epoch in progress(range(len(curve.losses), epochs), what):
             if anneal:
                 optimizer.param_groups[0]["lr"] = half_cosine(learning_rate, epoch, epochs)
             extra.rate = recipe.drop_path * epoch / epochs
             model.train()
-            losses.append(train_epoch(data, batch_size, generator, optimizer, loss_of, what))
-            if stop_at is not None and accuracy(model, data, "val") >= stop_at:
+            loss = train_epoch(data, batch_size, generator, optimizer, loss_of, what)
+            curve.losses.append(loss)
+            curve.scores.append(None if stop_at is None else accuracy(model, data, "val"))
+            if stop_at is not None and curve.scores[-1] >= stop_at:
                 break
-            resume.keep(models, optimizers, generator, {"losses": losses})
+            resume.keep(models, optimizers, generator, asdict(curve))
         if mean:
             model.load_state_dict(mean.module.state_dict())
             update_bn(data.batches("train", batch_size, generator), model)
     _expect_finite(model, what)
     model.eval()
-    return losses
+    return curve
+
+
+def _resumed(done: dict[str, list]) -> Curve:
+    """What a stopped training kept of its course; older versions kept no scores."""
+    losses = done.get("losses", [])
+    return Curve(losses, done.get("scores", [None] * len(losses)))
 
 
 def _loss_of(

@@ -42,7 +42,7 @@ def decides(experiment: Experiment, *, truth: str) -> dict[str, Any]:
 
 
 def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = None) -> None:
-    """Write ``agreement/<truth>.parquet``, that of each target beside it, and the figures of both.
+    """Write ``agreement/<truth>.parquet``, that of each target beside it, a page and figures.
 
     The columns are those of ``ftd.transfer.agreement.summary`` and ``cells``. Regret is in points
     of accuracy; of affinities and rank correlations, in hundredths.
@@ -55,7 +55,9 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
         UserError: no such truth; missing or unreadable tables, or such that were made otherwise
             than the configuration asks for; a measure without distances.
     """
-    from ftd.transfer import agreement  # tables and pictures: what reading this module saves
+    # Tables and pictures: what reading this module saves.
+    from ftd.drawing import truth_pages
+    from ftd.transfer import agreement
 
     if truth not in TRUTHS:
         raise UserError(f"no truth {truth!r}{did_you_mean(truth, TRUTHS)}")
@@ -74,7 +76,10 @@ def run(experiment: Experiment, *, truth: str, measures: Sequence[str] | None = 
     facts |= {"distances": digest, "truths": digests}
     facts |= record("agreement", VERSION, decided["settings"])
     _write(experiment.output(LAYOUT.agreement_cells, truth=truth), cells, facts)
-    _write(experiment.output(LAYOUT.agreement, truth=truth), agreement.summary(cells), facts)
+    summary = agreement.summary(cells)
+    _write(experiment.output(LAYOUT.agreement, truth=truth), summary, facts)
+    page = experiment.output(LAYOUT.agreement_page, truth=truth)
+    truth_pages.agreement(cells, summary, page, truth=truth)
     _draw(experiment, truth, near, truths, decided["higher"])
 
 
@@ -168,7 +173,9 @@ def _draw(
             name: pictures.matrix(own, "gain", order)
             for name, own in shown.groupby("truth", sort=False)
         }
-        last = list(dict.fromkeys(shown.loc[shown["scope"] == shown["scope"].iloc[-1], "truth"]))
+        worth = {name: own for name, own in worth.items() if own.notna().any(axis=None)} or worth
+        scopes = dict(zip(shown["truth"], shown["scope"], strict=True))
+        last = [name for name in worth if scopes[name] == scopes[[*worth][-1]]]
         near = {}
         for measure in dict.fromkeys(distances["measure"]):
             rows = (distances["measure"] == measure) & (distances["network"] == network)
@@ -180,8 +187,10 @@ def _draw(
             pairs = pictures.points(numbers, {name: worth[name] for name in last})
             unit = "gain, points" if truth == "weights" else "×100"
             pictures.scatter(pairs, out, measure=f"{measure} ({nearer}: nearer)", worth=unit)
+            table = experiment.output(LAYOUT.agreement_points, **names)
+            store.write_bytes(table, pairs.to_csv(index=False, lineterminator="\n").encode())
         out = experiment.output(LAYOUT.agreement_map, truth=truth, network=network)
-        pictures.ranks(worth | near, out)
+        pictures.ranks({f"worth: {name}": own for name, own in worth.items()} | near, out)
 
 
 def _title(scope: str, shots: float | None) -> str:
@@ -200,7 +209,7 @@ def weighs(experiment: Experiment) -> dict[str, Any]:
 
 
 def weigh(experiment: Experiment) -> None:
-    """Write ``agreement/architectures/weighted.parquet``, and that of each target below it.
+    """Write ``agreement/architectures/weighted.parquet``, that of each target below it, a page.
 
     The columns are those of ``ftd.transfer.weighting.summary`` and ``cells``.
 
@@ -209,6 +218,7 @@ def weigh(experiment: Experiment) -> None:
             configuration asks for; a measure without distances, or less than two tasks.
     """
     # As in run.
+    from ftd.drawing import truth_pages
     from ftd.measures.ranking import ranked
     from ftd.transfer import architectures, weighting
 
@@ -221,7 +231,9 @@ def weigh(experiment: Experiment) -> None:
     facts |= {"distances": digest, "architectures": store.table_facts(read)["sha256"]}
     facts |= {"best": architectures.BEST} | record("agreement", VERSION, decided["settings"])
     _write(experiment.output(LAYOUT.weighted_cells), cells, facts)
-    _write(experiment.output(LAYOUT.weighted), weighting.summary(cells), facts)
+    summary = weighting.summary(cells)
+    _write(experiment.output(LAYOUT.weighted), summary, facts)
+    truth_pages.weighted(summary, experiment.output(LAYOUT.weighted_page))
 
 
 # Checks -----------------------------------------------------------------------------------------

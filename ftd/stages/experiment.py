@@ -153,12 +153,16 @@ class Experiment:
         found = (_measure(name) for name in self.measures)
         return any(what in (*measure.source, *measure.target) for measure in found)
 
+    @property
+    def pictured(self) -> list[str]:
+        """The dense tasks: those of a modality of their frames."""
+        return [name for name, own in self.config.tasks.items() if hasattr(own, "of")]
+
     def figures(self) -> list[str]:
         """File names of all figures, in order."""
         known = self.known()
         searched = [m for m in self.config.search.methods if config.method_of(m) != HAND_DESIGNED]
         layered = [name for name in self.measures if _measure(name).layers]
-        pictured = [name for name, own in self.config.tasks.items() if hasattr(own, "of")]
         compared = self.config.measures if len(known["task"]) > 1 else []  # a lone task has no pair
         combined = dict.fromkeys(("atlas", "asymmetry", "graph"), compared)
         combined |= {
@@ -166,6 +170,7 @@ class Experiment:
             "shares": layered if self.config.distance.layers and compared else [],
             "consistency": compared if self.config.trials > 1 else [],
             "explorer": [""] if len(known["task"]) >= _MANY else [],
+            "dense": [""] if self.pictured else [],
             "weights": [""] if compared and self.config.select.temperature != "inf" else [],
         }
         return [
@@ -175,7 +180,7 @@ class Experiment:
             for figure, name in FIGURES.items()
             for measure in (combined.get(figure, [""]))
             for network in (known["network"] if "{network}" in name else [""])
-            for task in (pictured if "{task}" in name else [""])
+            for task in (self.pictured if "{task}" in name else [""])
             for s in (STATISTICS if "{statistic}" in name else [""])
             for method in (searched if "{method}" in name else [""])
             for seed in (known["seed"] if "{seed}" in name else [""])

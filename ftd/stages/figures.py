@@ -6,14 +6,13 @@ settings needs neither.
 
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, TABLES, Artifact
-from ftd.names import did_you_mean
+from ftd.names import counted, did_you_mean
 from ftd.stages import jobs, pair_figures, probe, search_figures
 from ftd.stages import task as slices
 from ftd.stages.experiment import Experiment
@@ -22,7 +21,9 @@ from ftd.transfer import trust
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 7
+VERSION = 8
+_IN_ORDER = {"datasets", "probes", "scores", "curves", "dense", "comparison", "scatter", "run"}
+"""Figures and pages of all tasks, in order of arrival."""
 _FRAMES_SHOWN = 6
 _IMAGES_SHOWN, _LABELS_SHOWN = 12, 40
 
@@ -34,7 +35,7 @@ def decides(experiment: Experiment, figure: str, **names: Any) -> dict[str, Any]
         found["tasks"] = search_figures.tasks_of(experiment)
     if figure == "examples":
         found["unit"] = _unit(experiment, names["task"])
-    if figure in ("datasets", "probes", "scores", "comparison", "scatter", "run"):
+    if figure in _IN_ORDER:
         found["order"] = list(experiment.config.tasks)
     if figure == "nearest":
         known = trust.measured(experiment.config.measures)
@@ -77,6 +78,13 @@ def _probes(experiment: Experiment, out: Path) -> None:
     pages.probes(_facts_of_probes(experiment), out)
 
 
+def _dense(experiment: Experiment, out: Path) -> None:
+    from ftd.drawing import pages
+
+    found = _facts_of_probes(experiment)
+    pages.dense([facts for facts in found if "metric" in facts], out)
+
+
 def _scores(experiment: Experiment, out: Path) -> "pd.DataFrame":
     import pandas as pd  # as in ftd.drawing
 
@@ -95,11 +103,33 @@ def _scores(experiment: Experiment, out: Path) -> "pd.DataFrame":
     return table
 
 
-def _facts_of_probes(experiment: Experiment) -> list[dict]:
-    """Those of all probes, by network, trial and task in the configuration's order."""
-    known, found = experiment.known(), []
-    for names in product(known["network"], known["trial"], known["task"]):
-        place = dict(zip(("network", "trial", "task"), names, strict=True))
+def _curves(experiment: Experiment, out: Path, *, network: str) -> "pd.DataFrame":
+    import pandas as pd  # as in ftd.drawing
+
+    from ftd.drawing import curves
+
+    epochs, ends = [], []
+    for facts in _facts_of_probes(experiment, network):
+        name = facts["task"], facts["trial"]
+        scores = facts["val_accuracy"], facts["val_most_frequent"]
+        ends.append((*name, facts["epochs"], *scores, 1 - facts["settings"]["epsilon"]))
+        course = facts.get("curve") or {"losses": [], "scores": []}  # older versions kept none
+        pairs = zip(course["losses"], course["scores"], strict=True)
+        epochs += [(*name, number, *pair) for number, pair in enumerate(pairs, 1)]
+    table = pd.DataFrame(epochs, columns=["task", "trial", "epoch", "loss", "score"])
+    table = table.astype({"score": float})
+    columns = ["task", "trial", "epochs", "score", "constant", "wanted"]
+    title = f"Training of probes\n{network}, {counted(experiment.config.trials, 'trial')}"
+    curves.curves(table, pd.DataFrame(ends, columns=columns), out, title=title)
+    return table
+
+
+def _facts_of_probes(experiment: Experiment, *networks: str) -> list[dict]:
+    """Those of all probes, or some networks', in the configuration's order."""
+    found = []
+    for place in experiment.places():
+        if networks and place["network"] not in networks:
+            continue
         path = experiment.input(LAYOUT.probe_facts, **place)
         found.append(store.read_json(path))
         store.expect_stage(path, found[-1], "probe")
@@ -115,12 +145,6 @@ def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> 
 
     setup()
     sliced = slices.read(experiment, task=task)
-    if missing := [name for name in ("answers", "shown") if not hasattr(sliced.target, name)]:
-        raise UserError(
-            f"tasks.{task}: target {sliced.facts['target']['kind']!r} has no method "
-            f"{' and no '.join(missing)}, so its examples cannot be drawn; give it "
-            "answers(outputs) and shown(targets), as ftd.tasks.targets.dense.Dense has them"
-        )
     model, facts = probe.load(experiment.input(LAYOUT.probe, network=network, trial=0, task=task))
     if facts["slice"] != sliced.facts["sha256"]:
         raise UserError(f"{sliced.path}: not the slice of {probe.name_of(facts)}; run probe again")
@@ -128,12 +152,16 @@ def _examples(experiment: Experiment, out: Path, *, network: str, task: str) -> 
     count = data.count("val")
     rows = torch.linspace(0, count - 1, min(count, _FRAMES_SHOWN)).long()
     images, targets = data.batch("val", rows)
+    drawn = data.colours(images).cpu().numpy()
+    title = f"{task}, {network}, {len(rows)} frames of val"
+    if not all(hasattr(data.target, name) for name in ("answers", "shown")):
+        kind = sliced.facts["target"]["kind"]
+        examples.inputs(drawn, out, title=f"{title}\ntarget {kind!r} gives nothing to show")
+        return
     with torch.inference_mode():
         answers = data.target.answers(model.to(data.device)(images))
-    pictures = data.colours(images), data.target.shown(targets), data.target.shown(answers)
-    unit = _unit(experiment, task)
-    title = f"{task}, {network}, {len(rows)} frames of val"
-    examples.sheet(*(each.cpu().numpy() for each in pictures), out, title=title, unit=unit)
+    pictures = (data.target.shown(each).cpu().numpy() for each in (targets, answers))
+    examples.sheet(drawn, *pictures, out, title=title, unit=_unit(experiment, task))
 
 
 def _unit(experiment: Experiment, task: str) -> str | None:
@@ -204,6 +232,8 @@ _DRAWN_BY: dict[str, Callable[..., Any]] = {
     "datasets": _datasets,
     "probes": _probes,
     "scores": _scores,
+    "curves": _curves,
+    "dense": _dense,
     "examples": _examples,
     "nearest": _nearest,
     "comparison": _comparison,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ftd.drawing.findings import Finding, Trained
     from ftd.tasks.slices import Slice
 
-VERSION = 1
+VERSION = 2
 _SOURCES, _IMAGES, _LABELS = 3, 8, 10
 """So many nearest tasks are shown, images of a label, labels of a task at most."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ftd import store
 from ftd.errors import UserError
 from ftd.layout import LAYOUT, Artifact
+from ftd.names import counted
 from ftd.parts import MEASURES
 from ftd.stages.experiment import Experiment
 
@@ -34,7 +35,9 @@ def matrix(
         title += f" ({_nearer(measure)}: nearer)"
     order = heatmaps.arranged(tables[0], higher=_higher(measure))
     shown = values.loc[order, order]
-    heatmaps.matrix(shown, out, title=f"{title}\n{network}, {_trials(trials)}", digits=digits)
+    heatmaps.matrix(
+        shown, out, title=f"{title}\n{network}, {counted(trials, 'trial')}", digits=digits
+    )
     return _long({statistic: values})
 
 
@@ -42,7 +45,7 @@ def atlas(experiment: Experiment, out: Path, *, measure: str, network: str) -> "
     from ftd.drawing import atlas as maps
 
     (mean, _), trials = _over_trials(experiment, measure, network)
-    title = f"Nearest tasks by {measure}\n{network}, {_trials(trials)}"
+    title = f"Nearest tasks by {measure}\n{network}, {counted(trials, 'trial')}"
     maps.atlas(mean, out, title=title, higher=_higher(measure))
     return _long({"mean": mean})
 
@@ -51,7 +54,7 @@ def asymmetry(experiment: Experiment, out: Path, *, measure: str, network: str) 
     from ftd.drawing import strips
 
     (mean, std), trials = _over_trials(experiment, measure, network)
-    title = f"Pairs of tasks both ways\n{network}, {_trials(trials)}"
+    title = f"Pairs of tasks both ways\n{network}, {counted(trials, 'trial')}"
     strips.asymmetry(mean, std, out, title=title, number=_number(measure))
     return _long({"mean": mean, "std": std})
 
@@ -67,7 +70,7 @@ def consistency(experiment: Experiment, out: Path, *, measure: str, network: str
     pairs = pairs.assign(number=ranked(pairs))[["target", "source", "trial", "number"]]
     pairs = pairs[(pairs["source"] != pairs["target"]) & pairs["source"].isin(order)]
     nearest = {target: list(ranks.loc[ranks["target"] == target, "source"]) for target in order}
-    trials = _trials(pairs["trial"].nunique())
+    trials = counted(pairs["trial"].nunique(), "trial")
     title = f"Sources of each task over trials\n{network}, {trials}"
     strips.consistency(pairs, nearest, out, title=title, number=_number(measure))
     return pairs
@@ -156,10 +159,6 @@ def _ranks(experiment: Experiment, measure: str, network: str) -> "tuple[list[st
     ranks = read.to_pandas()
     rows = (ranks["measure"] == measure) & (ranks["network"] == network)
     return store.table_facts(read)["order"], ranks[rows]
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' * (count != 1)}"
 
 
 def _higher(measure: str) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def run(experiment: Experiment, *, network: str, trial: int, task: str) -> dict:
     ``val_most_frequent`` is what always giving the most frequent label, or the best of the maps
     that are the same for all (``constants`` of the target's kind), would score. Of targets other
     than classes, ``val_metric`` and ``val_metric_constant`` are the same two in the terms of
-    ``metric``. A network in
+    ``metric``. ``curve`` has the ``losses`` on ``train`` and the ``scores`` on ``val`` of the
+    training's epochs; null where ``stop_early`` did not ask for them. A network in
     ``pretrained`` starts from that body; a task's ``weights`` stand in place of a training. A
     training that was stopped goes on where it was. A probe that another experiment trained on an
     equal slice of equal images under equal settings is taken from the configuration's ``cache``.
@@ -136,14 +138,14 @@ def _make(
 def _train(
     model: "nn.Module", data: "TaskData", settings: Probe, identity: dict, resume: "Resume"
 ) -> dict:
-    """Train the probe; returns what it took."""
+    """Train the probe; returns what it took, and its course."""
     from ftd.models.fitting import fit  # torch, as in run
 
     recipe = Recipe()
     if settings.augment:
         recipe = Recipe(flip=True, crop=data.task.image_shape[1] // _SHIFT)
     began = time.monotonic()
-    losses = fit(
+    curve = fit(
         model,
         data,
         epochs=settings.epochs,
@@ -157,7 +159,8 @@ def _train(
         recipe=recipe,
     )
     seconds = time.monotonic() - began
-    return {"train_loss": losses[-1], "epochs": len(losses), "seconds": seconds}
+    about = {"train_loss": curve.losses[-1], "epochs": len(curve.losses), "seconds": seconds}
+    return about | {"curve": asdict(curve)}
 
 
 def _measured(model: "nn.Module", data: "TaskData", settings: Probe, identity: dict) -> dict:

@@ -1,5 +1,6 @@
 """Stage *report*: the record of what was run; the report itself is Snakemake's, of the figures."""
 
+from collections.abc import Collection
 from typing import Any
 
 from ftd import store
@@ -41,6 +42,36 @@ def changed_elsewhere(experiment: Experiment) -> list[str]:
         return []
     apart = {"results", "data_root", "cache", "plugins", store.JSON_KEY}
     return sorted(key for key in {*before, *now} - apart if before.get(key) != now.get(key))
+
+
+def held(experiment: Experiment) -> tuple[dict[str, int], list[str]]:
+    """The pages of measures held against what sources are worth that the report shows.
+
+    They are made when they are asked for, and then by themselves. Of an experiment whose distances
+    were made since, they may be of other tasks.
+
+    Returns:
+        Their paths below the experiment's folder, with the time when each was made (ns); and the
+        paths of those that are older than the distances.
+    """
+    distances = experiment.output(LAYOUT.distances)
+    if not distances.exists():
+        return {}, []
+    made = {
+        path.relative_to(experiment.root).as_posix(): path.stat().st_mtime_ns
+        for artifact in (LAYOUT.agreement_page, LAYOUT.weighted_page)
+        for path, _ in artifact.find(experiment.root)
+    }
+    since = distances.stat().st_mtime_ns
+    fresh = {page: time for page, time in made.items() if time >= since}
+    return fresh, sorted(made.keys() - fresh)
+
+
+def section(experiment: Experiment, held: Collection[str]) -> str:
+    """What the report's section is called that shows them, and dense tasks."""
+    if not experiment.pictured:
+        return "7 Transfer"
+    return "7 Transfer and dense tasks" if held else "7 Dense tasks"
 
 
 def record(experiment: Experiment) -> None:

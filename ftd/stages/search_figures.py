@@ -38,10 +38,10 @@ def trace(experiment: Experiment, out: Path, *, method: str, seed: Any) -> "pd.D
 def cells(experiment: Experiment, out: Path, *, method: str, seed: Any) -> "pd.DataFrame":
     import pandas as pd  # as in ftd.drawing
 
-    from ftd.drawing import cell_graphs
+    from ftd.drawing import diagram
 
     found = [facts for _, facts in _architectures(experiment, method, seed)]
-    cell_graphs.cells(found, out, title=f"Cells found by {method}, seed {seed}")
+    diagram.cells(found, out, title=f"Cells found by {method}, seed {seed}")
     rows = [
         (facts["task"], kind, node, source, operation)
         for facts in found

@@ -127,7 +127,7 @@ def _train(
     from ftd.models.fitting import fit  # torch, as in run
 
     began = time.monotonic()
-    losses = fit(
+    curve = fit(
         model,
         data,
         epochs=settings.epochs,
@@ -140,7 +140,7 @@ def _train(
         recipe=settings,
     )
     seconds = time.monotonic() - began
-    return {"seconds": seconds, "train_loss": losses[-1], "epochs": len(losses)}
+    return {"seconds": seconds, "train_loss": curve.losses[-1], "epochs": len(curve.losses)}
 
 
 def _measured(model: "nn.Module", data: "TaskData", settings: Train, what: str) -> dict[str, Any]:
