@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -79,19 +78,16 @@ class Workflow:
         (self.folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", *self._arguments(*arguments)]
-
-    def _arguments(self, *arguments: str) -> list[str]:
-        given = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "tiny.yaml")
-        return [*given, "--cores", "2", *arguments]
+        return [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+            *("--configfile", "tiny.yaml", "--cores", "2", *arguments),
+        ]
 
     def run(self, *arguments: str, ok: bool = True, command: list[str] | None = None) -> str:
         """Run Snakemake; its whole output. Fails the test if the exit status is not as wanted."""
-        if command:
-            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
-            status, output = done.returncode, done.stdout + done.stderr
-        else:
-            status, output = forking.snakemake(self._arguments(*arguments), self.folder)
+        command = command or self.command(*arguments)
+        assert command[:3] == [sys.executable, "-m", "snakemake"]
+        status, output = forking.snakemake(command[3:], self.folder)
         assert (status == 0) is ok, output
         return output
 
