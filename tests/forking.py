@@ -3,6 +3,7 @@
 Else as ``python -m snakemake`` does: a process, an environment and a folder of its own.
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -42,4 +43,7 @@ def _become(
     os.chdir(folder)
     sys.path.insert(0, folder)
     sys.argv = ["snakemake", *arguments]
-    runpy.run_module("snakemake", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("snakemake", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
