@@ -2,14 +2,16 @@
 
 import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,6 +62,13 @@ class Workflow:
         self.folder = folder
         self.configure(config)
 
+    @classmethod
+    def of(cls, folder: Path) -> "Workflow":
+        """That of a folder as it is."""
+        found = object.__new__(cls)
+        found.folder = folder
+        return found
+
     @property
     def results(self) -> Path:
         return self.folder / "results" / "tiny"
@@ -76,19 +85,16 @@ class Workflow:
 
     def run(self, *arguments: str, ok: bool = True, command: list[str] | None = None) -> str:
         """Run Snakemake; its whole output. Fails the test if the exit status is not as wanted."""
-        done = subprocess.run(
-            command or self.command(*arguments), cwd=self.folder, capture_output=True, text=True
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) is ok, output
+        command = command or self.command(*arguments)
+        assert command[:3] == [sys.executable, "-m", "snakemake"]
+        status, output = forking.snakemake(command[3:], self.folder)
+        assert (status == 0) is ok, output
         return output
 
     def copy(self, folder: Path) -> "Workflow":
         """A copy with equal time stamps and Snakemake's own records."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        clone = object.__new__(Workflow)
-        clone.folder = folder
-        return clone
+        return Workflow.of(folder)
 
 
 def jobs(output: str) -> dict[str, int]:
@@ -103,12 +109,23 @@ def jobs(output: str) -> dict[str, int]:
     return counts
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the processes that test makes, and all of them read."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            begun = factory.mktemp(name)
+            make(begun / name)
+            (begun / name).rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Workflow:
-    """The tiny experiment, run to its end once; copy it before changing anything."""
-    workflow = Workflow(tmp_path_factory.mktemp("finished") / "work", TINY)
-    workflow.run()
-    return workflow
+    """The tiny experiment, run to its end once; copy it before changing anything, or running."""
+    folder = made_once(tmp_path_factory, "finished", lambda place: Workflow(place, TINY).run())
+    return Workflow.of(folder)
 
 
 def experiment_of(folder: Path, base: Path | None = None, **sections):

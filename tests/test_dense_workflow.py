@@ -1,10 +1,12 @@
 """Dense tasks by really running Snakemake: derived once, and only what is new is made again."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY, Workflow, jobs
+from conftest import TINY, Workflow, jobs, made_once
 from test_dense_tasks import RAW
 from test_frames import parquet
 
@@ -17,10 +19,10 @@ FAR = {"dataset": "frames", "target": "regression", "of": "euclidean-distance", 
 DERIVED = {"dataset": "frames", "modality": "texture-edges"}
 
 
-def dense(folder, **changes) -> dict:
+def dense(**changes) -> dict:
     tasks = {"depth": RAW["tasks"]["depth"], "edges": EDGES, "scene": RAW["tasks"]["scene"]}
     same = {key: RAW[key] for key in ("image", "datasets", "trials", "probe")}
-    own = {"experiment": "tiny", "data_root": str(folder), "tasks": tasks}
+    own = {"experiment": "tiny", "data_root": ".", "tasks": tasks}
     more = {"measures": ["fisher-refit", "displacement"], "search": TINY["search"]}
     found = copy.deepcopy(same | own | more | {"train": TINY["train"]} | changes)
     found["datasets"]["frames"]["derive"] = ["texture-edges"]
@@ -29,15 +31,16 @@ def dense(folder, **changes) -> dict:
 
 @pytest.fixture(scope="module")
 def dense_run(tmp_path_factory) -> Workflow:
-    folder = tmp_path_factory.mktemp("dense-workflow")
-    parquet(folder / "frames.parquet")
-    workflow = Workflow(folder / "work", dense(folder))
-    workflow.done = jobs(workflow.run())
-    return workflow
+    def make(folder: Path) -> None:
+        workflow = Workflow(folder, dense())
+        parquet(folder / "frames.parquet")
+        (folder / "jobs.json").write_text(json.dumps(jobs(workflow.run())))
+
+    return Workflow.of(made_once(tmp_path_factory, "dense", make))
 
 
 def test_dense_tasks_go_all_the_way(dense_run):
-    root, done = dense_run.results, dense_run.done
+    root, done = dense_run.results, json.loads((dense_run.folder / "jobs.json").read_text())
     assert done["dataset"] == done["derive"] == 1 and done["examples_figure"] == 2
     for name in ("task", "probe", "fisher", "search", "training"):
         assert done[name] == 3, name
@@ -55,7 +58,7 @@ def test_dense_tasks_go_all_the_way(dense_run):
 def test_a_new_modality_reruns_only_what_is_new(dense_run, tmp_path):
     """A name more in ``derive``, a task of it, and another unit in a figure."""
     workflow = dense_run.copy(tmp_path / "copy")
-    raw = dense(dense_run.folder.parent)
+    raw = dense()
     raw["datasets"]["frames"]["derive"].append("euclidean-distance")
     raw["tasks"]["depth"]["unit"] = "m"
     workflow.configure(raw | {"tasks": raw["tasks"] | {"far": FAR}})
@@ -81,12 +84,13 @@ def test_a_lost_derived_file_is_made_again(dense_run, tmp_path):
 
 def test_a_new_task_of_a_modality_that_no_task_takes_is_placed(dense_run, tmp_path):
     """It is derived for it, by its own file's word; what is kept is a sound library."""
-    root = dense_run.copy(tmp_path / "copy").results
-    datasets = dense(dense_run.folder.parent)["datasets"]
+    library = dense_run.copy(tmp_path / "copy")
+    root = library.results
+    datasets = dense()["datasets"]
     datasets["frames"]["derive"].append("euclidean-distance")
     new = tmp_path / "new.yaml"
     new.write_text(yaml.safe_dump({"tasks": {"far": FAR}, "datasets": datasets}))
     for add in (False, True):
-        said = recommend.run(root, new, add=add)
+        said = recommend.run(root, new, data_root=library.folder, add=add)
         assert {*said.nearest["source"]} == {"depth", "edges", "scene"}
         assert LAYOUT.derived.path(root, **DERIVED | {"modality": FAR["of"]}).exists() == add

@@ -5,13 +5,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, TINY, Workflow
+from conftest import ROOT, TINY, Workflow, made_once
 from sklearn.datasets import load_digits
 
 from ftd import parts, store
@@ -70,8 +71,7 @@ def test_the_configurations_shown_are_keys_that_there_are():
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory) -> Iterator[Workflow]:
-    """A workflow that is made of the snippets' parts, run to its end."""
-    folder = tmp_path_factory.mktemp("extended") / "work"
+    """A workflow that is made of the snippets' parts, run up to what was found."""
     settings = copy.deepcopy(TINY) | {
         "plugins": [*SNIPPETS, "my_loss.py"],
         "networks": ["strided-x0.5"],
@@ -90,18 +90,22 @@ def extended(tmp_path_factory) -> Iterator[Workflow]:
     settings["search"] |= {"methods": ["ftd-nas", "smallest"], "smallest": {"candidates": 4}}
     settings["search"]["tasks"] = ["tags"]  # and what it starts from
     settings["search"]["space"] |= {"operations": ["skip_connect", "conv_3x3", "none"]}
-    workflow = Workflow(folder, settings)
-    for name, text in SNIPPETS.items():
-        (folder / name).write_text(text)
-    (folder / "my_loss.py").write_text(PROOF)
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    np.savez(folder / "digits.npz", images=images, labels=digits.target)
-    bits = (digits.target[:, None] >> np.arange(4)) & 1  # a digit's binary places: several labels
-    np.savez(folder / "tagged.npz", images=images, labels=bits.astype(np.uint8))
-    workflow.run()
+
+    def make(folder: Path) -> None:
+        workflow = Workflow(folder, settings)
+        for name, text in SNIPPETS.items():
+            (folder / name).write_text(text)
+        (folder / "my_loss.py").write_text(PROOF)
+        digits = load_digits()
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        np.savez(folder / "digits.npz", images=images, labels=digits.target)
+        bits = (digits.target[:, None] >> np.arange(4)) & 1  # binary places: several labels
+        np.savez(folder / "tagged.npz", images=images, labels=bits.astype(np.uint8))
+        workflow.run("comparison", "record")
+
+    workflow = Workflow.of(made_once(tmp_path_factory, "extended", make))
     before = os.getcwd()
-    os.chdir(folder)
+    os.chdir(workflow.folder)
     parts.load(settings["plugins"])
     yield workflow
     os.chdir(before)

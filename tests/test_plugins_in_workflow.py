@@ -2,9 +2,10 @@
 
 import copy
 import hashlib
+from pathlib import Path
 
 import pytest
-from conftest import TINY, Workflow, jobs
+from conftest import TINY, Workflow, jobs, made_once
 from test_workflow import QUIET
 
 from ftd import store
@@ -64,18 +65,21 @@ def configuration() -> dict:
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory) -> Workflow:
     """A finished run with a network, a search method and a measure of plugins."""
-    workflow = Workflow(tmp_path_factory.mktemp("plugins") / "work", configuration())
-    for name, code in PLUGINS.items():
-        (workflow.folder / name).write_text(code)
-    workflow.run()
-    return workflow
+
+    def make(folder: Path) -> None:
+        workflow = Workflow(folder, configuration())
+        for name, code in PLUGINS.items():
+            (folder / name).write_text(code)
+        workflow.run()
+
+    return Workflow.of(made_once(tmp_path_factory, "plugins", make))
 
 
 def digest_of(workflow: Workflow, plugin: str) -> str:
     return hashlib.sha256((workflow.folder / plugin).read_bytes()).hexdigest()
 
 
-def test_artifacts_record_the_plugins_that_made_them(extended):
+def test_artifacts_record_the_plugins_that_made_them(extended, tmp_path):
     root, place = extended.results, {"network": "flat", "trial": 0, "task": "six"}
     searched = {"method": "first", "task": "six", "seed": 0}
     network = {"network flat": digest_of(extended, "my_network.py")}
@@ -92,7 +96,7 @@ def test_artifacts_record_the_plugins_that_made_them(extended):
     assert list(distances["measure"].unique()) == ["fisher", "gap"]
     assert (root / "report.html").stat().st_size > 10**6
     assert (root / "figures" / "gap-flat-mean.svg").exists()
-    assert QUIET in extended.run()
+    assert QUIET in extended.copy(tmp_path / "copy").run()
 
 
 def test_a_library_s_plugins_are_imported_when_asked_for(extended, monkeypatch):

@@ -62,11 +62,12 @@ def test_a_new_task_is_placed_and_the_library_left_alone(finished, task_file, tm
 
 def test_it_is_what_the_workflow_finds(finished, task_file, tmp_path):
     """The same distances, selection and architecture as by adding the task to the experiment."""
-    from conftest import TINY, Workflow
+    from conftest import TINY
 
     library = finished.copy(tmp_path / "library").results
     added = recommend.run(library, task_file, data_root=tmp_path, searching=True, add=True)
-    workflow = Workflow(tmp_path / "all", TINY | {"tasks": TINY["tasks"] | NEW})
+    workflow = finished.copy(tmp_path / "all")
+    workflow.configure(TINY | {"tasks": TINY["tasks"] | NEW})
     workflow.run("comparison")
     table = store.read_table(workflow.results / "nearest.parquet").to_pandas()
     expected = table[table["target"] == "seven"].set_index("source")["mean"]

@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from scipy.stats import norm
+from scipy.special import ndtri
+from scipy.stats import norm, rankdata
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, PairwiseKernel
 
@@ -94,3 +95,6 @@ def test_normal_scores_are_quantiles_in_the_order_of_the_values(values):
 
 def test_equal_values_share_a_normal_score():
     np.testing.assert_allclose(normal_scores(np.array([3.0, 3.0])), 0)
+    values = np.random.default_rng(0).integers(0, 5, (30, 4)).astype(float)
+    wanted = ndtri((rankdata(values, axis=0) - 0.5) / 30)
+    np.testing.assert_array_equal(normal_scores(values), wanted)

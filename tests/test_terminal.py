@@ -56,19 +56,20 @@ def test_a_line_a_job_in_a_file_and_all_of_an_error(workflow):
     assert "reason: " in kept and "Finished jobid" in kept
 
 
-def test_a_bar_in_a_terminal_below_the_lines(workflow):
-    workflow.configure(TINY)
-    status, output = in_terminal(workflow.command("tasks"), workflow.folder)
+def test_a_bar_in_a_terminal_below_the_lines(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
+    command = workflow.command("tasks", "--forcerun", "task")
+    status, output = in_terminal(command, workflow.folder)
     assert status == 0, output
-    assert re.search(r"\d+%\|[^|]+\| \d of 5 jobs, 00:\d\d", output) and " steps (" not in output
+    assert re.search(r"\d+%\|[^|]+\| \d of 4 jobs, 00:\d\d", output) and " steps (" not in output
     shown = [line.rpartition("\r")[2] for line in output.replace("\r\n", "\n").splitlines()]
     assert "rule task: task=zero" in shown
 
 
-def test_verbose_says_all(workflow):
-    workflow.configure(TINY)
+def test_verbose_says_all(finished, tmp_path):
+    workflow = finished.copy(tmp_path / "copy")
     done = subprocess.run(
-        workflow.command("results/tiny/datasets/digits.parquet", "--verbose"),
+        workflow.command("results/tiny/tasks/zero.parquet", "--forcerun", "task", "--verbose"),
         cwd=workflow.folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "reason: " in done.stderr and "Finished jobid" in done.stderr

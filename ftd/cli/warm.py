@@ -45,10 +45,11 @@ _TENSORS = (
 _DRAWING = (
     *("ftd.stages.figures", "ftd.drawing.heatmaps", "ftd.drawing.pages", "ftd.drawing.searches"),
     *("ftd.drawing.strips", "ftd.stages.comparison"),
-    "matplotlib.backends.backend_svg",
+    *("matplotlib.backends.backend_svg", "matplotlib.style"),
 )
 _COMPUTING = ("probe", "fisher", "distance", "search", "training", "genotypes", "transfer", "few")
 IMPORTED = dict.fromkeys(_COMPUTING, _TENSORS)
+IMPORTED |= {"dataset": ("torch", "ftd.tasks.decoding")}
 IMPORTED |= {"embedding": (*_TENSORS, "ftd.measures.task2vec"), "figure": _DRAWING}
 IMPORTED |= {"search": (*_TENSORS, "ftd.search.sequential.proposing")}
 IMPORTED |= {"overview": ("ftd.drawing.overview", "ftd.tasks.slices")}
@@ -185,6 +186,8 @@ def prepare(command: list[str]) -> None:
         if name not in sys.modules:
             with contextlib.suppress(Exception):  # the job says so itself
                 importlib.import_module(name)
+    with contextlib.suppress(Exception):  # as above
+        importlib.import_module("ftd.config.whole").schema()  # which is kept: 50 ms of each job
     for finalizer in list(weakref.finalize._registry):
         finalizer.atexit = False  # or each fork would take torch's tables apart: 50 ms
     gc.freeze()
