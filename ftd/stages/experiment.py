@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftd import config, parts
-from ftd.config import HAND_DESIGNED, LIBRARY, Config
+from ftd.config import HAND_DESIGNED, Config
 from ftd.config.network_names import TORCHVISION, split_network
 from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, STATISTICS, TRUTHS, Artifact
@@ -104,7 +104,7 @@ class Experiment:
 
     def known(self) -> dict[str, list[str]]:
         """By kind: the names that the configuration has, in its order."""
-        methods = [*self.config.search.methods]
+        methods = dict.fromkeys([*self.config.search.methods, self.config.search.library])
         return {
             "dataset": list(self.config.datasets),
             "modality": list(dict.fromkeys(derived for _, derived in self.derived())),
@@ -112,7 +112,7 @@ class Experiment:
             "network": list(self.config.networks),
             "trial": [str(trial) for trial in range(self.config.trials)],
             "measure": list(self.config.measures),
-            "method": methods if LIBRARY in methods else [*methods, LIBRARY],
+            "method": list(methods),
             "seed": [str(seed) for seed in self.config.search.seeds],
             "repeat": [str(repeat) for repeat in range(self.config.genotypes.repeats)],
             "statistic": list(STATISTICS),
