@@ -95,6 +95,7 @@ def chosen(early: np.ndarray, final: np.ndarray, among: int = AMONG) -> float:
     own variance.
     """
     count, means = len(final), final.mean(1)
+    among = min(among, count)
     shares = [math.comb(count - 1 - i, among - 1) / math.comb(count, among) for i in range(count)]
     variances = []
     for column in early.T:
