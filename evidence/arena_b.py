@@ -172,9 +172,10 @@ def _cell(
     edges = None
     if donors and selected:
         nearest = selected[names["task"]]["nearest"][0]
-        place = experiment.input(LAYOUT.genotype, task=nearest, **same)
-        pair = learned[donors[0]]["genotype"], read_architecture(place)["genotype"]
-        edges = edges_changed(*map(Genotype.from_json, pair))
+        place = experiment.output(LAYOUT.genotype, task=nearest, **same)
+        if place.exists():  # else its search is not finished
+            pair = learned[donors[0]]["genotype"], read_architecture(place)["genotype"]
+            edges = edges_changed(*map(Genotype.from_json, pair))
     return {
         "method": names["method"],
         **{key: metrics[key] for key in ("accuracy", "val_accuracy", "most_frequent")},

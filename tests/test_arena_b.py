@@ -271,7 +271,7 @@ TINY = {
     "fisher": {"samples": 20},
     "search": {
         "tasks": ["new"],
-        "methods": ["ftd-nas-farthest", "random"],
+        "methods": ["ftd-nas-nearest", "ftd-nas-farthest", "random"],
         "library": "surrogate",
         "max_macs": 4_000_000,
         "samples": 40,
@@ -283,6 +283,9 @@ TINY = {
 }
 
 
+ENDS = ("nearest", "farthest")
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A plan of one set of the digits, in a folder from which the workflow runs."""
@@ -291,7 +294,7 @@ def tiny(tmp_path, monkeypatch):
     configs = {
         "tiny": TINY,
         "methods": {"trials": 1},
-        "others": {"search": {"methods": ["ftd-nas-farthest", "random", "parameters"]}},
+        "others": {"search": {"methods": ["ftd-nas-nearest", "random", "parameters"]}},
         "quarter": {"trials": 1},
         "tiny-quarter": {"search": {"max_macs": 1_000_000}},
     }
@@ -306,26 +309,27 @@ def tiny(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_seed_runs_at_both_budgets_and_is_kept(tiny):
     seed = PLAN.seeds.development[0]
     arena_b.run("tiny", seed, configs=[], settings=[], cores=2)
     rows = store.read_table(arena_b.ROWS).to_pandas()
-    assert set(rows["budget"]) == {"B", "B/4"} and len(rows) == 4
+    assert set(rows["budget"]) == {"B", "B/4"} and len(rows) == 6
     assert rows["accuracy"].isna().all() and rows["val_accuracy"].notna().all()
     assert set(rows["seed"]) == {seed}
-    farthest = rows[rows["method"] == "ftd-nas-farthest"]
+    nearest, farthest = (rows[rows["method"] == f"ftd-nas-{which}"] for which in ENDS)
     assert (farthest["preparation_macs"] > 0).all() and (farthest["learned_macs"] > 0).all()
     results = Path("results") / f"arena-tiny-{seed}"
-    for row in farthest.itertuples():
-        assert row.donors in ("six", "zero")
+    assert (nearest["edges"] == 0).all() and (farthest["edges"] <= 6).all()
+    assert {*nearest["donors"], *farthest["donors"]} == {"six", "zero"}
     # Learned tasks are searched on their own, by the method that is asked for.
-    learned = sorted(path.parts[-4:-2] for path in results.rglob("genotype.json"))
-    assert (
-        learned[0] == ("ftd-nas-farthest", "new") and ("surrogate", learned[-1][1]) == learned[-1]
-    )
+    searched = {path.parts[-4:-2] for path in results.rglob("genotype.json")}
+    learned = [store.read_json(path) for path in results.rglob("surrogate/*/0/genotype.json")]
+    assert {task for method, task in searched if method == "surrogate"} == {"six", "zero"}
+    assert all(not each["donors"] for each in learned)
     others = rows[rows["method"] == "random"]
     assert (others["preparation_macs"] == 0).all() and others["edges"].isna().all()
-    assert arena_b.keep([results]) == 2 and len(store.read_table(arena_b.ROWS)) == 4
+    assert arena_b.keep([results]) == 3 and len(store.read_table(arena_b.ROWS)) == 6
 
 
 def test_seeds_wait_for_the_gate(tiny, monkeypatch):
