@@ -22,6 +22,7 @@ from ftd.models.genotype import Genotype, edges_changed
 from ftd.stages.comparison import metrics_of
 from ftd.stages.experiment import Experiment
 from ftd.stages.search import read_architecture
+from ftd.store.locks import lock_file
 from ftd.tasks.slices import read_slice
 
 ROWS = FOLDER / "rows.parquet"
@@ -110,12 +111,14 @@ def keep(results: list[Path]) -> int:
     """
     plan = arena_b_plan.load()
     new = [row for folder in results for row in _rows(folder, plan)]
-    old = store.read_table(ROWS).to_pylist() if ROWS.exists() else []
-    joined = {tuple(row[key] for key in KEY): row for row in [*old, *new]}
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-    if new:
-        rows = [joined[key] for key in sorted(joined)]
-        store.write_table(ROWS, pa.Table.from_pylist(rows, schema=schema))
+    with open(arena_b_plan.PLACE) as plan_file:  # several seeds may run at once
+        lock_file(plan_file)
+        old = store.read_table(ROWS).to_pylist() if ROWS.exists() else []
+        joined = {tuple(row[key] for key in KEY): row for row in [*old, *new]}
+        if new:
+            rows = [joined[key] for key in sorted(joined)]
+            store.write_table(ROWS, pa.Table.from_pylist(rows, schema=schema))
     return len(new)
 
 

@@ -40,7 +40,11 @@ parameters than the plan allows."""
 _TESTS = """\
 Differences are paired by seed. Intervals are of a bootstrap that draws seeds anew within each set;
 sets count alike in pooled numbers. p-values are one-sided, of the same bootstrap, and adjusted
-(Holm) for the number of pooled contrasts."""
+(Holm) for the number of pooled contrasts.
+
+What a search costs is counted in three ways: the search; with the new task's probes and distances,
+where the method asks for the nearest; with the searches of the learned tasks that it starts from,
+all of them on the one task that does so here. Where n tasks do, each bears the n-th part."""
 
 
 def write() -> None:

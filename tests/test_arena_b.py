@@ -20,6 +20,7 @@ from evidence import (
     arena_b_gate,
     arena_b_page,
     arena_b_plan,
+    arena_b_scores,
     contrasts,
     running,
 )
@@ -278,6 +279,9 @@ TINY = {
         "space": {"channels": [2], "nodes": [1], "fan_in": 1},
         "sequential": {"epochs": 1},
         "random": {"candidates": 2},
+        "pc_darts": {"partial": 2, "epochs": 2, "warm_up": 1, "batch_size": 20},
+        "darts": {"epochs": 2, "batch_size": 20},
+        "te_nas": {"ntk_images": 3, "region_samples": 30, "repeats": 1},
     },
     "train": {"epochs": 1, "samples": 60},
 }
@@ -351,3 +355,16 @@ def test_a_gate_is_run_and_read_again(tiny):
     kept = store.read_table(arena_b_plan.FOLDER / "gate-tiny.parquet").to_pandas()
     assert len(kept) == 6 and kept[["early", "final"]].map(lambda x: 0 <= x <= 1).all().all()
     assert (kept.groupby("number")["genotype"].nunique() == 1).all()
+
+
+def test_scores_of_two_draws_are_compared(tiny):
+    plan = yaml.safe_load(arena_b_plan.PLACE.read_text())
+    plan["gate"] |= {"architectures": 3}
+    arena_b_plan.PLACE.write_text(yaml.safe_dump(plan))
+    found = arena_b_scores.run("tiny", configs=[], settings=[])
+    assert found["method"].tolist() == ["darts-1st", "pc-darts-1st", *["te-nas"] * 4]
+    assert found["rho"].between(-1, 1).all()
+    # After two epochs α is where it began, at random, and two seeds begin apart.
+    assert abs(found["rho"][0]) < 0.9
+    kept = store.read_table(arena_b_plan.FOLDER / "scores-tiny.parquet").to_pandas()
+    pd.testing.assert_frame_equal(kept, found)

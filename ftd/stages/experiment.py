@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftd import config, parts
-from ftd.config import HAND_DESIGNED, Config
+from ftd.config import HAND_DESIGNED, LIBRARY, Config
 from ftd.config.network_names import TORCHVISION, split_network
 from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, STATISTICS, TRUTHS, Artifact
@@ -104,7 +104,9 @@ class Experiment:
 
     def known(self) -> dict[str, list[str]]:
         """By kind: the names that the configuration has, in its order."""
-        methods = dict.fromkeys([*self.config.search.methods, self.config.search.library])
+        # A recommended task is searched by LIBRARY, whichever methods are compared.
+        search = self.config.search
+        methods = dict.fromkeys([*search.methods, search.library, LIBRARY])
         return {
             "dataset": list(self.config.datasets),
             "modality": list(dict.fromkeys(derived for _, derived in self.derived())),
