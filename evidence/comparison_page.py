@@ -91,7 +91,7 @@ def run(dataset: str, *, configs: list[Path], settings: list[str], cores: int) -
         raise UserError(f"no comparison of {dataset!r}; known: {', '.join(FILES)}")
     name = f"{dataset}-compare"
     files = [Path("config") / f"{file}.yaml" for file in FILES[dataset]]
-    running.run("compare", [*files, *configs], [*settings, f"experiment={name}"], cores)
+    running.run(["compare"], [*files, *configs], [*settings, f"experiment={name}"], cores)
     _keep(Path("results") / name, dataset)
     write_page()
 
@@ -116,13 +116,14 @@ def _keep(results: Path, dataset: str) -> None:
         "train": trained["settings"],
         "packages": trained["packages"],
         "parts": parts,
-        "preparation_macs": _preparation_macs(experiment, task, parts),
+        "preparation_macs": preparation_macs(experiment, task),
     }
     store.write_table(TABLES / f"{dataset}.parquet", table, facts)
 
 
-def _preparation_macs(experiment: Experiment, task: Slice, counts: dict[str, int]) -> int:
+def preparation_macs(experiment: Experiment, task: Slice) -> int:
     """What finding the nearest task costs: probes, and all tasks' Fisher diagonals on the new."""
+    counts = {part: int((task.part == part).sum()) for part in ("train", "fisher")}
     samples = min(experiment.config.fisher.samples or counts["fisher"], counts["fisher"])
     known, total = experiment.known(), 0
     for network in known["network"]:

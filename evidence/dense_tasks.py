@@ -57,9 +57,9 @@ def run(settings: list[str], cores: int, *, transfer: bool, note: str) -> list[s
     Raises:
         UserError: a workflow that failed, or an experiment without the ten tasks.
     """
-    running.run("selection", [CONFIG], settings, cores)
+    running.run(["selection"], [CONFIG], settings, cores)
     if transfer:
-        running.run("agreement", [CONFIG], settings, cores)
+        running.run(["agreement"], [CONFIG], settings, cores)
     given = dict(setting.split("=", 1) for setting in settings)
     results = Path(given.get("results", "results")) / given.get("experiment", "taskonomy")
     keep(results, results.name, note)

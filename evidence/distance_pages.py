@@ -67,7 +67,7 @@ def distances(
         if epochs:
             lengths.run(name, epochs, [*files, *configs], own, cores, note)
             continue
-        running.run("selection", [*files, *configs], [*own, f"experiment={name}"], cores)
+        running.run(["selection"], [*files, *configs], [*own, f"experiment={name}"], cores)
         kept_distances.keep(Path("results") / name, name, note)
     write_distances_page()
 
@@ -93,7 +93,7 @@ def consistency(
         experiment = _experiment_name(config, name)
         own = [f"experiment={experiment}", *(f"{k}={json.dumps(v)}" for k, v in changed.items())]
         files = [Path("config") / f"{config}.yaml", *configs]
-        running.run("selection", files, [*settings, *own], cores)
+        running.run(["selection"], files, [*settings, *own], cores)
         kept_distances.keep(Path("results") / experiment, experiment, "")
     write_consistency_page()
 

@@ -45,7 +45,7 @@ def run(
         own = [*settings, f"experiment={name}", f"probe={json.dumps({'epochs': length})}"]
         for ending, fisher in zip(FISHERS, (None, RELEASED), strict=True):
             changed = [f"fisher={json.dumps(fisher)}"] if fisher else []
-            running.run("selection", files, [*own, *changed], cores)
+            running.run(["selection"], files, [*own, *changed], cores)
             kept_distances.keep(Path("results") / name, name + ending, note)
 
 

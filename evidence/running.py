@@ -9,8 +9,8 @@ from ftd.errors import UserError
 from ftd.runtime.progress import log
 
 
-def run(target: str, configs: list[Path], settings: list[str], cores: int) -> None:
-    """Run ``snakemake <target>``; what is finished is not computed again.
+def run(targets: list[str], configs: list[Path], settings: list[str], cores: int) -> None:
+    """Run ``snakemake <targets>``; what is finished is not computed again.
 
     Args:
         configs: configuration files, the first one of the repository.
@@ -22,7 +22,7 @@ def run(target: str, configs: list[Path], settings: list[str], cores: int) -> No
     """
     if missing := [path for path in (*configs, Path("Snakefile")) if not path.exists()]:
         raise UserError(f"{missing[0]}: not found; run from the repository's folder")
-    command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores)]
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores)]
     command += ["--configfile", *map(str, configs), "--config", *settings]
     log(" ".join(command))
     process = subprocess.Popen(command)

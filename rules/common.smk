@@ -15,7 +15,6 @@ from snakemake.settings.types import DeploymentMethod
 
 from ftd import config as configuration, layout, store
 from ftd.cli import launch
-from ftd.config import LIBRARY
 from ftd.errors import UserError
 from ftd.layout import FIGURES, LAYOUT, TABLES
 from ftd.parts import MEASURES
@@ -344,7 +343,11 @@ def donors(wildcards):
     """Their architectures or candidates, whichever the method takes."""
     pattern = getattr(at, configuration.method_of(wildcards.method).takes)
     return [
-        pattern.format(method=LIBRARY, task=source, seed=wildcards.seed)
+        pattern.format(
+            method=EXPERIMENT.config.search.library,
+            task=source,
+            seed=wildcards.seed,
+        )
         for source in donors_of(wildcards)
     ]
 

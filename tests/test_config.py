@@ -292,6 +292,12 @@ BAD = {
         "did you mean 'sep_conv_3x3'?",
     ),
     "too few cells": ("search/space/cells", [2], "search.space.cells.0"),
+    "library by a network": (
+        "search/library",
+        "resnet18-x0.05",
+        "search.library: expected a method that searches, got the network 'resnet18-x0.05'",
+    ),
+    "library by no method": ("search/library", "surogate", "did you mean 'surrogate'"),
     "no tasks": ("tasks", {}, "tasks: "),
     "epsilon": ("probe/epsilon", 1, "probe.epsilon: input should be less than 1"),
     "endless rate": ("probe/learning_rate", float("inf"), "probe.learning_rate: input should be a"),

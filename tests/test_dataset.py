@@ -146,6 +146,27 @@ def test_torchvision_reads_what_lies_on_disk(tmp_path):
     assert facts["classes"]["7"] == "7 - seven"
 
 
+def test_an_official_test_split_may_be_cut_with_the_others(tmp_path):
+    write_mnist(tmp_path)
+    parts = {"train": 40, "fisher": 10, "val": 10, "test": 20, "pooled": True}
+    image, loader = Image(size=28, channels=1), "torchvision:MNIST"
+    _, table, facts = make(tmp_path, image, loader=loader, parts=parts)
+    found = np.array(table["part"].to_pylist())
+    assert {name: (found == name).sum() for name in PARTS} == {
+        "train": 40,
+        "fisher": 10,
+        "val": 10,
+        "test": 20,
+    }
+    assert 0 < (found[60:] == "test").sum() < 20 and (found[:60] == "test").any()
+    assert facts["read"]["test"]["images"] == 20
+
+
+def test_cuts_that_pool_nothing_are_what_they_were():
+    assert "pooled" not in Parts().model_dump()
+    assert Parts(pooled=True).model_dump()["pooled"] is True
+
+
 def test_a_truncated_file_is_named(tmp_path):
     write_mnist(tmp_path)
     path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"

@@ -169,11 +169,16 @@ def test_what_the_workflow_is_started_with(monkeypatch):
     given = ["data_root=/data"]
     assert started == [
         *(
-            ("selection", [*files, more], [*given, f"seed={seed}", f"experiment={name}-{seed}"], 2)
+            (
+                ["selection"],
+                [*files, more],
+                [*given, f"seed={seed}", f"experiment={name}-{seed}"],
+                2,
+            )
             for files, name in (([mnist], "mnist-small"), ([mnist, narrow], "mnist-narrow"))
             for seed in (1, 2)
         ),
-        ("compare", [mnist, compare, own], ["experiment=mnist-compare"], 3),
+        (["compare"], [mnist, compare, own], ["experiment=mnist-compare"], 3),
     ]
     assert wanted[0] == (Path("results/mnist-small-1"), "mnist-small-1", "Copies.")
     assert wanted[-1] == (Path("results/mnist-compare"), "mnist")
@@ -192,7 +197,7 @@ def test_each_training_length_is_run_with_both_fishers(monkeypatch):
         for name, length in zip(names, (1, 9), strict=True)
     ]
     assert started == [
-        ("selection", [Path("config/mnist.yaml")], [*of, *more], 2)
+        (["selection"], [Path("config/mnist.yaml")], [*of, *more], 2)
         for of in own
         for more in ([], [released])
     ]

@@ -33,6 +33,7 @@ from ftd.search.space import Space
 from ftd.stages import search as search_stage
 from ftd.stages import task as task_stage
 from ftd.stages import training as training_stage
+from ftd.stages.checking import Library
 from ftd.store import resume
 from ftd.store.resume import Resume
 from ftd.tasks.data import TaskData
@@ -268,6 +269,38 @@ def test_the_cap_ends_a_search_resumed_or_not(method, data, tmp_path, monkeypatc
     assert short.genotype in Space.full(FAST.space)
     again = run(method, data, ledger=Ledger(max_macs=cap, resume=state))  # killed at its end
     assert timeless(again) == timeless(short)
+
+
+class Looking(Ledger):
+    """Notes what was spent when a search asked whether its cap is reached."""
+
+    def __init__(self, *arguments, **keys):
+        super().__init__(*arguments, **keys)
+        self.looks = [0]
+
+    @property
+    def exhausted(self):
+        self.looks.append(self.macs)
+        return super().exhausted
+
+
+@pytest.mark.parametrize("method", sorted(SEARCHERS.names()))
+def test_every_method_ends_at_its_first_look_after_its_cap(method, data):
+    common = FAST.model_copy(update={"space": SpaceSettings(nodes=[1], channels=[4], fan_in=1)})
+    zero_cost = {"candidates": 6, "images": 8}
+    settings = settings_of(method, common, OWN | {"zero_cost": zero_cost})
+    whole = Looking()
+    spent = run(method, data, settings=settings, ledger=whole).macs
+    cap = max(1, spent // 3)
+    capped = Looking(max_macs=cap)
+    short = run(method, data, settings=settings, ledger=capped)
+    assert len(whole.looks) > 3 or method == "te-nas"
+    first = next((macs for macs in capped.looks if macs >= cap), short.macs)
+    # After it, ENAS scores what its controller samples, on all of val.
+    tail = spent - whole.looks[-1] if method == "enas" else 0
+    assert short.macs <= first + tail
+    gaps = [after - before for before, after in zip(whole.looks, whole.looks[1:], strict=False)]
+    assert first < cap + max(gaps, default=0) + 1
 
 
 @pytest.mark.parametrize("method", ["fuse-full", "random", "darts-1st", "darts-2nd"])
@@ -790,6 +823,19 @@ def test_a_search_takes_up_its_donors_candidates(searching):
     assert both["donor_weights"] == [0.75, 0.25]
     with pytest.raises(UserError, match=r"ten/0/candidates\.parquet: no such file; make it by"):
         searched(plain, "three", donors=["ten"])
+
+
+def test_learned_tasks_may_be_searched_by_another_method(searching):
+    other = searching(library="surrogate")
+    searched(other, method="surrogate")
+    table = store.read_table(place(LAYOUT.candidates, other, method="surrogate"))
+    found = searched(other, "six", donors=["zero"])
+    assert found["donor_candidates"] == [store.table_facts(table)["sha256"]]
+    library, path = Library(other.root, other), place(LAYOUT.genotype, other, "six")
+    names = {"method": "ftd-nas", "task": "six", "seed": "0"}
+    assert list(search_stage._check_genotype(path, names, library)) == []
+    with pytest.raises(UserError, match=r"search/ftd-nas/zero/0/candidates\.parquet: no such file"):
+        searched(searching(), "six", donors=["zero"])
 
 
 def test_a_search_starts_from_what_the_selection_says(searching):

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, field_validator
+from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_serializer
 
 from ftd.config.base import Section
 from ftd.names import did_you_mean
@@ -24,15 +24,23 @@ class Parts(Section):
     """How a data set is cut: a share (0 to 1) or a number of images, stratified by class.
 
     Shares are of the images there are (of the official test split for ``test``, where one
-    exists; ``None`` then takes all of it). ``train: None`` takes all that is left.
+    exists; ``None`` then takes all of it). ``train: None`` takes all that is left. ``pooled``: an
+    official test split is cut together with the images that are trained on.
     """
 
     train: float | int | None = None
     fisher: float | int = 0.25
     val: float | int = 0.15
     test: float | int | None = None
+    pooled: bool = False
 
-    @field_validator("*", mode="before")
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, handler) -> dict:
+        """Cuts without ``pooled`` are what they were before there was any."""
+        found = handler(self)
+        return found if self.pooled else {k: v for k, v in found.items() if k != "pooled"}
+
+    @field_validator("train", "fisher", "val", "test", mode="before")
     @classmethod
     def _amount(cls, value: Any) -> Any:
         if value is None or (type(value) is int and value >= 1):

@@ -23,7 +23,7 @@ DARTS_OPERATIONS = (
     "conv_7x1_1x7",
 )
 LIBRARY = "ftd-nas"
-"""The method whose architectures stand for learned tasks, whichever method searches next."""
+"""The method whose architectures stand for learned tasks, if no other is given."""
 
 
 class SpaceSettings(Section):
@@ -81,10 +81,12 @@ class Search(SearchCommon):
     """The methods, their common space, data and optimiser, and what each has of its own.
 
     ``tasks`` are those that are searched (all, if ``None``), besides the learned tasks that they
-    start from. There is a section for every method that has settings, too.
+    start from. ``library`` is the method by which these are searched, whichever method starts from
+    what it found; there is a section for every method that has settings, too.
     """
 
-    methods: list[str] = Field(["ftd-nas"], min_length=1)
+    methods: list[str] = Field([LIBRARY], min_length=1)
+    library: str = LIBRARY
     tasks: list[str] | None = Field(None, min_length=1)
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field([0], min_length=1)
 
@@ -110,6 +112,13 @@ class Search(SearchCommon):
     @classmethod
     def _lists(cls, values: list | None) -> list | None:
         return values and no_duplicates(values)
+
+    @field_validator("library")
+    @classmethod
+    def _library(cls, value: str) -> str:
+        if method_of(value) is HAND_DESIGNED:
+            raise ValueError(f"expected a method that searches, got the network {value!r}")
+        return value
 
     @field_validator("methods")
     @classmethod

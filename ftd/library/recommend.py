@@ -158,8 +158,8 @@ def run(
         searched = [known for known in learned if _genotype_of(experiment, known).exists()]
         if searching and not searched:  # before any work, as above
             raise UserError(
-                f"{library / 'search' / LIBRARY}: no learned task was searched, so there is no "
-                "architecture to start from; run the library's searches first"
+                f"{library / 'search' / joined.search.library}: no learned task was searched, so "
+                "there is no architecture to start from; run the library's searches first"
             )
         said = _said(experiment, name, learned)
         donors = [source for source in said.nearest["source"] if source in searched]
@@ -374,7 +374,7 @@ def _made_of(measure: str) -> set[str]:
 
 def _genotype_of(experiment: Experiment, name: str) -> Path:
     """A learned task's architecture in the library."""
-    place = {"method": LIBRARY, "seed": experiment.config.search.seeds[0]}
+    place = {"method": experiment.config.search.library, "seed": experiment.config.search.seeds[0]}
     return LAYOUT.genotype.path(experiment.base, task=name, **place)
 
 

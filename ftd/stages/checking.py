@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftd import store
+from ftd.config import LIBRARY
 from ftd.errors import UserError
 from ftd.layout import Artifact
 from ftd.stages.experiment import Experiment
@@ -31,6 +32,11 @@ class Library:
     def path(self, artifact: Artifact, **names: object) -> Path:
         """Where an artifact lies."""
         return artifact.path(self.root, **names)
+
+    @property
+    def searcher(self) -> str:
+        """The method whose findings stand for learned tasks."""
+        return self.experiment.config.search.library if self.experiment else LIBRARY
 
     @functools.cached_property
     def _checksums(self) -> dict[tuple[Path, int], str]:

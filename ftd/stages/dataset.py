@@ -82,7 +82,8 @@ def run(experiment: Experiment, *, dataset: str) -> None:
         decoded = decode(dataset, pairs, images, settings, new)
         labels = decoded.labels
         if labels is not None:
-            check_classes(dataset, labels, trained, names)
+            seen = len(labels) if settings.parts.pooled else trained
+            check_classes(dataset, labels, seen, names)
         if parts is None:
             of = decoded.strata, trained if "test" in splits else None
             parts = parts_of(dataset, settings.parts, *of, made["seed"], decoded.groups)

@@ -104,7 +104,9 @@ class Experiment:
 
     def known(self) -> dict[str, list[str]]:
         """By kind: the names that the configuration has, in its order."""
-        methods = [*self.config.search.methods]
+        # A recommended task is searched by LIBRARY, whichever methods are compared.
+        search = self.config.search
+        methods = dict.fromkeys([*search.methods, search.library, LIBRARY])
         return {
             "dataset": list(self.config.datasets),
             "modality": list(dict.fromkeys(derived for _, derived in self.derived())),
@@ -112,7 +114,7 @@ class Experiment:
             "network": list(self.config.networks),
             "trial": [str(trial) for trial in range(self.config.trials)],
             "measure": list(self.config.measures),
-            "method": methods if LIBRARY in methods else [*methods, LIBRARY],
+            "method": list(methods),
             "seed": [str(seed) for seed in self.config.search.seeds],
             "repeat": [str(repeat) for repeat in range(self.config.genotypes.repeats)],
             "statistic": list(STATISTICS),

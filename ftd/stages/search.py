@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftd import store
-from ftd.config import HAND_DESIGNED, LIBRARY, method_of
+from ftd.config import HAND_DESIGNED, method_of
 from ftd.errors import UserError
 from ftd.layout import LAYOUT
 from ftd.parts import OPERATIONS, SEARCHERS, resolve
@@ -141,7 +141,7 @@ def _taken(
     kind = method_of(method)
     if donors and kind.source is None:
         raise UserError(f"method {method} takes no learned tasks: it searches the full space")
-    place = {"method": LIBRARY, "seed": seed}
+    place = {"method": experiment.config.search.library, "seed": seed}
     paths = [experiment.input(getattr(LAYOUT, kind.takes), task=donor, **place) for donor in donors]
     if kind.takes == "genotype":
         return {"donor_genotypes": [read_architecture(path)["genotype"] for path in paths]}
@@ -220,7 +220,7 @@ def _start(experiment: Experiment, facts: Mapping[str, Any]) -> "Start":
     from ftd.search.candidates import learned
     from ftd.search.ledger import Start
 
-    same, found = {"method": LIBRARY, "seed": facts["seed"]}, []
+    same, found = {"method": experiment.config.search.library, "seed": facts["seed"]}, []
     for donor, weight in zip(facts["donors"], facts["donor_weights"], strict=True):
         path = experiment.input(LAYOUT.candidates, task=donor, **same)
         found.append(learned(store.read_table(path, stage="search"), weight))
@@ -250,7 +250,7 @@ def _check_genotype(path: Path, names: Mapping[str, str], library: Library) -> I
     yield from library.same(library.path(LAYOUT.slice, **names), facts["slice"], "slice")
     if facts["network"] is None:
         Genotype.from_json(facts["genotype"])
-    same = {"method": LIBRARY, "seed": names["seed"]}
+    same = {"method": library.searcher, "seed": names["seed"]}
     if "donor_candidates" in facts:
         for donor, checksum in zip(facts["donors"], facts["donor_candidates"], strict=True):
             source = library.path(LAYOUT.candidates, task=donor, **same)

@@ -202,7 +202,8 @@ def parts_of(
     Raises:
         UserError: parts that do not fit, or one without an image.
     """
-    is_test = None if trained is None else np.arange(len(strata)) >= trained
+    official = trained is not None and not settings.pooled
+    is_test = np.arange(len(strata)) >= trained if official else None
     try:
         parts = cut(strata, is_test, settings, seed_of("cut", seed), groups)
     except ValueError as error:

@@ -84,6 +84,27 @@ def search(
         UserError: a loss that is not finite, channels that cannot be split.
     """
     ledger = ledger or Ledger()
+    found, epochs = relaxed(
+        space, data, settings, seed, ledger, order=order, partial_channels=partial_channels
+    )
+    genotype = derive(skeleton_of(space), space.operations, found)
+    return ledger.result(genotype, epochs=epochs)
+
+
+def relaxed(
+    space: Space,
+    data: TaskData,
+    settings: SearchSettings,
+    seed: int,
+    ledger: Ledger,
+    *,
+    order: int = 1,
+    partial_channels: bool = False,
+) -> tuple[Weights, int]:
+    """The weight that every edge and operation of the supernet has in the end, and the epochs.
+
+    Takes and raises what ``search`` does.
+    """
     rules = settings.own
     parts = _parts(space, data, settings, seed, partial_channels)
     generator = torch.Generator().manual_seed(seed_of("batches", seed))
@@ -106,8 +127,7 @@ def search(
         done = epoch + 1
         ledger.keep(*state, {"epochs": done})
     with torch.no_grad():
-        genotype = derive(parts.net.skeleton, space.operations, parts.relaxation())
-    return ledger.result(genotype, epochs=done)
+        return parts.relaxation(), done
 
 
 @dataclass(frozen=True)
