@@ -78,6 +78,7 @@ def steps() -> Iterator[tuple[str, dict]]:
     pages = ("datasets", "probes", "nearest", "comparison")
     for figure in (*pages, "scores", "scatter"):
         yield "figure", {"figure": figure}
+    yield "figure", {"figure": "curves", "network": "small-cnn"}
     yield "overview", {}
     yield "record", {}
     yield "figure", {"figure": "run"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, Workflow, jobs, made_once
-from test_workflow import QUIET
+from test_workflow import AFTER_SEARCH, QUIET
 
 from ftd import store
 from ftd.errors import UserError
@@ -48,7 +48,6 @@ measure = ftd.Measure(Gap, source=("facts",), target=("facts",), lowest=-1.0, hi
 ftd.register_measure("gap", measure)
 """,
 }
-AFTER_SEARCH = ("trace_figure", "cell_figure", "candidate_figure", "space_figure")
 AFTER_COMPARISON = (
     *("comparison", "comparison_page", "scatter_figure", "overview", "run_page", "make_report"),
 )
