@@ -135,8 +135,15 @@ def test_the_overview_says_what_the_artifacts_say(finished, tmp_path):
     names = list(TINY["tasks"])
     assert re.findall(r"<h2>\d\. (.*)</h2>", text) == names
     nearest = store.read_table(finished.results / "nearest.parquet").to_pandas()
+    answers = tables.pop(0)
+    chosen = store.read_json(finished.results / "selection.json")
+    assert answers["task"] == names
+    assert answers["nearest learned task"] == ["".join(chosen[t]["nearest"][:1]) for t in names]
     for place, task in enumerate(names):
+        assert f'<a href="#task-{place + 1}">{task}</a>' in text
         sources, networks = tables[2 * place : 2 * place + 2]
+        assert answers["test accuracy %"][place] in networks["test accuracy %"]
+        assert answers["parameters"][place] in networks["parameters"]
         ranks = nearest[nearest["target"] == task]
         assert sources["task"] == list(ranks["source"])
         assert sources["squared fisher distance"] == [f"{value:.4g}" for value in ranks["mean"]]

@@ -7,9 +7,12 @@ from pathlib import Path
 from ftd.drawing.diagram import diagrams
 from ftd.drawing.findings import Finding, Source, Trained, large, seconds, sentence, with_spread
 from ftd.drawing.thumbnails import Samples
-from ftd.drawing.webpage import Column, Table, spread, write
+from ftd.drawing.webpage import Column, Table, shown, spread, write
 from ftd.transfer import trust
 from ftd.transfer.trust import Trust
+
+Said = tuple[float | str | None, str]
+"""What a cell is sorted by, and its text."""
 
 
 def overview(
@@ -43,7 +46,8 @@ def overview(
     ]
     measures = list(dict.fromkeys(m for finding in findings for m in finding.by_measure))
     told = [trust.sentence(measure, known) for measure in measures]
-    write(out, "overview.html", title=title, tasks=tasks, trust=told, sure=_sure(known))
+    about = {"title": title, "answers": answers(findings), "trust": told, "sure": _sure(known)}
+    write(out, "overview.html", tasks=tasks, **about)
 
 
 def _sure(known: Mapping[str, Trust]) -> dict[str, str]:
@@ -56,6 +60,47 @@ def _sure(known: Mapping[str, Trust]) -> dict[str, str]:
     }
 
 
+def answers(findings: Sequence[Finding]) -> Table:
+    """A row a task: its nearest learned task, its network, and what finding it cost."""
+    heads = ["nearest learned task", findings[0].number, "first in", "network", "parameters"]
+    heads += ["test accuracy %", "constant answer %", "search time"]
+    places = [f"#task-{number}" for number, _ in enumerate(findings, start=1)]
+    columns = [Column("task", [of.task for of in findings], links=places)]
+    cells = zip(*map(_answer, findings), strict=True)
+    columns += [_column(head, own) for head, own in zip(heads, cells, strict=True)]
+    note = "First in: in how many trials it is the nearest of all tasks, later ones too."
+    return Table("what was found", columns, note)
+
+
+def _column(name: str, cells: Sequence[Said]) -> Column:
+    return Column(name, [value for value, _ in cells], [text for _, text in cells])
+
+
+def _answer(of: Finding) -> list[Said]:
+    """What its row says behind the task."""
+    near = next((s for s in of.sources if of.chosen and s.name == of.chosen[0]), None)
+    best = of.found or next(iter(of.trained), None)
+    row = [(None, "")] * 3
+    if near:
+        row = [(near.name, near.name)]
+        row += [(near.mean, with_spread(near.mean, near.std, of.trials)), _first_in(near, of)]
+    if best is None:
+        return [*row, *[(None, "")] * 5]
+    accuracy, cost = statistics.fmean(best.accuracy), statistics.fmean(best.search_seconds)
+    return [
+        *row,
+        (best.method, best.method),
+        (size := round(statistics.fmean(best.parameters)), shown(size)),
+        (accuracy, spread([100 * each for each in best.accuracy], 1)),
+        (best.most_frequent, f"{100 * best.most_frequent:.1f}"),
+        (cost, seconds(cost)) if best.searched else (None, ""),
+    ]
+
+
+def _first_in(source: Source, of: Finding) -> Said:
+    return source.agreement, f"{round(source.agreement * of.trials)} of {of.trials} trials"
+
+
 def nearest(of: Finding) -> Table:
     """A task's nearest tasks; the row of that which was chosen is marked."""
     sources: Sequence[Source] = of.sources
@@ -66,11 +111,7 @@ def nearest(of: Finding) -> Table:
             [source.mean for source in sources],
             [with_spread(source.mean, source.std, of.trials) for source in sources],
         ),
-        Column(
-            "first in",
-            [source.agreement for source in sources],
-            [f"{round(s.agreement * of.trials)} of {of.trials} trials" for s in sources],
-        ),
+        _column("first in", [_first_in(source, of) for source in sources]),
         Column("earlier", [source.learned for source in sources]),
     ]
     marked = frozenset(i for i, source in enumerate(sources) if source.name in of.chosen)

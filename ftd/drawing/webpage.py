@@ -21,11 +21,12 @@ _LONG = 60  # letters: a cell of more is broken into lines
 
 
 class Cell(NamedTuple):
-    """One cell: what it is sorted by, what it says, and the class of its style."""
+    """One cell: what it is sorted by, what it says, the class of its style, where it leads."""
 
     value: Any
     text: str
     kind: str
+    link: str | None
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Column:
         name: its head.
         values: a value a row, by which it is sorted: numbers, text, truth values, or ``None``.
         texts: what is shown in their place; ``None``: the values, as ``shown`` writes them.
+        links: addresses that cells lead to; ``None``: they lead nowhere.
     """
 
     name: str
     values: Sequence[Any]
     texts: Sequence[str] | None = None
+    links: Sequence[str] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -51,10 +54,11 @@ class Column:
     def cells(self) -> list[Cell]:
         """Its cells, from the top."""
         texts = [shown(value) for value in self.values] if self.texts is None else self.texts
+        links = [None] * len(texts) if self.links is None else self.links
         number = "number" if self.is_number else ""
         return [
-            Cell("" if value is None else value, text, number or "long" * (len(text) > _LONG))
-            for value, text in zip(self.values, texts, strict=True)
+            Cell("" if value is None else value, text, number or "long" * (len(text) > _LONG), link)
+            for value, text, link in zip(self.values, texts, links, strict=True)
         ]
 
 
