@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evidence.options import Cores, MoreConfig, Setting
+from evidence.shared_options import Cores, MoreConfig, Setting
 from ftd.errors import UserError
 
 app = typer.Typer()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from evidence import arena_commands
-from evidence.options import Cores, MoreConfig, Setting
+from evidence.shared_options import Cores, MoreConfig, Setting
 
 app = typer.Typer(
     name="python -m evidence",
